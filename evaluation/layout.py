@@ -1,0 +1,31 @@
+"""Where everything of a submission lies in its S3 folder, which is named by its EvalAI id.
+
+    <pk>/plan.json                                which shard drives which routes; a resume keeps to it
+    <pk>/shards/<i>/checkpoint.json               the last good checkpoint
+    <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.PairProgress)
+    <pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, logcopy, init
+    <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
+"""
+
+
+def plan_key(submission: int) -> str:
+    return f"{submission}/plan.json"
+
+
+def checkpoint_key(submission: int, shard: int) -> str:
+    return f"{submission}/shards/{shard}/checkpoint.json"
+
+
+def progress_key(submission: int, shard: int) -> str:
+    return f"{submission}/shards/{shard}/progress.json"
+
+
+def log_key(submission: int, shard: int, attempt: int, process: str) -> str:
+    return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{process}.log"
+
+
+def result_key(submission: int, name: str) -> str:
+    return f"{submission}/{name}"
+
+
+MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"

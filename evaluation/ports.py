@@ -1,0 +1,117 @@
+"""What the flows need of the world. Blocks and backends implement these; tests bring fakes.
+
+Methods of the synchronous ports block and are called in threads. Every method raises only errors of
+`evaluation.errors`: TransientError where the same call may succeed later, PermanentError otherwise.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evaluation.shards import ShardJob, ShardStatuses
+from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, SubmissionStatus
+
+
+@dataclass(frozen=True)
+class Report:
+    """What EvalAI is told. `result` is the list of contracts/carla-results.md section 4, empty unless finished."""
+
+    submission: Submission
+    status: SubmissionStatus  # FINISHED, FAILED, CANCELLED, or PARTIALLY_EVALUATED
+    result: Sequence[Mapping[str, object]] = ()
+    stdout: str = ""
+    stderr: str = ""
+    metadata: str = ""  # JSON text
+
+
+class EvaluationServer(Protocol):
+    """EvalAI."""
+
+    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
+        """Ask for the submission; raises UnknownSubmission."""
+
+    def status(self, submission: int) -> SubmissionStatus:
+        """The submission's status now; raises UnknownSubmission."""
+
+    def mark_running(self, submission: Submission, job_name: str) -> None:
+        """Set the status to running; raises SubmissionCancelled instead of overwriting a cancellation."""
+
+    def report(self, report: Report) -> None:
+        """Write a terminal status, re-reading the present one first; raises SubmissionCancelled, as above."""
+
+    def report_partial(self, report: Report) -> None:
+        """Show results so far; raises SubmissionCancelled, as above."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to evaluate a submission once. `key` tells a resume from a redelivery of the same message."""
+
+    submission: int
+    team: int
+    key: str  # `rerun_resumed_at` in ISO 8601 UTC, or "" for a first run
+    owner: str  # the flow run's id
+    attempt: int  # counts successful claims of the submission from 1
+    again: bool  # the same owner had it before: its Jobs may already run
+
+
+Row = Mapping[str, object]
+
+
+class SubmissionLedger(Protocol):
+    """One row per submission, keyed by team and submission: the truth about who evaluates what."""
+
+    def claim(self, submission: Submission, owner: str) -> Claim:
+        """Take the submission, atomically; raises AlreadyClaimed for any run but the first with this key."""
+
+    def update(self, claim: Claim, values: Row) -> None:
+        """Write attributes of the claimed row; raises AlreadyClaimed when a newer claim has taken it over."""
+
+    def row(self, team: int, submission: int) -> Row | None:
+        """The row as it is, or None."""
+
+
+class ArtifactStore(Protocol):
+    """S3: one folder per submission (evaluation.layout)."""
+
+    def write(self, key: str, body: bytes, content_type: str) -> None: ...
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes, or None where there is none."""
+
+    def keys(self, prefix: str) -> list[str]: ...
+
+    def location(self, key: str) -> str:
+        """Where a person finds it: s3://bucket/key."""
+
+
+class MessageQueue(Protocol):
+    """SQS, as the run that claimed a submission sees it."""
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Delete the message; one that is already gone is fine."""
+
+    def extend(self, delivery: Delivery, seconds: int) -> None:
+        """Hide the message for so many more seconds; one that is already gone is fine."""
+
+
+class JobBackend(Protocol):
+    """Runs shard Jobs somewhere: Kubernetes, AWS Batch, local processes. One contract test suite runs over all."""
+
+    async def ensure(self, jobs: Sequence[ShardJob]) -> None:
+        """Create each Job, or adopt the one of the same name. Returns when all are accepted, not when they run."""
+
+    def watch(self, jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
+        """Yield every shard's status: at once, then at each change and at least every few seconds.
+
+        Ends after yielding a snapshot in which all have ended. GONE is an end: nothing runs under that name.
+        """
+
+    async def remove(self, submission: int, attempt: int) -> None:
+        """Stop and delete all Jobs of the attempt, found by label, and return only when none is left.
+
+        Removing nothing is fine. Raises CleanupIncomplete, naming what is left, after a deadline.
+        """
+
+    async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
+        """The last lines of each process of the shard, by process name; empty where there are none."""

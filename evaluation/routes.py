@@ -1,0 +1,73 @@
+"""Routes: CARLA's route XML, and the short forms that people type."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from evaluation.errors import InvalidConfiguration
+
+
+@dataclass(frozen=True, order=True)
+class RouteRun:
+    """One repetition of one route: the unit that is driven, recorded and expected in a result."""
+
+    route: int
+    repetition: int = 0
+
+
+def parse_route_xml(text: str | bytes, source: str) -> tuple[int, ...]:
+    """Read the route ids of a CARLA route file, in the file's order.
+
+    Format: `<routes><route id="0" town="Town13">...</route>...</routes>`. Raises InvalidConfiguration, naming `source`.
+    """
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314 - the challenge host's own file, never a team's
+    except ElementTree.ParseError as error:
+        raise InvalidConfiguration(f"{source} is not a route file", f"it is not XML: {error}") from error
+    ids = [element.get("id", "") for element in root.iter("route")]
+    for position, text_id in enumerate(ids):
+        if not re.fullmatch(r"[0-9]+", text_id):
+            raise InvalidConfiguration(f"{source}: route {position} has no numeric id", f"id is {text_id!r}")
+    return _checked([int(text_id) for text_id in ids], source)
+
+
+def parse_route_list(text: str) -> tuple[int, ...]:
+    """Read `0-19`, `3,7,9` or a mix of both; raises InvalidConfiguration."""
+    ids: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
+        if not match:
+            raise InvalidConfiguration(f"{text!r} is no list of routes", f"{part!r} is neither 7 nor 0-19")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last - first > 100_000:
+            raise InvalidConfiguration(f"{text!r} is no list of routes", f"{part!r} is no range")
+        ids.extend(range(first, last + 1))
+    return _checked(ids, f"the list {text!r}")
+
+
+def format_route_list(routes: Sequence[int]) -> str:
+    """Write routes in the evaluator's `--routes-subset` form, runs of three or more as ranges: `0-4,7`."""
+    parts: list[str] = []
+    start = 0
+    for end in range(1, len(routes) + 1):
+        if end < len(routes) and routes[end] == routes[end - 1] + 1:
+            continue
+        run = routes[start:end]
+        parts.extend([f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run))
+        start = end
+    return ",".join(parts)
+
+
+def expand(routes: Sequence[int], repetitions: int) -> tuple[RouteRun, ...]:
+    """Every repetition of every route, in the order in which a shard drives them."""
+    return tuple(RouteRun(route, repetition) for route in routes for repetition in range(repetitions))
+
+
+def _checked(ids: list[int], source: str) -> tuple[int, ...]:
+    if not ids:
+        raise InvalidConfiguration(f"{source} holds no routes")
+    twice = sorted({route for route in ids if ids.count(route) > 1}) if len(set(ids)) < len(ids) else []
+    if twice:
+        raise InvalidConfiguration(f"{source} names routes twice", ", ".join(map(str, twice[:10])))
+    return tuple(ids)
