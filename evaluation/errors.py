@@ -1,20 +1,20 @@
 """Everything that can go wrong, as one tree. Adapters translate their vendor's errors into these, `raise ... from`.
 
-    EvaluationError
-    ├── PermanentError                trying again changes nothing
-    │   ├── InvalidMessage            the body on the queue is not a submission message
-    │   ├── InvalidConfiguration      a secret, block, setting, phase codename or route file is wrong
-    │   ├── UnknownSubmission         EvalAI does not know the submission
-    │   ├── ImageRefused              the image is missing or outside the allowed registries
-    │   ├── InvalidCheckpoint         a result file breaks the format, or does not fit the routes sent out
-    │   ├── RequestRefused            a service understood the request and said no (4xx)
-    │   ├── AlreadyClaimed            another run has this submission: end as a no-op
-    │   ├── SubmissionCancelled       the team took the submission back
-    │   └── ShardsFailed              shards ended without a result; carries one Failure a shard
-    └── TransientError                the same call may succeed later
-        ├── ServiceUnavailable        EvalAI, AWS or a cluster does not answer, throttles or breaks
-        ├── DeadlineExceeded          a wait came to its stated end
-        └── CleanupIncomplete         something of a submission is still running after its removal
+EvaluationError
+├── PermanentError                trying again changes nothing
+│   ├── InvalidMessage            the body on the queue is not a submission message
+│   ├── InvalidConfiguration      a secret, block, setting, phase codename or route file is wrong
+│   ├── UnknownSubmission         EvalAI does not know the submission
+│   ├── ImageRefused              the image is missing or outside the allowed registries
+│   ├── InvalidCheckpoint         a result file breaks the format, or does not fit the routes sent out
+│   ├── RequestRefused            a service understood the request and said no (4xx)
+│   ├── AlreadyClaimed            another run has this submission: end as a no-op
+│   ├── SubmissionCancelled       the team took the submission back
+│   └── ShardsFailed              shards ended without a result; carries one Failure a shard
+└── TransientError                the same call may succeed later
+    ├── ServiceUnavailable        EvalAI, AWS or a cluster does not answer, throttles or breaks
+    ├── DeadlineExceeded          a wait came to its stated end
+    └── CleanupIncomplete         something of a submission is still running after its removal
 """
 
 from dataclasses import dataclass
@@ -102,6 +102,7 @@ class ShardsFailed(PermanentError):
     def __init__(self, summary: str, cause: str = "", remedy: str = "", fault: Fault = Fault.INFRASTRUCTURE) -> None:
         super().__init__(summary, cause, remedy)
         self.fault = fault
+        self.logs = ""  # the last lines of the shards that failed, for the team
 
 
 class TransientError(EvaluationError):

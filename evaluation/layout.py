@@ -1,10 +1,10 @@
 """Where everything of a submission lies in its S3 folder, which is named by its EvalAI id.
 
-    <pk>/plan.json                                which shard drives which routes; a resume keeps to it
-    <pk>/shards/<i>/checkpoint.json               the last good checkpoint
-    <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.PairProgress)
-    <pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, logcopy, init
-    <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
+<pk>/plan.json                                which shard drives which routes; a resume keeps to it
+<pk>/shards/<i>/checkpoint.json               the last good checkpoint
+<pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.PairProgress)
+<pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, logcopy, init
+<pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
 

@@ -67,6 +67,9 @@ class SubmissionLedger(Protocol):
     def update(self, claim: Claim, values: Row) -> None:
         """Write attributes of the claimed row; raises AlreadyClaimed when a newer claim has taken it over."""
 
+    def held(self, submission: Submission, owner: str) -> Claim | None:
+        """The claim that `owner` holds on the submission and has not ended yet, or None."""
+
     def row(self, team: int, submission: int) -> Row | None:
         """The row as it is, or None."""
 
@@ -78,8 +81,6 @@ class ArtifactStore(Protocol):
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
-
-    def keys(self, prefix: str) -> list[str]: ...
 
     def location(self, key: str) -> str:
         """Where a person finds it: s3://bucket/key."""
@@ -93,6 +94,9 @@ class MessageQueue(Protocol):
 
     def extend(self, delivery: Delivery, seconds: int) -> None:
         """Hide the message for so many more seconds; one that is already gone is fine."""
+
+    def reject(self, delivery: Delivery, body: str, reason: str) -> None:
+        """Move the message to the dead-letter queue with its reason."""
 
 
 class JobBackend(Protocol):

@@ -15,6 +15,9 @@ class RouteRun:
     route: int
     repetition: int = 0
 
+    def __str__(self) -> str:
+        return f"route {self.route}" + (f" repetition {self.repetition}" if self.repetition else "")
+
 
 def parse_route_xml(text: str | bytes, source: str) -> tuple[int, ...]:
     """Read the route ids of a CARLA route file, in the file's order.
@@ -23,11 +26,11 @@ def parse_route_xml(text: str | bytes, source: str) -> tuple[int, ...]:
     """
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - the challenge host's own file, never a team's
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an unknown encoding
         raise InvalidConfiguration(f"{source} is not a route file", f"it is not XML: {error}") from error
     ids = [element.get("id", "") for element in root.iter("route")]
     for position, text_id in enumerate(ids):
-        if not re.fullmatch(r"[0-9]+", text_id):
+        if not re.fullmatch(r"[0-9]{1,9}", text_id):
             raise InvalidConfiguration(f"{source}: route {position} has no numeric id", f"id is {text_id!r}")
     return _checked([int(text_id) for text_id in ids], source)
 

@@ -1,11 +1,12 @@
 """How a submission's routes are split over GPU pairs, and what a shard can be doing."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from evaluation.errors import Failure
+from evaluation.errors import Failure, InvalidConfiguration
 from evaluation.routes import RouteRun, expand
 from evaluation.submission import Generation, Phase
 
@@ -22,8 +23,10 @@ class Shard:
 def split_contiguous(routes: Sequence[int], count: int) -> tuple[Shard, ...]:
     """Give shard i of n the routes ceil(i*R/n) .. ceil((i+1)*R/n)-1; never an empty shard, so n <= R.
 
-    Source: the seeds' four pairs of five routes; design.md for the rounding.
+    Source: the seeds' four pairs of five routes; design.md for the rounding. Raises InvalidConfiguration.
     """
+    if count < 1 or not routes:
+        raise InvalidConfiguration("The routes cannot be split", f"there are {len(routes)} routes for {count} shards")
     n = min(count, len(routes))
     bounds = [-(-i * len(routes) // n) for i in range(n + 1)]
     return tuple(Shard(i, n, tuple(routes[bounds[i] : bounds[i + 1]])) for i in range(n))
@@ -97,3 +100,29 @@ class ShardStatus:
 
 
 ShardStatuses = Mapping[int, ShardStatus]
+
+
+def render_plan(shards: Sequence[Shard], repetitions: int) -> str:
+    """The plan as JSON: `{"repetitions": 1, "shards": [[0, 1, 2], [3, 4, 5]]}`."""
+    return json.dumps({"repetitions": repetitions, "shards": [list(shard.routes) for shard in shards]})
+
+
+def parse_plan(data: bytes, source: str) -> tuple[tuple[Shard, ...], int]:
+    """Read what `render_plan` wrote: the shards and the repetitions. Raises InvalidConfiguration."""
+    try:
+        content = json.loads(data)
+        shards = [tuple(_whole(route, 0) for route in shard) for shard in content["shards"]]
+        repetitions = _whole(content["repetitions"], 1)
+        routes = [route for shard in shards for route in shard]
+        if not all(shards) or not routes or len(set(routes)) < len(routes):
+            raise ValueError("a shard is empty, or a route is planned twice")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        remedy = "Delete the file: the next resume then drives all routes anew."
+        raise InvalidConfiguration(f"{source} is not a shard plan", repr(error), remedy) from error
+    return tuple(Shard(index, len(shards), shard) for index, shard in enumerate(shards)), repetitions
+
+
+def _whole(value: object, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{value!r} is no whole number from {least}")
+    return value

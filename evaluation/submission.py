@@ -1,6 +1,7 @@
 """The queue's message, the submission as EvalAI describes it, and the phase that names its cluster and track."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,7 +52,9 @@ def parse_message(body: str) -> SubmissionMessage:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidMessage("The message is not JSON", str(error), "Send the JSON object that EvalAI sends.") from error
+        raise InvalidMessage(
+            "The message is not JSON", str(error), "Send the JSON object that EvalAI sends."
+        ) from error
     if not isinstance(content, dict):
         raise InvalidMessage("The message is not a JSON object", f"it is a {type(content).__name__}")
     try:
@@ -146,21 +149,26 @@ class Submission:
     rerun_resumed_at: datetime | None
 
 
+# Looser than the registries' own rule, but without blanks, empty parts and dots that lead elsewhere.
+_IMAGE = re.compile(r"[a-z0-9][\w.:@-]*(/[a-z0-9][\w.:@-]*)*", re.ASCII | re.IGNORECASE)
+
+
 def require_allowed_image(image: str | None, registries: Iterable[str]) -> str:
     """Return the image if one of the registries (host, or host/path prefix) holds it; raises ImageRefused.
 
     A prefix ends at a `/`, so that `registry.example` does not admit `registry.example.evil/x`.
     """
-    allowed = sorted(registries)
+    allowed = sorted({registry.rstrip("/") for registry in registries} - {""})
     if not image:
         raise ImageRefused(
             "The submission names no image",
             "EvalAI sent no submitted_image_uri with it",
             "Push the image again and submit once more.",
         )
-    if any(character.isspace() or not character.isprintable() for character in image):
-        raise ImageRefused(f"The image {image!r} is no image reference", "it contains white space", "Push it again.")
-    if not any(image.startswith(registry.rstrip("/") + "/") for registry in allowed):
+    if not _IMAGE.fullmatch(image):
+        form = "it has to look like registry.example/name:tag"
+        raise ImageRefused(f"The image {image[:200]!a} is no image reference", form, "Push it again.")
+    if not any(image.startswith(f"{registry}/") for registry in allowed):
         raise ImageRefused(
             f"The image {image!r} is not in an allowed registry",
             f"allowed: {', '.join(allowed) or 'none'}",

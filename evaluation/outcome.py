@@ -1,0 +1,103 @@
+"""How an evaluation ended, in the words that EvalAI, the ledger and the flow run's state all use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from evaluation.errors import EvaluationError, Fault, ImageRefused, ShardsFailed
+from evaluation.ports import Report
+from evaluation.shards import ShardState, ShardStatuses
+from evaluation.submission import RUNNABLE, RUNNABLE_AGAIN, Submission, SubmissionStatus
+
+
+class Ending(StrEnum):
+    """The ways in which a run that claimed a submission can end."""
+
+    FINISHED = "finished"  # scored
+    FAILED = "failed"  # no score; `fault` says who is charged
+    CANCELLED = "cancelled"  # the team took it back; EvalAI says so already
+    SKIPPED = "skipped"  # EvalAI's status asked for no evaluation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    ending: Ending
+    sentence: str  # what happened, and what to do, for people
+    fault: Fault | None = None
+    result: Sequence[Mapping[str, object]] = ()  # EvalAI's form
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    routes_done: int = 0
+    routes_total: int = 0
+    summary: str = ""  # the text for EvalAI's stdout
+    merged: str = ""  # the merged file
+    logs: str = ""  # the last lines of the agents that failed
+    undelivered: str = ""  # why EvalAI could not be told, if it could not
+
+    def report(self, submission: Submission) -> Report:
+        """What EvalAI is told; only FINISHED and FAILED are for EvalAI."""
+        finished = self.ending is Ending.FINISHED
+        return Report(
+            submission,
+            SubmissionStatus.FINISHED if finished else SubmissionStatus.FAILED,
+            result=self.result if finished else (),
+            stdout=self.summary,
+            stderr="" if finished else f"{self.sentence}\n{self.logs}",
+            metadata=self.merged,
+        )
+
+    def not_delivered(self, error: EvaluationError) -> "Outcome":
+        return replace(self, undelivered=str(error))
+
+
+def may_run(status: SubmissionStatus, again: bool) -> bool:
+    """Whether EvalAI's status asks for an evaluation; a run that takes its own submission up again finds it running."""
+    return status in (RUNNABLE_AGAIN if again else RUNNABLE)
+
+
+def cancelled(reason: str) -> Outcome:
+    return Outcome(Ending.CANCELLED, reason)
+
+
+def skipped(submission: Submission) -> Outcome:
+    """For a status that is neither submitted nor resuming."""
+    sentence = f"EvalAI says that submission {submission.pk} is {submission.status}: nothing to simulate."
+    return Outcome(Ending.SKIPPED, sentence)
+
+
+def failed(submission: Submission, error: EvaluationError, so_far: Outcome | None) -> Outcome:
+    """The failure in full sentences: what happened, why, who is charged, what is kept, what to do.
+
+    `so_far` holds the results up to the failure, where there are any.
+    """
+    match error:
+        case ShardsFailed(fault=fault):
+            pass
+        case ImageRefused():
+            fault = Fault.TEAM
+        case _:  # the team has the benefit of the doubt
+            fault = Fault.INFRASTRUCTURE
+    parts = [f"Submission {submission.pk} failed.", str(error)]
+    if fault is Fault.INFRASTRUCTURE:
+        parts.append("This was not the agent's fault: a host can resume the submission.")
+    if so_far and so_far.routes_done:
+        parts.append(f"{so_far.routes_done} of {so_far.routes_total} routes are driven; a resume goes on from there.")
+    logs = error.logs if isinstance(error, ShardsFailed) else ""
+    base = so_far or Outcome(Ending.FAILED, "")
+    return replace(base, ending=Ending.FAILED, sentence=" ".join(parts), fault=fault, result=(), metrics={}, logs=logs)
+
+
+def raise_for_failures(statuses: ShardStatuses) -> None:
+    """Raise ShardsFailed unless every shard has finished; the team is charged if any shard's failure is its own."""
+    failures = {index: status.failure for index, status in sorted(statuses.items()) if status.failure}
+    gone = sorted(index for index, status in statuses.items() if status.state is ShardState.GONE)
+    if not failures and not gone:
+        return
+    causes = [f"shard {index}: {failure.summary.rstrip('.')} ({failure.cause})" for index, failure in failures.items()]
+    causes += [f"shard {index}: its Job has disappeared" for index in gone]
+    faults = {failure.fault for failure in failures.values()}
+    raise ShardsFailed(
+        f"{len(causes)} of {len(statuses)} shards failed",
+        "; ".join(causes),
+        next((failure.remedy for failure in failures.values()), "Resume the submission."),
+        fault=Fault.TEAM if Fault.TEAM in faults else Fault.INFRASTRUCTURE,
+    )

@@ -1,0 +1,62 @@
+"""Made-up checkpoints in the exact file format, for tests."""
+
+import json
+from typing import Any
+
+from evaluation.checkpoint import Checkpoint, parse_checkpoint, render_document
+from evaluation.records import INFRACTIONS, route_id
+from evaluation.routes import RouteRun
+from evaluation.submission import Generation
+
+V1, V2 = Generation.V1, Generation.V2
+SENSORS = ["carla_camera", "carla_gnss"]
+
+
+def make_record(run: RouteRun, index: int = 0, generation: Generation = V2, **changes: Any) -> dict[str, Any]:
+    """A completed route; `changes` replace whole members, e.g. status or scores."""
+    infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[generation]} | changes.pop("infractions", {})
+    count = {"num_infractions": sum(map(len, infractions.values()))} if generation is V2 else {}
+    record: dict[str, Any] = {
+        "index": index,
+        "route_id": route_id(run, generation),
+        "status": "Completed",
+        **count,
+        "infractions": infractions,
+        "scores": {"score_route": 100.0, "score_penalty": 1.0, "score_composed": 100.0},
+        "meta": {"route_length": 1000.0, "duration_game": 50.0, "duration_system": 100.0},
+    }
+    return record | changes
+
+
+def make_document(
+    records: list[dict[str, Any]], total: int | None = None, sensors: list[str] | None = None, entry: str = "Started"
+) -> dict[str, Any]:
+    count = len(records)
+    return {
+        "_checkpoint": {
+            "global_record": {},
+            "progress": [count, count if total is None else total],
+            "records": records,
+        },
+        "entry_status": entry,
+        "eligible": False,
+        "sensors": list(SENSORS if sensors is None else sensors),
+        "values": [],
+        "labels": [],
+    }
+
+
+def make_checkpoint(
+    runs: list[RouteRun], generation: Generation = V2, total: int | None = None, **members: Any
+) -> Checkpoint:
+    records = [make_record(run, index, generation) for index, run in enumerate(runs)]
+    return as_checkpoint(make_document(records, total, **members), generation)
+
+
+def as_checkpoint(document: dict[str, Any], generation: Generation = V2, source: str = "a.json") -> Checkpoint:
+    """Through the real reader, so that no test works on what could not come from a file."""
+    return parse_checkpoint(render_document(document, generation).encode(), source, generation)
+
+
+def as_bytes(document: Any) -> bytes:
+    return json.dumps(document).encode()

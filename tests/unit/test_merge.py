@@ -1,0 +1,328 @@
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.checkpoint import Checkpoint, parse_checkpoint, render_document
+from evaluation.errors import EvaluationError, InvalidCheckpoint, InvalidConfiguration
+from evaluation.merge import Merged, Part, merge
+from evaluation.records import INFRACTIONS
+from evaluation.routes import RouteRun, expand
+from evaluation.submission import Generation
+from tests.result_files import V1, V2, as_checkpoint, make_checkpoint, make_document, make_record
+
+STATUSES = ("Completed", "Failed", "Failed - Agent got blocked", "Failed - Agent timed out")
+OUTSIDE = "Agent went outside its route lanes for about {} meters (4.28% of the completed route)"
+
+
+def part(name: str, *routes: int, generation: Generation = V2, **members: Any) -> Part:
+    return name, make_checkpoint([RouteRun(route) for route in routes], generation, **members)
+
+
+def with_status(*statuses: str, generation: Generation = V2, entry: str = "Started", sensors: Any = None) -> Part:
+    records = [make_record(RouteRun(n), n, generation, status=status) for n, status in enumerate(statuses)]
+    return "a.json", as_checkpoint(make_document(records, entry=entry, sensors=sensors), generation)
+
+
+def refusal(parts: list[Part], routes: int, generation: Generation = V2) -> str:
+    with pytest.raises(InvalidCheckpoint) as caught:
+        merge(parts, expand(range(routes), 1), generation)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("generation", [V1, V2])
+def test_complete_set_is_finished(generation: Generation) -> None:
+    parts = [part("a.json", 0, 1, generation=generation), part("b.json", 2, generation=generation)]
+    result = merge(parts, expand(range(3), 1), generation)
+    assert (result.complete, result.missing, result.routes_done) == (True, (), 3)
+    assert result.document["entry_status"] == "Finished"
+    assert result.document["eligible"] is True
+    assert result.document["_checkpoint"]["progress"] == [3, 3]
+    assert [record["index"] for record in result.document["_checkpoint"]["records"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("generation", [V1, V2])
+def test_nothing_driven_yet_is_a_start(generation: Generation) -> None:
+    result = merge([], expand(range(3), 1), generation)
+    assert (result.complete, result.routes_done) == (False, 0)
+    assert result.document["_checkpoint"] == {"global_record": {}, "progress": [0, 3], "records": []}
+    assert (result.document["entry_status"], result.document["eligible"]) == ("Started", False)
+
+
+def test_first_and_last_route_are_missed_and_gaps_in_the_ids_are_not() -> None:
+    expected = [RouteRun(route) for route in (11, 300, 7, 2048)]
+    inner = make_checkpoint([RouteRun(11), RouteRun(300)])
+    assert merge([("a.json", inner)], expected, V2).missing == (RouteRun(7), RouteRun(2048))
+    both = [("a.json", inner), part("b.json", 7, 2048)]
+    result = merge(both, expected, V2)
+    assert result.complete
+    ids = [record["route_id"] for record in result.document["_checkpoint"]["records"]]
+    assert ids == [f"RouteScenario_{route}_rep0" for route in (7, 11, 300, 2048)]
+
+
+def test_missing_repetition_is_missed() -> None:
+    checkpoint = make_checkpoint([RouteRun(0, 0), RouteRun(0, 1), RouteRun(1, 0)], total=4)
+    assert merge([("a.json", checkpoint)], expand([0, 1], 2), V2).missing == (RouteRun(1, 1),)
+
+
+def test_input_stays_as_it_is() -> None:
+    parts = [part("b.json", 2, 3), part("a.json", 0, 1)]
+    before = copy.deepcopy(parts)
+    merge(parts, expand(range(4), 1), V2)
+    assert parts == before
+
+
+def test_same_routes_twice_are_refused() -> None:
+    assert refusal([part("a.json", 0, 1), part("b.json", 1)], 3).startswith(
+        "b.json: _checkpoint.records[0].route_id names route 1, which a.json holds already"
+    )
+
+
+@pytest.mark.parametrize("generation", [V1, V2])
+def test_same_file_twice_is_refused(generation: Generation) -> None:
+    once = part("a.json", 0, generation=generation)
+    assert "a.json holds already" in refusal([once, once], 3, generation)
+
+
+def test_route_that_was_not_sent_out_is_refused() -> None:
+    assert refusal([part("a.json", 0, 9)], 3).startswith("a.json: _checkpoint.records[1].route_id names route 9, which")
+
+
+def test_file_of_the_other_generation_is_refused() -> None:
+    assert refusal([part("a.json", 0), part("b.json", 1, generation=V1)], 3).startswith("b.json: ")
+
+
+def test_other_sensors_are_refused() -> None:
+    names = [part("a.json", 0), part("b.json", 1, sensors=["carla_gnss", "carla_camera"])]
+    assert refusal(names, 2).startswith("b.json: sensors differ from those of a.json")
+
+
+def test_first_sensors_count_where_some_have_none() -> None:
+    parts = [part("a.json", 0, sensors=[]), part("b.json", 1, sensors=["carla_imu"])]
+    assert merge(parts, expand(range(2), 1), V2).document["sensors"] == ["carla_imu"]
+
+
+def test_shards_with_more_routes_to_drive_than_expected_are_not_taken_for_complete() -> None:
+    parts = [part("a.json", 0, 1), part("b.json", 2, total=5)]
+    assert refusal(parts, 3).startswith("b.json: _checkpoint.progress[1] raises the routes of all files to 7, but 3 ")
+
+
+def test_without_expected_routes_nothing_is_merged() -> None:
+    with pytest.raises(InvalidConfiguration):
+        merge([part("a.json", 0)], [], V2)
+
+
+def test_shards_that_have_not_begun_are_missing() -> None:
+    template = make_document([])
+    template["_checkpoint"]["progress"] = []
+    parts = [part("a.json", 0, generation=V1), ("b.json", as_checkpoint(template, V1))]
+    assert merge(parts, expand(range(2), 1), V1).missing == (RouteRun(1),)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "entry", "eligible"),
+    [
+        (["Perfect", "Perfect"], "Perfect", "Finished", True),
+        (["Perfect", "Completed"], "Completed", "Finished", True),
+        (["Failed", "Completed"], "Failed", "Finished", True),
+        (["Completed", "Failed - Agent crashed"], "Failed", "Finished", True),
+        (["Completed", "Failed - Agent couldn't be set up"], "Failed", "Finished", True),
+        (["Failed - Simulation crashed", "Completed"], "Failed", "Crashed", False),
+        (["Failed - Agent's sensors were invalid", "Completed"], "Failed", "Rejected", False),
+        (["Failed - Agent's sensors were invalid", "Failed - Simulation crashed"], "Failed", "Crashed", False),
+        (["Failed - Simulation crashed", "Failed - Agent's sensors were invalid"], "Failed", "Rejected", False),
+        (["Perfect", "Started"], "Started", "Invalid", False),
+    ],
+)
+def test_v2_status_and_entry(statuses: list[str], status: str, entry: str, eligible: bool) -> None:
+    document = merge([with_status(*statuses)], expand(range(2), 1), V2).document
+    assert document["_checkpoint"]["global_record"]["status"] == status
+    assert (document["entry_status"], document["eligible"]) == (entry, eligible)
+
+
+def test_v2_result_without_sensors_is_invalid_and_still_scored() -> None:
+    document = merge([with_status("Completed", sensors=[])], [RouteRun(0)], V2).document
+    assert (document["entry_status"], document["eligible"]) == ("Invalid", False)
+    assert document["values"][0] == "100.0"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "shard", "entry", "eligible"),
+    [
+        (["Completed", "Completed"], "Started", "Finished", True),
+        (["Completed", "Failed"], "Started", "Finished", True),
+        (["Completed", "Failed - Agent timed out"], "Started", "Finished with agent errors", True),
+        (["Failed - Simulation crashed", "Failed - Agent timed out"], "Started", "Crashed", False),
+        (["Failed - Simulation crashed", "Failed - Agent's sensors were invalid"], "Started", "Rejected", False),
+        (["Completed", "Completed"], "Crashed", "Crashed", False),
+        (["Completed", "Completed"], "Rejected", "Rejected", False),
+    ],
+)
+def test_v1_entry_keeps_what_the_shards_say(statuses: list[str], shard: str, entry: str, eligible: bool) -> None:
+    document = merge([with_status(*statuses, generation=V1, entry=shard)], expand(range(2), 1), V1).document
+    assert (document["entry_status"], document["eligible"]) == (entry, eligible)
+
+
+def test_single_route_has_no_deviation() -> None:
+    v2 = merge([part("a.json", 0)], [RouteRun(0)], V2).document["_checkpoint"]["global_record"]["scores_std_dev"]
+    v1 = merge([part("a.json", 0, generation=V1)], [RouteRun(0)], V1).document["_checkpoint"]["global_record"]
+    assert list(v2.values()) == [0, 0, 0]
+    assert set(v1["scores_std_dev"].values()) == {"NaN"}
+
+
+@pytest.mark.parametrize("generation", [V1, V2])
+def test_route_without_a_metre_divides_nothing_by_zero(generation: Generation) -> None:
+    meta = {"route_length": 0, "duration_game": -1, "duration_system": -1}
+    scores = {"score_route": 5e-324, "score_penalty": 0, "score_composed": 0}
+    crash = {"collisions_vehicle": ["crash"]}
+    record = make_record(RouteRun(0), 0, generation, meta=meta, scores=scores, infractions=crash)
+    result = merge([("a.json", as_checkpoint(make_document([record]), generation))], [RouteRun(0)], generation)
+    rates = result.document["_checkpoint"]["global_record"]["infractions"]
+    assert rates["collisions_vehicle"] == (0.0 if generation is V1 else 1000.0)
+
+
+def test_v2_figures_by_hand() -> None:
+    outside = {"outside_route_lanes": [OUTSIDE.format(5.1), OUTSIDE.format(99)], "red_light": ["a", "b"]}
+    half = {"score_route": 50.0, "score_penalty": 0.5, "score_composed": 25.0}
+    records = [make_record(RouteRun(0), 0, infractions=outside, scores=half), make_record(RouteRun(1), 1)]
+    document = merge([("a.json", as_checkpoint(make_document(records)))], expand(range(2), 1), V2).document
+    figures = document["_checkpoint"]["global_record"]
+    assert figures["scores_mean"] == {"score_composed": 62.5, "score_route": 75.0, "score_penalty": 0.75}
+    assert figures["scores_std_dev"] == {"score_composed": 53.033, "score_route": 35.355, "score_penalty": 0.354}
+    assert figures["infractions"]["red_light"] == 1.333  # 2 in 1.5 km
+    assert figures["infractions"]["outside_route_lanes"] == 0.005  # km, of the first message only
+    assert figures["meta"] == {
+        "total_length": 2000.0,
+        "duration_game": 100.0,
+        "duration_system": 200.0,
+        "exceptions": [],
+    }
+
+
+def test_v1_figures_by_hand() -> None:
+    half = {"score_route": 50.0, "score_penalty": 0.5, "score_composed": 25.0}
+    light = {"red_light": ["a", "b"]}
+    first = make_record(RouteRun(1), 0, V1, infractions=light, scores=half, status="Failed - Agent timed out")
+    second = make_record(RouteRun(0), 0, V1, infractions=light)
+    parts = [
+        ("a.json", as_checkpoint(make_document([first]), V1)),
+        ("b.json", as_checkpoint(make_document([second]), V1)),
+    ]
+    document = merge(parts, expand(range(2), 1), V1).document
+    figures = document["_checkpoint"]["global_record"]
+    assert figures["scores"] == {"score_composed": 62.5, "score_route": 75.0, "score_penalty": 0.75}
+    assert figures["infractions"]["red_light"] == 6.0  # 2 in 0.5 km and 2 in 1 km
+    assert figures["meta"]["exceptions"] == [["RouteScenario_1", 0, "Failed - Agent timed out"]]  # the shard's index
+    assert document["values"][6] == "6.000"
+    assert len(document["values"]) == len(document["labels"]) == 12
+
+
+def test_early_spelling_of_v2_is_kept() -> None:
+    record = make_record(RouteRun(0))
+    kept = record["infractions"]
+    kept["yield_emergency_vehicles_infractions"] = kept.pop("yield_emergency_vehicle_infractions")
+    document = merge([("a.json", as_checkpoint(make_document([record])))], [RouteRun(0)], V2).document
+    assert "yield_emergency_vehicles_infractions" in document["_checkpoint"]["global_record"]["infractions"]
+
+
+@st.composite
+def drives(draw: st.DrawFn, generation: Generation) -> dict[RouteRun, dict[str, Any]]:
+    """Records of all repetitions of some routes, with random results."""
+    runs = expand(draw(st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True)), draw(st.integers(1, 2)))
+    return {run: draw(results(run, generation)) for run in runs}
+
+
+@st.composite
+def results(draw: st.DrawFn, run: RouteRun, generation: Generation) -> dict[str, Any]:
+    share = st.floats(0, 1, allow_nan=False)
+    route, penalty = 100 * draw(share), draw(share)
+    kinds = draw(st.lists(st.sampled_from([key for key in INFRACTIONS[generation] if "lanes" not in key]), max_size=4))
+    infractions = {key: ["message"] * kinds.count(key) for key in kinds}
+    scores = {"score_route": route, "score_penalty": penalty, "score_composed": route * penalty}
+    meta = {"route_length": 5000 * draw(share), "duration_game": draw(share), "duration_system": -1}
+    status = draw(st.sampled_from(STATUSES))
+    return make_record(run, 0, generation, infractions=infractions, scores=scores, meta=meta, status=status)
+
+
+def files(groups: list[list[dict[str, Any]]], generation: Generation) -> list[Part]:
+    return [
+        (f"{n}.json", as_checkpoint(make_document([{**r, "index": i} for i, r in enumerate(group)]), generation))
+        for n, group in enumerate(groups)
+    ]
+
+
+def by_route(records: dict[RouteRun, dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """1.0 gives a route's repetitions one id, so that a shard holds all of them."""
+    routes = dict.fromkeys(run.route for run in records)
+    return [[record for run, record in records.items() if run.route == route] for route in routes]
+
+
+def split(draw: st.DrawFn, groups: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    shards: list[list[dict[str, Any]]] = [[] for _ in range(4)]
+    for group in groups:
+        shards[draw(st.integers(0, 3))].extend(group)
+    return draw(st.permutations(shards))
+
+
+GENERATIONS = st.sampled_from([V1, V2])
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), generation=GENERATIONS)
+def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, generation: Generation) -> None:
+    records = data.draw(drives(generation))
+    expected = data.draw(st.permutations(list(records)))
+    whole = merge(files([[r for group in by_route(records) for r in group]], generation), expected, generation)
+    parts = merge(files(split(data.draw, by_route(records)), generation), expected, generation)
+    assert parts.complete
+    assert reread(parts).runs == tuple(sorted(records))
+    if generation is V2:  # 1.0 sums in the files' order, without rounding
+        assert render_document(parts.document, V2) == render_document(whole.document, V2)
+        return
+    assert parts.document["_checkpoint"]["records"] == whole.document["_checkpoint"]["records"]
+    ours, theirs = (result.document["_checkpoint"]["global_record"] for result in (parts, whole))
+    assert ours["scores"] == pytest.approx(theirs["scores"])
+    assert ours["infractions"] == pytest.approx(theirs["infractions"])
+
+
+def reread(result: Merged) -> Checkpoint:
+    return parse_checkpoint(
+        render_document(result.document, result.generation).encode(), "merged.json", result.generation
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), generation=GENERATIONS)
+def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, generation: Generation) -> None:
+    records = data.draw(drives(generation))
+    last = max(run.repetition for run in records)
+    lost = {run for run in records if run.repetition == last and data.draw(st.booleans())}
+    kept = {run: record for run, record in records.items() if run not in lost}
+    result = merge(files(split(data.draw, by_route(kept)), generation), list(records), generation)
+    document = result.document
+    assert set(result.missing) == lost
+    assert document["_checkpoint"]["progress"] == [len(records) - len(lost), len(records)]
+    assert document["entry_status"].startswith("Finished") is not bool(lost)
+    assert document["eligible"] is not bool(lost)
+    assert bool(document["_checkpoint"]["global_record"]) is not bool(lost)
+    assert reread(result).runs == tuple(sorted(kept))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_files_merge_or_are_refused(data: st.DataObject) -> None:
+    """No other exception, and a complete result has exactly the expected routes."""
+    generation = data.draw(GENERATIONS)
+    runs = st.lists(st.builds(RouteRun, st.integers(0, 3)), max_size=3, unique=True)
+    groups = [[make_record(run, 0, generation) for run in data.draw(runs)] for _ in range(data.draw(st.integers(0, 3)))]
+    expected = expand(range(data.draw(st.integers(0, 4))), 1)
+    result = None
+    try:
+        result = merge(files(groups, generation), expected, generation)
+    except EvaluationError:
+        routes = sorted(record["route_id"] for group in groups for record in group)
+        assert not expected or len(set(routes)) < len(routes) or len(expected) < 4
+    if result and result.complete:
+        assert reread(result).runs == expected
