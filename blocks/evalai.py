@@ -1,0 +1,88 @@
+"""The Prefect block of EvalAI: where it is, whose token, which phases, and the one request budget."""
+
+import httpx
+from prefect.blocks.core import Block
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import rate_limit
+from pydantic import Field, SecretStr
+
+from blocks.evalai_client import EvalAIClient
+from blocks.evalai_http import RetryPolicy, Timeouts
+from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.submission import Phase, parse_phase
+
+# EvalAI allows a user 60 requests in 60 s, over all endpoints. A global concurrency limit with decay lets through its
+# slots at once and then what decays, so that at most 8 + 0.8 * 60 = 56 fall into any minute; the rest is for the
+# people who use the same account in a browser.
+RATE_LIMIT_NAME = "evalai"
+RATE_LIMIT_SLOTS = 8
+RATE_LIMIT_DECAY_PER_SECOND = 0.8
+# Prefect counts whole slots and starts counting anew at each refusal, so callers who queue up get about 0.6 a second
+# of it (measured on 3.8.8 with SQLite: ten of them 36 slots in 45 s, nobody waited longer than 12 s).
+# A caller waits its turn at most this long.
+RATE_LIMIT_WAIT_SECONDS = 600.0
+
+
+class EvalAI(Block):
+    """EvalAI as one user, the challenge's host, sees it."""
+
+    _block_type_name = "EvalAI"
+    _block_type_slug = "evalai"
+    _description = "The EvalAI server: messages' submissions, statuses, results."
+
+    api_server: str = Field(description="Address of EvalAI's API, e.g. https://eval.ai; secret evalai, api_server.")
+    auth_token: SecretStr = Field(description="Token of a host of the challenge; secret evalai, auth_token.")
+    phases: dict[str, str] = Field(description="Phase id to codename <cluster>-<track>; the secret evalai-tracks.")
+    challenge_pk: int | None = Field(
+        default=None,
+        description="Refuse messages of other challenges, which share the queue in EvalAI's development mode.",
+    )
+    rate_limit: str = Field(
+        default=RATE_LIMIT_NAME, description="Prefect's global concurrency limit that holds the request budget."
+    )
+
+    def phase(self, phase_pk: int) -> Phase:
+        """The phase of that id; raises InvalidConfiguration where evalai-tracks lacks it or its codename is wrong."""
+        codename = self.phases.get(str(phase_pk))
+        if codename is None:
+            known = ", ".join(sorted(self.phases)) or "none"
+            raise InvalidConfiguration(
+                f"Phase {phase_pk} is not in the secret evalai-tracks",
+                f"it knows the phases {known}",
+                "Add the phase's id and codename to the secret, then run `leaderboard setup`.",
+            )
+        return parse_phase(codename)
+
+    def client(self, timeouts: Timeouts | None = None, retries: RetryPolicy | None = None) -> EvalAIClient:
+        """A client whose every request takes a slot of the installation's one budget, kept by Prefect's server."""
+        return EvalAIClient(
+            self.api_server,
+            self.auth_token,
+            throttle=lambda: take_slot(self.rate_limit),
+            challenge_pk=self.challenge_pk,
+            timeouts=timeouts,
+            retries=retries,
+        )
+
+
+def take_slot(limit: str, wait_seconds: float = RATE_LIMIT_WAIT_SECONDS) -> None:
+    """Wait for a slot of the budget; blocks, so call it in a thread.
+
+    Raises InvalidConfiguration where the limit does not exist or has no decay, ServiceUnavailable where Prefect's
+    server does not answer or no slot came free in `wait_seconds`.
+    """
+    try:
+        rate_limit(limit, occupy=1, timeout_seconds=wait_seconds, strict=True)
+    except TimeoutError as error:
+        raise ServiceUnavailable(
+            "EvalAI's request budget is used up", f"no slot of the limit {limit!r} came free in {wait_seconds:g} s"
+        ) from error
+    except ConcurrencySlotAcquisitionError as error:
+        # One class for a missing limit, a refusal and an unreachable server; its cause tells them apart.
+        cause = error.__cause__
+        refused = isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code < 500
+        if cause is None or refused:
+            raise InvalidConfiguration(
+                f"Prefect has no usable rate limit {limit!r} for EvalAI", str(error), "Run `leaderboard setup`."
+            ) from error
+        raise ServiceUnavailable("Prefect's server does not hand out EvalAI's request budget", str(error)) from error

@@ -1,0 +1,212 @@
+"""EvalAI for the flows, the reconciler and the command line. Source: contracts/evalai.md. Knows nothing of Prefect."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+from pydantic import SecretStr
+
+from blocks.evalai_fields import (
+    Fields,
+    LeaderboardRow,
+    PhaseSplit,
+    SubmissionRow,
+    objects,
+    read_leaderboard_row,
+    read_phase_split,
+    read_submission,
+    report_body,
+    unreadable,
+)
+from blocks.evalai_http import EvalAIHttp, RetryPolicy, Timeouts, Upload
+from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled
+from evaluation.ports import Report
+from evaluation.submission import Phase, Submission, SubmissionMessage, SubmissionStatus
+
+FINAL = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
+# EvalAI answers 400 when its list is asked for these.
+NOT_FILTERED_BY_EVALAI = frozenset({SubmissionStatus.PARTIALLY_EVALUATED, SubmissionStatus.ARCHIVED})
+
+
+class EvalAIClient:
+    """Implements evaluation.ports.EvaluationServer, and what hosts and participants do besides.
+
+    Every method may raise ServiceUnavailable (retries used up), InvalidConfiguration (token or address wrong) and
+    RequestRefused. `throttle` is called before every single request and may block.
+    """
+
+    def __init__(
+        self,
+        api_server: str,
+        token: SecretStr,
+        throttle: Callable[[], None],
+        challenge_pk: int | None = None,
+        timeouts: Timeouts | None = None,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self._http = EvalAIHttp(api_server, token, throttle, timeouts, retries)
+        self._challenge_pk = challenge_pk
+
+    # What the flow needs.
+
+    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
+        """Ask for the submission. Raises UnknownSubmission; InvalidMessage when the message does not belong to it."""
+        self._refuse_other_challenge(message)
+        row = self.submission_row(message.submission_pk)
+        if row.phase_pk != message.phase_pk:
+            raise InvalidMessage(
+                f"Submission {row.pk} does not belong to the phase that the message names",
+                f"EvalAI says phase {row.phase_pk}, the message {message.phase_pk}",
+                "A score would land on the wrong leaderboard, so nothing was evaluated.",
+            )
+        return Submission(
+            pk=row.pk,
+            challenge_pk=message.challenge_pk,
+            phase_pk=row.phase_pk,
+            phase=phase,
+            team_pk=row.team_pk,
+            team_name=row.team_name,
+            status=row.status,
+            image=message.submitted_image_uri,
+            submitted_at=row.submitted_at,
+            rerun_resumed_at=row.rerun_resumed_at,
+        )
+
+    def status(self, submission: int) -> SubmissionStatus:
+        """The submission's status now; raises UnknownSubmission."""
+        return self._http.retrying(partial(self._look, submission)).status
+
+    def mark_running(self, submission: Submission, job_name: str) -> None:
+        """Set the status to running, once; raises SubmissionCancelled.
+
+        Doing it again changes nothing: EvalAI would append the name and start its stop-watch anew at each call.
+        """
+        self._http.retrying(partial(self._mark_running, submission, job_name))
+
+    def report(self, report: Report) -> None:
+        """Write FINISHED, FAILED or CANCELLED; raises SubmissionCancelled where EvalAI already says cancelled.
+
+        The status is read again before every attempt, since EvalAI itself lets a late write undo a cancellation.
+        CANCELLED may follow cancelled: that adds the logs and undoes nothing.
+        """
+        if report.status not in FINAL:
+            raise RequestRefused("EvalAI's final report must be finished, failed or cancelled", f"not {report.status}")
+        path = f"/api/jobs/challenge/{report.submission.challenge_pk}/update_submission/"
+        self._http.retrying(partial(self._write, report, path, report_body(report)))
+
+    def report_partial(self, report: Report) -> None:
+        """Show results so far, status partially_evaluated; raises SubmissionCancelled, as above."""
+        if report.status is not SubmissionStatus.PARTIALLY_EVALUATED:
+            raise RequestRefused("EvalAI's partial report must be partially_evaluated", f"not {report.status}")
+        path = f"/api/jobs/challenges/{report.submission.challenge_pk}/update_partially_evaluated_submission/"
+        self._http.retrying(partial(self._write, report, path, report_body(report)))
+
+    # What hosts need.
+
+    def submission_row(self, submission: int) -> SubmissionRow:
+        """The submission as EvalAI shows it; raises UnknownSubmission."""
+        return self._http.retrying(partial(self._look, submission))
+
+    def submissions(self, challenge: int, status: SubmissionStatus | None = None) -> list[SubmissionRow]:
+        """All submissions of the challenge, all pages of it in one request, by id."""
+        query = {"status": status.value} if status and status not in NOT_FILTERED_BY_EVALAI else None
+        content = self._get(f"/api/jobs/challenge/{challenge}/submission/", query)
+        rows = map(read_submission, objects(content, f"the submissions of challenge {challenge}"))
+        return sorted((row for row in rows if status in (None, row.status)), key=lambda row: row.pk)
+
+    def phases(self, challenge: int) -> dict[int, str]:
+        """Phase id to codename."""
+        content = self._get(f"/api/challenges/{challenge}/phases/")
+        return {
+            phase.whole("id"): phase.text("codename")
+            for phase in objects(content, f"the phases of challenge {challenge}")
+        }
+
+    def phase_splits(self, challenge: int) -> list[PhaseSplit]:
+        """The challenge's leaderboards, each with the id that `leaderboard` takes."""
+        content = self._get(f"/api/challenges/{challenge}/challenge_phase_split")
+        return [read_phase_split(split) for split in objects(content, f"the leaderboards of challenge {challenge}")]
+
+    def leaderboard(self, phase_split: int) -> list[LeaderboardRow]:
+        """The best row of each team, best first."""
+        name = f"leaderboard {phase_split}"
+        found: list[Fields] = []
+        page = 1
+        while True:
+            query = {"page": str(page)} if page > 1 else None
+            answer = Fields(self._get(f"/api/jobs/challenge_phase_split/{phase_split}/leaderboard/", query), name)
+            results = objects(answer.raw("results"), name)
+            found += results
+            if not answer.raw("next") or not results:
+                return [read_leaderboard_row(rank, row) for rank, row in enumerate(found, start=1)]
+            page += 1
+
+    def resume(self, submission: int) -> None:
+        """Send a failed submission on its way again, same id; raises RequestRefused where it is not failed."""
+        self._post_once(f"/api/jobs/submissions/{submission}/resume/")
+
+    def re_run(self, submission: int) -> None:
+        """Cancel the submission and submit it once more under a new id."""
+        self._post_once(f"/api/jobs/submissions/{submission}/re-run/")
+
+    def cancel(self, challenge: int, submission: int) -> None:
+        """Take the submission back, as its team or as a host; raises UnknownSubmission."""
+        path = f"/api/jobs/challenges/{challenge}/submissions/{submission}/update_submission_meta/"
+        self._http.retrying(lambda: self._http.send("PATCH", path, body={"status": "cancelled"}, about_submission=True))
+
+    def submit(self, challenge: int, phase: int, image: str) -> int:
+        """Hand in an image as the participant who owns the token, and return the submission's id."""
+        file = json.dumps({"submitted_image_uri": image}).encode()
+        answer = self._http.send(  # one attempt: a second POST would be a second submission
+            "POST",
+            f"/api/jobs/challenge/{challenge}/challenge_phase/{phase}/submission/",
+            upload=Upload({"status": "submitting"}, {"input_file": ("submission.json", file, "application/json")}),
+        )
+        return Fields(answer, "the new submission").whole("id")
+
+    # Single attempts.
+
+    def _look(self, submission: int) -> SubmissionRow:
+        name = f"submission {submission}"
+        content = self._http.send("GET", f"/api/jobs/submission/{submission}", about_submission=True)
+        row = read_submission(Fields(content, name))
+        if row.pk != submission:
+            raise unreadable(name, f"it is about submission {row.pk}")
+        return row
+
+    def _mark_running(self, submission: Submission, job_name: str) -> None:
+        row = self._look(submission.pk)
+        _refuse_cancelled(row)
+        name_is_there = job_name.lower() in row.job_names  # EvalAI stores it in lower case
+        if row.status is SubmissionStatus.RUNNING and name_is_there:
+            return
+        body: dict[str, object] = {"submission": submission.pk, "submission_status": "running"}
+        if not name_is_there:
+            body["job_name"] = job_name
+        path = f"/api/jobs/challenge/{submission.challenge_pk}/update_submission/"
+        self._http.send("PATCH", path, body=body, about_submission=True)
+
+    def _write(self, report: Report, path: str, body: dict[str, object]) -> None:
+        row = self._look(report.submission.pk)
+        if report.status is not SubmissionStatus.CANCELLED:
+            _refuse_cancelled(row)
+        self._http.send("PUT", path, body=body, about_submission=True)
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> object:
+        return self._http.retrying(lambda: self._http.send("GET", path, query=query))
+
+    def _post_once(self, path: str) -> None:
+        # Never repeated: a second POST would publish a second message.
+        self._http.send("POST", path, about_submission=True)
+
+    def _refuse_other_challenge(self, message: SubmissionMessage) -> None:
+        if self._challenge_pk not in (None, message.challenge_pk):
+            raise InvalidMessage(
+                f"The message is for challenge {message.challenge_pk}, this installation serves {self._challenge_pk}",
+                "EvalAI's development mode puts every challenge on one queue",
+            )
+
+
+def _refuse_cancelled(row: SubmissionRow) -> None:
+    if row.status is SubmissionStatus.CANCELLED:
+        raise SubmissionCancelled(f"Submission {row.pk} of team {row.team_name} was cancelled", "EvalAI says so now")

@@ -1,0 +1,28 @@
+"""A stand-in for EvalAI's server, in memory, for the demo and the tests.
+
+It answers as the real one was recorded to (contracts/evalai-http), refusals and faults included; the endpoints are
+those that this project uses. `python -m deployments.evalai_standin --port P --config FILE.json`, or `create_app`.
+"""
+
+from deployments.evalai_standin.app import create_app, state_of
+from deployments.evalai_standin.config import Challenge, Config, Phase, Split, Team, User
+from deployments.evalai_standin.faults import Fault
+from deployments.evalai_standin.queue import Publisher, QueueMessage
+from deployments.evalai_standin.server import serving
+from deployments.evalai_standin.state import State
+
+__all__ = [
+    "Challenge",
+    "Config",
+    "Fault",
+    "Phase",
+    "Publisher",
+    "QueueMessage",
+    "Split",
+    "State",
+    "Team",
+    "User",
+    "create_app",
+    "serving",
+    "state_of",
+]

@@ -1,0 +1,510 @@
+"""The client against the stand-in server, over real HTTP."""
+
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from pydantic import SecretStr
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from blocks.evalai_client import EvalAIClient
+from blocks.evalai_http import RetryPolicy, Timeouts
+from deployments.evalai_standin import (
+    Challenge,
+    Config,
+    Fault,
+    Phase,
+    QueueMessage,
+    Split,
+    State,
+    Team,
+    User,
+    create_app,
+    serving,
+    state_of,
+)
+from deployments.evalai_standin.state import LeaderboardEntry, Submission
+from evaluation.errors import (
+    EvaluationError,
+    InvalidConfiguration,
+    InvalidMessage,
+    RequestRefused,
+    ServiceUnavailable,
+    SubmissionCancelled,
+    UnknownSubmission,
+)
+from evaluation.ports import EvaluationServer, Report
+from evaluation.submission import Submission as Evaluated
+from evaluation.submission import SubmissionMessage, SubmissionStatus, parse_phase
+
+HOST, PARTICIPANT, STRANGER = "host-token-7f3a", "participant-token-91", "nobody-knows-this-token"
+LABELS = ("Driving score", "Route completion")
+FINISHED_RESULT = [
+    {"split": "leaderboard", "show_to_participant": True, "accuracies": {"Driving score": 61.5, "Route completion": 80}}
+]
+QUICK = RetryPolicy(attempts=3, total_seconds=5, first_wait=0.01, longest_wait=0.02)
+PHASE = parse_phase("leaderboard-20-SENSORS")
+TEAMS = tuple(Team(pk=pk, name=f"Team {pk}", members=("participant",) if pk == 1 else ()) for pk in range(1, 102))
+
+
+@dataclass
+class World:
+    """The server's state and address, the queue, and how many requests the clients made."""
+
+    url: str
+    state: State
+    queue: list[QueueMessage]
+    requests: int = 0
+    before_request: Callable[[int], None] | None = None
+
+    def client(self, token: str = HOST, read: float = 5.0, retries: RetryPolicy = QUICK) -> EvalAIClient:
+        return EvalAIClient(
+            self.url, SecretStr(token), self._count, challenge_pk=1, timeouts=Timeouts(1.0, read), retries=retries
+        )
+
+    def _count(self) -> None:
+        self.requests += 1
+        if self.before_request:
+            self.before_request(self.requests)
+
+    def add(self, status: SubmissionStatus = SubmissionStatus.SUBMITTED, team: int = 1, phase: int = 3) -> Submission:
+        found = self.state.phase(phase)
+        assert found is not None
+        row = self.state.add_submission(TEAMS[team - 1], self.state.config.users[1], found, "registry.test/team:1")
+        row.status = status
+        return row
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    config = Config(
+        users=(User(pk=1, name="host", token=HOST), User(pk=2, name="participant", token=PARTICIPANT)),
+        challenges=(Challenge(pk=1, hosts=("host",), queue_url="http://sqs.test/1/queue"),),
+        phases=(
+            Phase(pk=3, challenge=1, codename="leaderboard-20-SENSORS"),
+            Phase(pk=4, challenge=1, codename="leaderboard-20-MAP"),
+        ),
+        splits=(Split(pk=30, phase=3, labels=LABELS), Split(pk=40, phase=4, labels=LABELS)),
+        teams=TEAMS,
+        requests_per_minute=1000,
+    )
+    queue: list[QueueMessage] = []
+    app = create_app(config, publish=queue.append)
+    with serving(app) as url:
+        yield World(url, state_of(app), queue)
+
+
+def evaluated(row: Submission) -> Evaluated:
+    return Evaluated(row.pk, 1, row.phase, PHASE, row.team.pk, row.team.name, row.status, None, None, None)
+
+
+def report(row: Submission, status: SubmissionStatus, **more: object) -> Report:
+    result = FINISHED_RESULT if status in (SubmissionStatus.FINISHED, SubmissionStatus.PARTIALLY_EVALUATED) else ()
+    return replace(Report(evaluated(row), status, result, "out", "err", "{}"), **more)  # type: ignore[arg-type] - a helper
+
+
+def message(row: Submission, **more: object) -> SubmissionMessage:
+    content = {"challenge_pk": "1", "phase_pk": str(row.phase), "submission_pk": row.pk} | more
+    return SubmissionMessage.model_validate(content)
+
+
+def test_the_submission_is_enriched(world: World) -> None:
+    row = world.add(team=2)
+    server: EvaluationServer = world.client()
+
+    found = server.submission(message(row, submitted_image_uri="registry.test/team:1"), PHASE)
+
+    assert (found.pk, found.challenge_pk, found.phase_pk, found.phase) == (row.pk, 1, 3, PHASE)
+    assert (found.team_pk, found.team_name, found.status) == (2, "Team 2", SubmissionStatus.SUBMITTED)
+    assert (found.image, found.submitted_at, found.rerun_resumed_at) == ("registry.test/team:1", row.submitted_at, None)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, row: client.submission(message(row), PHASE),
+        lambda client, row: client.status(row.pk),
+        lambda client, row: client.mark_running(evaluated(row), "job"),
+        lambda client, row: client.report(report(row, SubmissionStatus.FAILED)),
+        lambda client, row: client.report_partial(report(row, SubmissionStatus.PARTIALLY_EVALUATED)),
+        lambda client, row: client.cancel(1, row.pk),
+    ],
+)
+def test_an_unknown_submission_is_called_so(world: World, call: Callable[[EvalAIClient, Submission], object]) -> None:
+    row = world.add()
+    del world.state.submissions[row.pk]
+
+    with pytest.raises(UnknownSubmission, match=f"Submission {row.pk} does not exist"):
+        call(world.client(), row)
+
+
+def test_a_message_of_another_phase_is_refused(world: World) -> None:
+    row = world.add(phase=3)
+
+    with pytest.raises(InvalidMessage, match="EvalAI says phase 3, the message 4"):
+        world.client().submission(message(row, phase_pk=4), PHASE)
+
+
+def test_a_message_of_another_challenge_is_refused_unasked(world: World) -> None:
+    row = world.add()
+
+    with pytest.raises(InvalidMessage, match="challenge 2"):
+        world.client().submission(message(row, challenge_pk=2), PHASE)
+
+    assert world.requests == 0
+
+
+def test_running_is_marked_once(world: World) -> None:
+    row = world.add()
+    world.client().mark_running(evaluated(row), "Submission-7-1")
+    started = row.started_at
+
+    world.client().mark_running(evaluated(row), "Submission-7-1")
+
+    assert (row.status, row.job_name, row.started_at) == (SubmissionStatus.RUNNING, ["submission-7-1"], started)
+
+
+def test_a_lost_answer_does_not_mark_twice(world: World) -> None:
+    row = world.add()
+    world.state.fail(Fault.broken(after=True), method="PATCH")
+
+    world.client().mark_running(evaluated(row), "job")
+
+    assert (row.status, row.job_name) == (SubmissionStatus.RUNNING, ["job"])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda client, row: client.mark_running(evaluated(row), "job"),
+        lambda client, row: client.report(report(row, SubmissionStatus.FINISHED)),
+        lambda client, row: client.report(report(row, SubmissionStatus.FAILED)),
+        lambda client, row: client.report_partial(report(row, SubmissionStatus.PARTIALLY_EVALUATED)),
+    ],
+)
+def test_cancelled_is_not_overwritten(world: World, write: Callable[[EvalAIClient, Submission], None]) -> None:
+    row = world.add(SubmissionStatus.CANCELLED)
+
+    with pytest.raises(SubmissionCancelled):
+        write(world.client(), row)
+
+    assert (row.status, row.job_name, row.completed_at) == (SubmissionStatus.CANCELLED, [], None)
+
+
+def test_a_cancellation_between_two_attempts_is_seen(world: World) -> None:
+    row = world.add(SubmissionStatus.RUNNING)
+    world.state.fail(Fault.broken(), method="PUT")
+
+    def cancel_before_the_second_attempt(number: int) -> None:
+        if number == 3:
+            row.status = SubmissionStatus.CANCELLED
+
+    world.before_request = cancel_before_the_second_attempt
+
+    with pytest.raises(SubmissionCancelled):
+        world.client().report(report(row, SubmissionStatus.FINISHED))
+
+    assert (row.status, world.state.entries) == (SubmissionStatus.CANCELLED, [])
+
+
+def test_the_final_report_lands_on_the_submissions_own_leaderboard(world: World) -> None:
+    row = world.add(SubmissionStatus.RUNNING, phase=4)
+
+    world.client().report(report(row, SubmissionStatus.FINISHED, stdout="20 of 20 routes"))
+
+    assert row.status is SubmissionStatus.FINISHED
+    assert world.state.media[str(row.stdout_file)] == b"20 of 20 routes"
+    assert [(e.submission, e.split, e.result) for e in world.state.entries] == [
+        (row.pk, 40, {"Driving score": 61.5, "Route completion": 80})
+    ]
+
+
+@pytest.mark.parametrize("status", [SubmissionStatus.FAILED, SubmissionStatus.CANCELLED])
+def test_without_a_result_the_team_still_reads_why(world: World, status: SubmissionStatus) -> None:
+    row = world.add(SubmissionStatus.RUNNING)
+
+    world.client().report(report(row, status, stderr="The agent \udc80 could not be set up.\x00"))
+
+    assert (row.status, world.state.entries) == (status, [])
+    assert world.state.media[str(row.stdout_file)] == b"out"
+    assert (
+        world.state.media[str(row.stderr_file)].decode() == "The agent ? could not be set up.\N{REPLACEMENT CHARACTER}"
+    )
+
+
+def test_logs_may_follow_a_cancellation(world: World) -> None:
+    row = world.add(SubmissionStatus.CANCELLED)
+
+    world.client().report(report(row, SubmissionStatus.CANCELLED))
+
+    assert row.status is SubmissionStatus.CANCELLED
+    assert world.state.media[str(row.stderr_file)] == b"err"
+
+
+def test_a_partial_report_shows_results_so_far(world: World) -> None:
+    row = world.add(SubmissionStatus.RUNNING)
+    first = [FINISHED_RESULT[0] | {"accuracies": {"Driving score": 10.0}}]
+
+    world.client().report_partial(report(row, SubmissionStatus.PARTIALLY_EVALUATED, result=first))
+    world.client().report(report(row, SubmissionStatus.FINISHED))
+
+    assert row.status is SubmissionStatus.FINISHED
+    assert [e.result for e in world.state.entries] == [{"Driving score": 61.5, "Route completion": 80}]
+
+
+def test_what_evalai_must_not_get_is_not_sent(world: World) -> None:
+    row = world.add(SubmissionStatus.RUNNING)
+    bad = [FINISHED_RESULT[0] | {"accuracies": {"Driving score": True}}]
+
+    with pytest.raises(RequestRefused, match="'Driving score' is True"):
+        world.client().report(report(row, SubmissionStatus.FINISHED, result=bad))
+    with pytest.raises(RequestRefused, match="final report"):
+        world.client().report(report(row, SubmissionStatus.PARTIALLY_EVALUATED))
+    with pytest.raises(RequestRefused, match="partial report"):
+        world.client().report_partial(report(row, SubmissionStatus.FINISHED))
+
+    assert world.requests == 0
+
+
+def test_a_label_that_evalai_does_not_know_is_refused_once(world: World) -> None:
+    row = world.add(SubmissionStatus.RUNNING)
+    bad = [FINISHED_RESULT[0] | {"accuracies": {"Driving Score": 1.0}}]
+
+    with pytest.raises(
+        RequestRefused, match=r"Following metrics are missing in theleaderboard data: \['Driving Score'\]"
+    ):
+        world.client().report(report(row, SubmissionStatus.FINISHED, result=bad))
+
+    assert (world.requests, row.status) == (2, SubmissionStatus.RUNNING)
+
+
+def test_html_500_is_tried_again(world: World) -> None:
+    row = world.add(SubmissionStatus.QUEUED)
+    world.state.fail(Fault.broken(), times=2)
+
+    assert world.client().status(row.pk) is SubmissionStatus.QUEUED
+    assert world.requests == 3
+
+
+def test_tries_are_bounded(world: World) -> None:
+    row = world.add()
+    world.state.fail(Fault.broken(), times=10)
+
+    with pytest.raises(ServiceUnavailable, match="answered 500"):
+        world.client().status(row.pk)
+
+    assert world.requests == QUICK.attempts
+
+
+def test_retry_after_is_honoured(world: World) -> None:
+    row = world.add()
+    world.state.fail(Fault.throttled(retry_after=1))
+    begin = time.monotonic()
+
+    world.client().status(row.pk)
+
+    assert time.monotonic() - begin >= 1.0
+    assert world.requests == 2
+
+
+def test_a_wait_beyond_the_time_limit_is_not_begun(world: World) -> None:
+    row = world.add()
+    world.state.fail(Fault.throttled(retry_after=57))
+    begin = time.monotonic()
+
+    with pytest.raises(ServiceUnavailable, match="Expected available in 57 seconds") as caught:
+        world.client().status(row.pk)
+
+    assert caught.value.retry_after == 57
+    assert (world.requests, time.monotonic() - begin < 2.0) == (1, True)
+
+
+def test_a_slow_answer_is_tried_again_and_then_given_up(world: World) -> None:
+    row = world.add()
+    client = world.client(read=0.15)
+    world.state.fail(Fault.slow(0.4))
+    assert client.status(row.pk) is SubmissionStatus.SUBMITTED
+
+    world.state.fail(Fault.slow(0.4), times=3)
+    with pytest.raises(ServiceUnavailable, match="did not answer in time"):
+        client.status(row.pk)
+
+
+def test_a_server_that_is_away_is_unavailable(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    world.url = f"http://127.0.0.1:{port}"
+
+    with pytest.raises(ServiceUnavailable, match="cannot be reached"):
+        world.client().status(1)
+
+    assert world.requests == QUICK.attempts
+
+
+def test_a_bad_token_names_the_secret(world: World) -> None:
+    row = world.add()
+
+    with pytest.raises(InvalidConfiguration, match="secret evalai"):
+        world.client(STRANGER).status(row.pk)
+
+    assert world.requests == 1
+
+
+def test_the_token_of_a_participant_cannot_report(world: World) -> None:
+    row = world.add(SubmissionStatus.RUNNING)
+
+    with pytest.raises(InvalidConfiguration, match="secret evalai"):
+        world.client(PARTICIPANT).report(report(row, SubmissionStatus.FAILED))
+
+    assert row.status is SubmissionStatus.RUNNING
+
+
+def test_an_address_that_is_not_the_api_is_called_so(world: World, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/api/jobs/submission/1").respond_with_data("", 301, {"Location": "https://elsewhere/"})
+    standin = world.url
+
+    for wrong in (f"{standin}/web", httpserver.url_for("")):
+        world.url = wrong
+        with pytest.raises(InvalidConfiguration, match="api_server"):
+            world.client().status(1)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "content_type"),
+    [
+        (500, "HTTP_AUTHORIZATION = {}", "text/plain"),
+        (400, '{{"error": "bad header {}"}}', "application/json"),
+        (401, '{{"detail": "{} is unknown"}}', "application/json"),
+        (404, '{{"detail": "nothing for {}"}}', "application/json"),
+        (200, "hello {}", "text/html"),
+        (200, '{{"id": 1, "status": "{}"}}', "application/json"),
+    ],
+)
+def test_the_token_is_in_no_error_and_no_log(
+    httpserver: HTTPServer, caplog: pytest.LogCaptureFixture, status: int, body: str, content_type: str
+) -> None:
+    def echo(request: Request) -> Response:
+        given = request.headers["Authorization"].removeprefix("Bearer ")
+        return Response(
+            body.format(given if status != 200 or "id" not in body else "odd"), status, content_type=content_type
+        )
+
+    httpserver.expect_request("/api/jobs/submission/1").respond_with_handler(echo)
+    client = EvalAIClient(httpserver.url_for(""), SecretStr(HOST), throttle=lambda: None, retries=QUICK)
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(EvaluationError) as caught:
+        client.status(1)
+
+    assert_without_token(caught.value, caplog.text)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://no such host", "http://[::broken", "ftp://x"])
+def test_the_token_is_in_no_error_of_the_connection(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(EvaluationError) as caught:
+        EvalAIClient(address, SecretStr(HOST), throttle=lambda: None, retries=QUICK).status(1)
+
+    assert_without_token(caught.value, caplog.text)
+
+
+@pytest.mark.parametrize("token", ["", "  ", "two words", "line\nbreak", "ünïcode"])
+def test_a_token_that_is_no_header_value_is_refused_unseen(token: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="secret evalai") as caught:
+        EvalAIClient("http://evalai.test", SecretStr(token), throttle=lambda: None)
+
+    assert not token.strip() or token not in str(caught.value)
+
+
+def assert_without_token(error: BaseException, log: str) -> None:
+    text = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "test_" in text  # the frames' variables are shown
+    shown = [text.replace(f"'{HOST}'", ""), log]  # but for pytest's own variables
+    links: list[BaseException | None] = [error]
+    while links[-1] is not None:
+        shown += [repr(links[-1]), repr(vars(links[-1]))]
+        assert not hasattr(links[-1], "request")
+        links.append(links[-1].__cause__ or links[-1].__context__)
+    assert HOST not in "".join(shown)
+
+
+def test_submissions_are_listed_and_filtered(world: World) -> None:
+    rows = [world.add(status) for status in SubmissionStatus]
+    rows[0].job_name = ["a", "b"]
+
+    every = world.client().submissions(1)
+    by_status = {status: [r.pk for r in world.client().submissions(1, status)] for status in SubmissionStatus}
+
+    assert [r.pk for r in every] == [row.pk for row in rows]
+    assert (every[0].job_names, every[0].execution_seconds, every[0].team_name) == (("a", "b"), None, "Team 1")
+    assert by_status == {row.status: [row.pk] for row in rows}
+
+
+def test_phases_and_leaderboards_are_listed(world: World) -> None:
+    client = world.client()
+
+    assert client.phases(1) == {3: "leaderboard-20-SENSORS", 4: "leaderboard-20-MAP"}
+    assert [(s.pk, s.phase_pk, s.phase_name, s.labels) for s in client.phase_splits(1)] == [
+        (30, 3, "leaderboard-20-SENSORS", LABELS),
+        (40, 4, "leaderboard-20-MAP", LABELS),
+    ]
+
+
+def test_the_leaderboard_has_the_best_row_of_each_team_over_all_pages(world: World) -> None:
+    for team in TEAMS:
+        for score in (team.pk - 0.5, team.pk):
+            row = world.add(SubmissionStatus.FINISHED, team=team.pk)
+            world.state.entries.append(LeaderboardEntry(row.pk, row.pk, 30, {"Driving score": score}))
+
+    rows = world.client().leaderboard(30)
+
+    assert [r.rank for r in rows] == list(range(1, 102))
+    assert (rows[0].team_name, rows[0].scores) == ("Team 101", {"Driving score": 101.0})
+    assert rows[-1].scores == {"Driving score": 1.0}
+    with pytest.raises(RequestRefused, match="ChallengePhaseSplit 99 does not exist"):
+        world.client().leaderboard(99)
+
+
+def test_a_participant_submits_and_cancels(world: World) -> None:
+    client = world.client(PARTICIPANT)
+
+    with pytest.raises(RequestRefused, match="ChallengePhase 9 does not exist"):
+        client.submit(1, 9, "registry.test/team:2")
+    pk = client.submit(1, 3, "registry.test/team:2")
+    client.cancel(1, pk)
+
+    assert world.state.submissions[pk].status is SubmissionStatus.CANCELLED
+    assert [m.body for m in world.queue] == [
+        '{"challenge_pk": "1", "phase_pk": "3", "is_static_dataset_code_upload_submission": false, '
+        f'"submitted_image_uri": "registry.test/team:2", "submission_pk": {pk}}}'
+    ]
+
+
+def test_a_host_resumes_and_re_runs(world: World) -> None:
+    row = world.add(SubmissionStatus.FAILED)
+    client = world.client()
+
+    client.resume(row.pk)
+    resumed = client.submission_row(row.pk)
+    with pytest.raises(RequestRefused, match="Only failed submissions can be resumed"):
+        client.resume(row.pk)
+    client.re_run(row.pk)
+
+    assert (resumed.status, resumed.rerun_resumed_at) == (SubmissionStatus.RESUMING, row.rerun_resumed_at)
+    assert client.status(row.pk) is SubmissionStatus.CANCELLED
+    assert client.status(row.pk + 1) is SubmissionStatus.SUBMITTED
+    assert len(world.queue) == 2
+
+
+def test_a_resume_is_not_repeated(world: World) -> None:
+    row = world.add(SubmissionStatus.FAILED)
+    world.state.storage_answers = False
+
+    with pytest.raises(ServiceUnavailable):
+        world.client().resume(row.pk)
+
+    assert (world.requests, world.queue) == (1, [])
+    assert [r.pk for r in world.client().submissions(1, SubmissionStatus.RESUMING)] == [row.pk]

@@ -1,0 +1,153 @@
+"""The stand-in as a program, its faults, and its messages on a real (moto) SQS queue."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+
+from deployments.evalai_standin import (
+    Challenge,
+    Config,
+    Fault,
+    Phase,
+    Split,
+    Team,
+    User,
+    create_app,
+    serving,
+    state_of,
+)
+
+PARTICIPANT = {"Authorization": "Bearer participant-token"}
+
+
+def config(**more: object) -> Config:
+    content: dict[str, object] = {
+        "users": (User(pk=1, name="host", token="host-token"), User(pk=2, name="p", token="participant-token")),
+        "challenges": (Challenge(pk=1, hosts=("host",)),),
+        "phases": (Phase(pk=3, challenge=1, codename="leaderboard-10-MAP"),),
+        "splits": (Split(pk=30, phase=3, labels=("Driving score",)),),
+        "teams": (Team(pk=5, name="Équipe n° 2 / <b>", members=("p",)),),
+    }
+    return Config.model_validate(content | more)
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+def hand_in(url: str, image: str) -> int:
+    file = {"input_file": ("submission.json", json.dumps({"submitted_image_uri": image}), "application/json")}
+    path = "/api/jobs/challenge/1/challenge_phase/3/submission/"
+    answer = requests.post(url + path, headers=PARTICIPANT, files=file, data={"status": "submitting"}, timeout=10)
+    answer.raise_for_status()
+    return int(answer.json()["id"])
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_submission_reaches_the_queue(aws: dict[str, Any], fifo: bool) -> None:
+    queue = boto3.client("sqs", **aws)
+    name, attributes = ("q.fifo", {"FifoQueue": "true"}) if fifo else ("q", {})
+    queue_url = queue.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+    challenges = (Challenge(pk=1, hosts=("host",), queue_url=queue_url),)
+
+    with serving(create_app(config(challenges=challenges, sqs_endpoint_url=aws["endpoint_url"]))) as url:
+        pk = hand_in(url, "registry.test/team:1")
+
+    (message,) = queue.receive_message(QueueUrl=queue_url, AttributeNames=["All"])["Messages"]
+    queue.close()
+    assert json.loads(message["Body"]) == {
+        "challenge_pk": "1",
+        "phase_pk": "3",
+        "is_static_dataset_code_upload_submission": False,
+        "submitted_image_uri": "registry.test/team:1",
+        "submission_pk": pk,
+    }
+    assert message["Attributes"].get("MessageGroupId") == ("3-5" if fifo else None)
+
+
+def test_a_queue_that_is_away_breaks_the_request_only() -> None:
+    away = "http://127.0.0.1:1"
+    challenges = (Challenge(pk=1, hosts=("host",), queue_url=f"{away}/1/q"),)
+
+    with serving(create_app(config(challenges=challenges, sqs_endpoint_url=away))) as url:
+        with pytest.raises(requests.HTTPError, match="500"):
+            hand_in(url, "registry.test/team:1")
+        phases = requests.get(f"{url}/api/challenges/challenge/1/challenge_phase/3", timeout=10)
+
+    assert phases.status_code == 200
+
+
+def test_faults_meet_the_requests_they_are_meant_for() -> None:
+    app = create_app(config(), publish=[].append)
+    state_of(app).fail(Fault.throttled(retry_after=9), path="/leaderboard/")
+    state_of(app).fail(Fault.slow(0.2), path="challenge_phase")
+
+    with serving(app) as url:
+        board = f"{url}/api/jobs/challenge_phase_split/30/leaderboard/"
+        begin = time.monotonic()
+        phase = requests.get(f"{url}/api/challenges/challenge/1/challenge_phase/3", timeout=10)
+        waited = time.monotonic() - begin
+        answers = [requests.get(board, timeout=10) for _ in range(2)]
+
+    assert (phase.status_code, waited >= 0.2) == (200, True)
+    assert [a.status_code for a in answers] == [429, 200]
+    assert answers[0].headers["Retry-After"] == "9"
+
+
+def test_files_can_be_fetched() -> None:
+    app = create_app(config(), publish=[].append)
+
+    with serving(app) as url:
+        pk = hand_in(url, "registry.test/team:1")
+        shown = requests.get(f"{url}/api/jobs/submission/{pk}", headers=PARTICIPANT, timeout=10).json()
+        file = requests.get(shown["input_file"], timeout=10)
+
+    assert file.json() == {"submitted_image_uri": "registry.test/team:1"}
+
+
+def test_it_runs_as_a_program(tmp_path: Path) -> None:
+    file = tmp_path / "evalai.json"
+    file.write_text(config().model_dump_json())
+    with serving(create_app(config(), publish=[].append)) as url:
+        port = url.rpartition(":")[2]  # free again after the block
+    command = [sys.executable, "-m", "deployments.evalai_standin", "--port", port, "--config", str(file)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    try:
+        status = first_status(f"{url}/api/jobs/submission/1")
+    finally:
+        process.terminate()
+        code = process.wait(10)
+
+    assert (status, code) == (401, 0) or (status, code) == (401, -15)
+
+
+def test_a_wrong_configuration_ends_it_with_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "evalai.json"
+    file.write_text('{"users": [], "challenges": [], "phases": [{"pk": "x"}]}')
+    command = [sys.executable, "-m", "deployments.evalai_standin", "--port", "1", "--config", str(file)]
+
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "phases.0.pk" in done.stderr
+
+
+def first_status(url: str) -> int:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return requests.get(url, timeout=5).status_code
+        except requests.ConnectionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

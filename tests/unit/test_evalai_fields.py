@@ -1,0 +1,157 @@
+"""EvalAI's JSON read with its oddities, and what must not be sent to it."""
+
+import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from blocks.evalai_fields import (
+    METADATA_LIMIT_BYTES,
+    TEXT_LIMIT_BYTES,
+    Fields,
+    read_leaderboard_row,
+    read_submission,
+    report_body,
+    result_text,
+    shortened,
+)
+from evaluation.errors import RequestRefused
+from evaluation.ports import Report
+from evaluation.submission import Submission, SubmissionStatus, parse_phase
+
+PLAIN = {"id": 7, "challenge_phase": 3, "participant_team": 2, "status": "running"}
+SUBMISSION = Submission(
+    7, 1, 3, parse_phase("leaderboard-20-MAP"), 2, "Team", SubmissionStatus.RUNNING, None, None, None
+)
+
+
+def entry(**more: object) -> dict[str, object]:
+    return {"split": "leaderboard", "show_to_participant": True, "accuracies": {"Driving score": 1.5}} | more
+
+
+def test_missing_keys_and_odd_types_are_tolerated() -> None:
+    row = read_submission(
+        Fields(
+            PLAIN
+            | {"id": "7", "status": "RUNNING", "execution_time": "None", "submitted_at": "2026-11-21T01:37:30.979699Z"}
+            | {"started_at": "2026-11-21T02:37:30+01:00", "job_name": None, "participant_team_name": None},
+            "submission 7",
+        )
+    )
+
+    assert (row.pk, row.status, row.execution_seconds, row.job_names) == (7, SubmissionStatus.RUNNING, None, ())
+    assert row.submitted_at == datetime(2026, 11, 21, 1, 37, 30, 979699, tzinfo=UTC)
+    assert row.started_at == datetime(2026, 11, 21, 1, 37, 30, tzinfo=UTC)
+    assert (row.team_name, row.completed_at, row.rerun_resumed_at) == ("", None, None)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(12.5, 12.5), ("12.5", 12.5), ("None", None), (None, None), (0, 0.0)])
+def test_execution_time_is_a_number_or_the_word_none(given: object, seconds: float | None) -> None:
+    assert read_submission(Fields(PLAIN | {"execution_time": given}, "x")).execution_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"status": "teleporting"}, "status is 'teleporting', which is no status we know"),
+        ({"status": None}, "status is None"),
+        ({"id": True}, "id is True, not a whole number"),
+        ({"participant_team": "Team Rocket"}, "participant_team is 'Team Rocket'"),
+        ({"challenge_phase": None}, "challenge_phase is None"),
+        ({"submitted_at": "yesterday"}, "submitted_at is 'yesterday', not an ISO time"),
+        ({"execution_time": "long"}, "execution_time is 'long'"),
+    ],
+)
+def test_what_cannot_be_read_is_named(more: dict[str, object], words: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        read_submission(Fields(PLAIN | more, "submission 7"))
+
+    assert "submission 7" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_an_answer_that_is_no_object_is_named() -> None:
+    with pytest.raises(RequestRefused, match="it is a list, not an object"):
+        Fields([], "submission 7")
+
+
+def test_a_leaderboard_row_leaves_out_what_was_never_sent() -> None:
+    row = read_leaderboard_row(
+        1,
+        Fields(
+            {
+                "leaderboard__schema": {"labels": ["a", "b", "c"]},
+                "result": [1, None, 2.5],
+                "submission__participant_team": 2,
+                "submission__id": 7,
+            },
+            "x",
+        ),
+    )
+
+    assert row.scores == {"a": 1.0, "c": 2.5}
+
+
+def test_the_result_is_sent_as_text() -> None:
+    assert json.loads(result_text([entry(accuracies={"a": 1, "b": 2.5})])) == [entry(accuracies={"a": 1, "b": 2.5})]
+
+
+@pytest.mark.parametrize("value", [True, False, None, "1", "NaN", [1], math.nan, math.inf, -math.inf, Decimal(1), 1j])
+def test_only_plain_finite_numbers_are_sent(value: object) -> None:
+    with pytest.raises(RequestRefused, match="not a finite number"):
+        result_text([entry(accuracies={"Driving score": value})])
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [],
+        [entry(split=None)],
+        [entry(split="")],
+        [entry(), entry()],
+        [entry(accuracies={})],
+        [entry(accuracies=None)],
+        [entry(accuracies=[1])],
+        [entry(accuracies={3: 1.0})],
+        [entry(show_to_participant="yes")],
+    ],
+)
+def test_a_result_in_another_form_is_not_sent(result: list[dict[str, object]]) -> None:
+    with pytest.raises(RequestRefused, match="not fit to be sent"):
+        result_text(result)
+
+
+def test_long_texts_keep_their_beginning_and_end() -> None:
+    text = "begin " + "ü" * TEXT_LIMIT_BYTES + " end"
+
+    short = shortened(text)
+
+    assert short.startswith("begin ")
+    assert short.endswith(" end")
+    assert f"of {len(text.encode())} bytes left out" in short
+    assert len(short.encode()) < TEXT_LIMIT_BYTES + 100
+
+
+def test_a_report_stays_below_a_megabyte() -> None:
+    long = "x" * 5_000_000
+    report = Report(SUBMISSION, SubmissionStatus.FINISHED, [entry()], long, long, json.dumps({"long": long}))
+
+    body = report_body(report)
+
+    assert len(json.dumps(body)) < 1_000_000
+    assert "bytes" in json.loads(str(body["metadata"]))["left_out"]
+
+
+def test_short_metadata_is_sent_as_it_is() -> None:
+    metadata = json.dumps({"k": "x" * (METADATA_LIMIT_BYTES - 20)})
+
+    assert report_body(Report(SUBMISSION, SubmissionStatus.FAILED, metadata=metadata))["metadata"] == metadata
+
+
+def test_a_failed_submission_has_no_result() -> None:
+    body = report_body(Report(SUBMISSION, SubmissionStatus.FAILED, [entry()], "out", "err"))
+
+    assert "result" not in body
+    assert (body["stdout"], body["stderr"], body["submission_status"]) == ("out", "err", "FAILED")
