@@ -1,0 +1,105 @@
+"""The init container `private-contents`: fetch the routes, and what an earlier pod or attempt has left in S3.
+
+`python -m k8s_jobs.pod.prepare` ends with a code of evaluation.pair.Verdict, or with 1 where it may be tried again.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from evaluation import layout
+from evaluation.errors import EvaluationError, InvalidCheckpoint, InvalidConfiguration
+from evaluation.pair import Verdict, parse_progress
+from evaluation.routes import parse_route_xml
+from k8s_jobs.pod.files import PairFiles, write_whole
+from k8s_jobs.pod.messages import log_to
+from k8s_jobs.pod.results import Results, resumable, statuses_of
+from k8s_jobs.pod.settings import PairSettings, read_settings
+from k8s_jobs.pod.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+def prepare(settings: PairSettings, storage: Storage) -> None:
+    """Make the shared directory ready for the first start.
+
+    Raises InvalidConfiguration, InvalidCheckpoint, or an error of the storage.
+    """
+    files = PairFiles(settings.pair_dir)
+    files.clear()
+    _fetch_routes(settings, storage)
+    _fetch_results(settings, storage, files)
+
+
+def _fetch_routes(settings: PairSettings, storage: Storage) -> None:
+    location = settings.routes_location
+    content = _read_location(location, storage)
+    missing = {run.route for run in settings.expected} - set(parse_route_xml(content, location))
+    if missing:
+        raise InvalidConfiguration(f"{location} lacks routes of this shard", ", ".join(map(str, sorted(missing))))
+    write_whole(settings.routes, content)
+    log.info("Routes from %s", location)
+
+
+def _read_location(location: str, storage: Storage) -> bytes:
+    parts = urlsplit(location)
+    if parts.scheme == "s3":
+        content = storage.of(parts.netloc).read(parts.path.lstrip("/"))
+        if content is None:
+            raise InvalidConfiguration(f"There is no route file at {location}")
+        return content
+    try:
+        return Path(location).read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(f"The route file {location} cannot be read", str(error)) from error
+
+
+def _fetch_results(settings: PairSettings, storage: Storage, files: PairFiles) -> None:
+    checkpoint_key = layout.checkpoint_key(settings.submission, settings.shard)
+    earlier = storage.read(checkpoint_key)
+    progress = parse_progress(storage.read(layout.progress_key(settings.submission, settings.shard)) or b"")
+    files.good_checkpoint.unlink(missing_ok=True)
+    settings.checkpoint.unlink(missing_ok=True)
+    same_attempt = progress is not None and progress.attempt == settings.attempt
+    if progress and same_attempt:
+        write_whole(files.progress, progress.render().encode())
+        log.info("This pod goes on after start %d of attempt %d", progress.counters.starts, progress.attempt)
+    else:
+        files.progress.unlink(missing_ok=True)
+    if not earlier:
+        log.info("No earlier checkpoint")
+        return
+    statuses = statuses_of(settings, earlier, storage.address(checkpoint_key))
+    quarantined = progress.counters.quarantined if progress else ()
+    document = json.loads(earlier)
+    Results(settings, files).store(document if same_attempt else resumable(document, settings, quarantined))
+    log.info("Earlier checkpoint: %d of %d routes", len(statuses), len(settings.expected))
+
+
+def exit_code(error: EvaluationError) -> int:
+    """A verdict where trying again changes nothing, 1 otherwise."""
+    match error:
+        case InvalidCheckpoint():
+            return Verdict.CHECKPOINT_UNUSABLE
+        case InvalidConfiguration():
+            return Verdict.MISCONFIGURED
+        case _:
+            return 1
+
+
+def main() -> int:
+    try:
+        settings = read_settings(os.environ)
+        log_to(PairFiles(settings.pair_dir).logs["init"])
+        prepare(settings, Storage(settings.bucket))
+    except EvaluationError as error:
+        log.error("%s", error)
+        return exit_code(error)
+    return Verdict.FINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

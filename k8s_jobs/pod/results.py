@@ -1,0 +1,122 @@
+"""The shard's results: what the evaluator wrote, and the last good copy that nothing bad ever replaces."""
+
+import json
+import logging
+from pathlib import Path
+
+from evaluation.checkpoint import (
+    Document,
+    append_quarantined,
+    check_expected,
+    empty_document,
+    parse_checkpoint,
+    render_document,
+)
+from evaluation.errors import InvalidCheckpoint
+from evaluation.pair_decisions import STOPPING, Shown, Step
+from evaluation.routes import RouteRun
+from k8s_jobs.pod.files import PairFiles, read_whole, write_whole
+from k8s_jobs.pod.settings import PairSettings
+
+log = logging.getLogger(__name__)
+
+EVALUATOR_FILE = "the evaluator's checkpoint"
+
+
+def statuses_of(settings: PairSettings, data: bytes, source: str) -> tuple[str, ...]:
+    """Check the file against the routes sent out; its records' statuses. Raises InvalidCheckpoint."""
+    checkpoint = parse_checkpoint(data, source, settings.generation)
+    check_expected(checkpoint, settings.expected, source)
+    return checkpoint.statuses
+
+
+class Results:
+    """The evaluator's checkpoint file and its last good copy in the keeper's directory."""
+
+    def __init__(self, settings: PairSettings, files: PairFiles) -> None:
+        self._settings = settings
+        self._evaluators: Path = settings.checkpoint
+        self._good = files.good_checkpoint
+        self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when last looked at
+        self.good = read_whole(self._good)
+        self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
+
+    @property
+    def shown(self) -> Shown:
+        return Shown(self._settings.expected, self.statuses)
+
+    @property
+    def driving(self) -> RouteRun | None:
+        return self.shown.run(len(self.statuses))
+
+    def look(self) -> None:
+        """Keep the evaluator's file as the good copy if it has changed, is sound, and has lost no record."""
+        try:
+            status = self._evaluators.lstat()
+        except OSError:
+            return
+        if (status.st_mtime_ns, status.st_size) == self._seen:
+            return
+        self._seen = (status.st_mtime_ns, status.st_size)
+        data = read_whole(self._evaluators)
+        if not data or data == self.good:
+            return
+        try:
+            statuses = statuses_of(self._settings, data, EVALUATOR_FILE)
+        except InvalidCheckpoint as error:
+            log.warning("Not copied: %s", error)
+            return
+        if len(statuses) < len(self.statuses):
+            log.warning("Not copied: %s has %d records, not %d", EVALUATOR_FILE, len(statuses), len(self.statuses))
+            return
+        self._keep(data, statuses)
+
+    def apply(self, step: Step) -> None:
+        """Make both files what the step says; doing it twice changes nothing."""
+        total = len(self._settings.expected)
+        if self.good is None and step.quarantine is None:
+            self._evaluators.unlink(missing_ok=True)
+            return
+        document = json.loads(self.good) if self.good else empty_document(total)
+        if step.keep < len(self.statuses) or step.verdict is None:
+            document = _from_record(document, step.keep, total)
+        if step.quarantine:
+            document = append_quarantined(document, step.quarantine, self._settings.generation, total=total)
+        self.store(document)
+
+    def store(self, document: Document) -> None:
+        """Make this document both the good copy and what the evaluator resumes from."""
+        data = render_document(document, self._settings.generation).encode()
+        self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE))
+        if read_whole(self._evaluators) != data:
+            write_whole(self._evaluators, data)
+
+    def _keep(self, data: bytes, statuses: tuple[str, ...]) -> None:
+        write_whole(self._good, data)
+        self.good, self.statuses = data, statuses
+
+
+def resumable(document: Document, settings: PairSettings, quarantined: tuple[RouteRun, ...]) -> Document:
+    """An earlier attempt's document without the record that stopped it, so that its route is driven again."""
+    records = document["_checkpoint"]["records"]
+    keep = len(records)
+    if records and records[-1]["status"] in STOPPING and settings.expected[keep - 1] not in quarantined:
+        keep -= 1
+    return _from_record(document, keep, len(settings.expected))
+
+
+def _from_record(document: Document, keep: int, total: int) -> Document:
+    """The document with its first `keep` records, from which an evaluator goes on with the next one.
+
+    The evaluators trust progress[0] and not the records, and 2.x repeats a route when the entry status is Crashed.
+    """
+    checkpoint = document["_checkpoint"]
+    records = checkpoint["records"][:keep]
+    return {
+        **document,
+        "_checkpoint": {**checkpoint, "global_record": {}, "progress": [keep, total], "records": records},
+        "entry_status": "Started",
+        "eligible": False,
+        "values": [],
+        "labels": [],
+    }

@@ -1,0 +1,80 @@
+"""Copies a shard's checkpoint, progress and logs to its S3 folder; what has not changed is not sent again."""
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from evaluation import layout
+from evaluation.errors import TransientError
+from evaluation.pair import PairProgress, parse_progress
+from k8s_jobs.pod.files import PairFiles, read_whole, write_whole
+from k8s_jobs.pod.results import Results
+from k8s_jobs.pod.settings import PairSettings
+from k8s_jobs.pod.storage import Storage
+
+log = logging.getLogger(__name__)
+
+_FRESH_SECONDS = 10  # progress without news is still renewed so often, as a sign of life
+_LOG_GROWTH = 1.1  # a log is sent again when it has grown by a tenth, which bounds the traffic of a long shard
+
+
+class Upload:
+    """`copy` sends what is new; the flow and the pod that replaces this one read it."""
+
+    def __init__(self, settings: PairSettings, storage: Storage, files: PairFiles, results: Results) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._files = files
+        self._results = results
+        before = parse_progress(read_whole(files.progress) or b"")
+        self._suffix = f"-from-start-{before.counters.starts + 1}" if before else ""
+        self._sent_checkpoint: bytes | None = None
+        self._shown: PairProgress | None = None
+        self._sent_progress: bytes | None = None
+        self._sent_sizes: dict[str, int] = {}
+
+    def show(self, progress: PairProgress) -> None:
+        """Keep the progress where the local backend and the next copy find it."""
+        shown = self._shown
+        if shown and progress == replace(shown, updated_at=progress.updated_at) and not _stale(shown, progress):
+            return
+        write_whole(self._files.progress, progress.render().encode())
+        self._shown = progress
+
+    def copy(self) -> None:
+        """Send what is new; an S3 that does not answer is for the next copy."""
+        try:
+            self.copy_now(everything=False)
+        except TransientError as error:
+            log.warning("Not copied now: %s", error)
+
+    def copy_now(self, everything: bool) -> None:
+        """Send what is new, and with `everything` every log's last lines; raises what the storage raises."""
+        pk, shard = self._settings.submission, self._settings.shard
+        good = self._results.good
+        if good and good != self._sent_checkpoint:
+            self._storage.write(layout.checkpoint_key(pk, shard), good, "application/json")
+            self._sent_checkpoint = good
+        progress = read_whole(self._files.progress)
+        if progress and progress != self._sent_progress:
+            self._storage.write(layout.progress_key(pk, shard), progress, "application/json")
+            self._sent_progress = progress
+        for process, path in self._files.logs.items():
+            self._copy_log(process, read_whole(path) or b"", everything)
+
+    def _copy_log(self, process: str, content: bytes, everything: bool) -> None:
+        sent = self._sent_sizes.get(process, 0)
+        if len(content) <= sent * (1 if everything else _LOG_GROWTH):
+            return
+        settings = self._settings
+        key = layout.log_key(settings.submission, settings.shard, settings.attempt, process + self._suffix)
+        self._storage.write(key, content, "text/plain; charset=utf-8")
+        self._sent_sizes[process] = len(content)
+
+
+def _stale(shown: PairProgress, progress: PairProgress) -> bool:
+    return (progress.updated_at - shown.updated_at).total_seconds() > _FRESH_SECONDS
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,1 @@
+"""Shard Jobs as processes of this machine: the embedded default, with stand-ins for simulator and agent."""

@@ -1,0 +1,202 @@
+"""JobBackend on processes of this machine: a Job is a run directory with a pod, found again by its name."""
+
+import asyncio
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evaluation.errors import CleanupIncomplete, Failure, Fault, InvalidConfiguration
+from evaluation.pair import failure_of_exit, parse_progress
+from evaluation.routes import format_route_list
+from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_prefix
+from local_jobs.catalogue import require_known
+from local_jobs.runs import PODS, RunDirectory, describe, end_processes, plain_environment, tail
+
+WATCH_SECONDS = 0.25  # between two looks
+NEWS_SECONDS = 5.0  # a snapshot at least so often
+GRACE_SECONDS = 3.0  # from TERM to KILL
+REMOVE_SECONDS = 5.0
+_RUNNING = frozenset({ShardState.STARTING, ShardState.DRIVING, ShardState.RETRYING})
+
+
+@dataclass(frozen=True)
+class LocalJobBackend:
+    """Runs shards with the stand-ins of this package. Times in seconds.
+
+    `scripts` is the folder of simulator.sh and agent.sh; `keeper` the command line of the keeper, `prepare` what is
+    added to it for the first time; `storage` boto3's variables, which only the keeper gets.
+    """
+
+    workdir: Path
+    routes: str  # s3://bucket/key, or a file's path
+    storage: Mapping[str, str]
+    scripts: Path
+    keeper: Sequence[str]
+    prepare: Sequence[str] = ("--prepare",)
+    route_seconds: float = 1.0
+    seed: int = 0
+    warmup_seconds: float = 0.2
+    poll_seconds: float = 0.1
+    copy_seconds: float = 1.0
+    simulator_wait_seconds: float = 60.0
+
+    async def ensure(self, jobs: Sequence[ShardJob]) -> None:
+        """See JobBackend. Raises ImageRefused for an image that has no stand-in."""
+        for job in jobs:
+            require_known(job.image)
+        await asyncio.gather(
+            *(asyncio.to_thread(self._run(job).accept, self._description(job), self.storage) for job in jobs)
+        )
+
+    async def watch(self, jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
+        """See JobBackend. Replaces pods that were lost, as a Kubernetes Job would."""
+        last: ShardStatuses | None = None
+        told_at = 0.0
+        while True:
+            statuses = await asyncio.to_thread(self._statuses, jobs)
+            if statuses != last or time.monotonic() - told_at > NEWS_SECONDS:
+                last, told_at = statuses, time.monotonic()
+                yield statuses
+            if all(status.state in ENDED for status in statuses.values()):
+                return
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def remove(self, submission: int, attempt: int) -> None:
+        """See JobBackend: within 5 seconds no process of the attempt is left, or CleanupIncomplete names it."""
+        await asyncio.to_thread(self._remove, f"{attempt_prefix(submission, attempt)}-shard-")
+
+    async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
+        """See JobBackend."""
+        run = self._run(job)
+        files = {
+            "simulator": run.path / "simulator.log",
+            "agent": run.path / "agent.log",
+            "logcopy": run.path / "keeper.log",
+            "init": run.pair_dir / "keeper" / "init.log",
+        }
+        return {process: await asyncio.to_thread(tail, path, lines) for process, path in files.items()}
+
+    def _run(self, job: ShardJob) -> RunDirectory:
+        return RunDirectory(self.workdir.resolve() / job.name)
+
+    def _remove(self, prefix: str) -> None:
+        runs = [RunDirectory(path) for path in self.workdir.resolve().glob(f"{prefix}*")]
+        pods = [run.pid for run in runs if run.alive]
+        left = end_processes(
+            f"{self.workdir.resolve()}/{prefix}", [pid for pid in pods if pid], GRACE_SECONDS, REMOVE_SECONDS
+        )
+        if left:
+            names = ", ".join(describe(process) for process in left)
+            raise CleanupIncomplete(f"Something of {prefix}* is still running", names, "End it by hand.")
+        for run in runs:
+            run.delete()
+
+    def _statuses(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
+        return {job.shard.index: self._status(job) for job in jobs}
+
+    def _status(self, job: ShardJob) -> ShardStatus:
+        run = self._run(job)
+        index = job.shard.index
+        if not run.path.is_dir():
+            return ShardStatus(index, ShardState.GONE, "there is no such Job")
+        if (run.lost or run.broken) and run.launches < PODS:
+            run.revive(self.storage)
+            return ShardStatus(index, ShardState.RETRYING, "its pod was lost and is replaced")
+        if run.exit == "0":
+            return ShardStatus(index, ShardState.FINISHED, since=_changed(run.path / "exit"))
+        if run.exit is not None or run.lost:
+            failure = _failure(run, job)
+            return ShardStatus(index, ShardState.FAILED, failure.summary, _changed(run.path / "exit"), failure)
+        return _running(index, run)
+
+    def _description(self, job: ShardJob) -> dict[str, Any]:
+        """job.json: what the pod needs to know. Holds no secret."""
+        bash = shutil.which("bash")
+        if bash is None:
+            raise InvalidConfiguration("There is no bash on this machine", remedy="Install bash.")
+        return {
+            "environment": self._environment(job),
+            "simulator": [bash, str(self.scripts.resolve() / "simulator.sh")],
+            "agent": [bash, str(self.scripts.resolve() / "agent.sh")],
+            "keeper": list(self.keeper),
+            "prepare": list(self.prepare),
+            "deadline": time.time() + job.deadline_seconds,
+        }
+
+    def _environment(self, job: ShardJob) -> dict[str, str]:
+        """The environment contract of the pair (evaluation.pair, k8s_jobs.pod.settings)."""
+        pair = self._run(job).pair_dir
+        python = f"exec {shlex.quote(sys.executable)} -S -m local_jobs"
+        values = {
+            "WORKER_ID": job.shard.index,
+            "SHARD_COUNT": job.shard.count,
+            "SUBMISSION": job.submission,
+            "ATTEMPT": job.attempt,
+            "GENERATION": job.generation.value,
+            "CHALLENGE_TRACK_CODENAME": job.phase.track,
+            "ROUTES_SUBSET": format_route_list(job.shard.routes),
+            "REPETITIONS": job.repetitions,
+            "ROUTES_LOCATION": self._routes_location(),
+            "ROUTES": pair / "agent" / "routes.xml",
+            "CHECKPOINT_ENDPOINT": pair / "agent" / "checkpoint.json",
+            "PAIR_DIR": pair,
+            "BUCKET": job.bucket,
+            "SIMULATOR_COMMAND": f"{python}.standin_simulator",
+            "EVALUATOR_COMMAND": f"{python}.standin_agent",
+            "AGENT_IMAGE": job.image,
+            "STANDIN_ROUTE_SECONDS": self.route_seconds,
+            "STANDIN_SEED": self.seed,
+            "SIMULATOR_WARMUP_SECONDS": self.warmup_seconds,
+            "SIMULATOR_WAIT_SECONDS": self.simulator_wait_seconds,
+            "POLL_SECONDS": self.poll_seconds,
+            "COPY_SECONDS": self.copy_seconds,
+            "HANG_SECONDS": job.hang_seconds,
+            "AGENT_RESTARTS": job.budgets.agent_restarts,
+            "INFRASTRUCTURE_RESTARTS": job.budgets.infrastructure_restarts,
+            "SIMULATOR_CRASHES_PER_ROUTE": job.budgets.simulator_crashes_per_route,
+        }
+        return {**plain_environment(), **{name: str(value) for name, value in values.items()}}
+
+    def _routes_location(self) -> str:
+        return self.routes if self.routes.startswith("s3://") else str(Path(self.routes).resolve())
+
+
+def _running(index: int, run: RunDirectory) -> ShardStatus:
+    since = _changed(run.path / "pod.json")
+    progress = parse_progress(tail(run.pair_dir / "keeper" / "progress.json", 1))
+    if progress is None:
+        state = ShardState.STARTING if run.launches <= 1 else ShardState.RETRYING
+        return ShardStatus(index, state, "the pair is being prepared", since)
+    # Finished is what the exit file says: until then the last copy is on its way.
+    state = progress.state if progress.state in _RUNNING else ShardState.DRIVING
+    return ShardStatus(index, state, progress.detail, since)
+
+
+def _failure(run: RunDirectory, job: ShardJob) -> Failure:
+    if run.exit == "deadline":
+        return Failure(
+            "The shard was not done in time",
+            f"it was ended after {job.deadline_seconds:g} seconds",
+            "Resume the submission: driven routes are kept.",
+            Fault.INFRASTRUCTURE,
+        )
+    if run.exit is None:
+        return failure_of_exit(1, f"its pod was killed {run.launches} times")
+    code = int(run.exit) if run.exit.isdigit() else 1
+    progress = parse_progress(tail(run.pair_dir / "keeper" / "progress.json", 1))
+    if progress and progress.verdict == code:
+        return failure_of_exit(code, progress.detail)
+    return failure_of_exit(code, tail(run.path / "keeper.log", 1).rpartition("keeper: ")[2])
+
+
+def _changed(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None

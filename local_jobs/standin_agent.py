@@ -1,0 +1,176 @@
+"""Stands in for the evaluator with a team's agent: connects to its simulator, drives its routes, writes a checkpoint.
+
+Follows the evaluator's environment contract (contracts/step-function.md). What a route yields is drawn from its id and
+STANDIN_SEED, so that a drive which was interrupted and resumed gives the same records. The tag of AGENT_IMAGE picks a
+behaviour (local_jobs/catalogue.py). Standard library only, for a quick start.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from local_jobs.standin_records import Record, Route, crashed_record, driven_record
+
+SENSORS = ["carla_camera", "carla_lidar", "carla_imu", "carla_gnss", "carla_speedometer"]
+EVALUATOR_GIVES_UP = 255
+CRASH = 1
+
+
+class Simulator:
+    """The connection to the stand-in simulator. Raises OSError when it is lost."""
+
+    def __init__(self, port: int) -> None:
+        self._lines = self._connect(port).makefile("rw")
+        self.ask("hello")
+
+    @staticmethod
+    def _connect(port: int) -> socket.socket:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", port), timeout=5)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def ask(self, request: str) -> str:
+        self._lines.write(f"{request}\n")
+        self._lines.flush()
+        answer = self._lines.readline()
+        if not answer:
+            raise ConnectionResetError("the simulator closed the connection")
+        return answer.strip()
+
+
+class Checkpoint:
+    """The checkpoint file, in the form of its generation."""
+
+    def __init__(self, path: Path, generation: str, total: int, resume: bool) -> None:
+        self._path = path
+        self._generation = generation
+        self.document: dict[str, Any] = {
+            "_checkpoint": {"global_record": {}, "progress": [0, total], "records": []},
+            "entry_status": "Started",
+            "eligible": False,
+            "sensors": [],
+            "values": [],
+            "labels": [],
+        }
+        if resume and path.exists():
+            self.document = json.loads(path.read_text())
+            self.document["entry_status"] = "Started"
+
+    @property
+    def records(self) -> list[Record]:
+        records: list[Record] = self.document["_checkpoint"]["records"]
+        return records
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        self.document["_checkpoint"]["progress"][0] = len(self.records)
+        self.save()
+
+    def save(self) -> None:
+        fresh = self._path.with_name(f"{self._path.name}.part")
+        fresh.write_text(json.dumps(self.document, indent=4, sort_keys=self._generation == "1.0"))
+        fresh.replace(self._path)
+
+
+def read_routes(path: str, subset: str, repetitions: int) -> list[Route]:
+    """The routes to drive, in order. Reads both generations' waypoints."""
+    points = {}
+    for route in ElementTree.parse(path).getroot().iter("route"):  # noqa: S314 - our own file
+        nodes = [*route.iter("waypoint"), *route.iter("position")]
+        points[int(route.attrib["id"])] = tuple((float(node.attrib["x"]), float(node.attrib["y"])) for node in nodes)
+    ids: list[int] = []
+    for part in subset.split(","):
+        first, _, last = part.partition("-")
+        ids.extend(range(int(first), int(last or first) + 1))
+    return [Route(id_, repetition, points[id_]) for id_ in ids for repetition in range(repetitions)]
+
+
+class Drive:
+    """One run of the evaluator over its routes."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.tag = environment.get("AGENT_IMAGE", "").rpartition(":")[2] or "steady"
+        self.generation = environment["GENERATION"]
+        self.seed = environment.get("STANDIN_SEED", "0")
+        self.seconds = float(environment.get("STANDIN_ROUTE_SECONDS", "1")) / (10 if self.tag == "fast" else 1)
+        self.routes = read_routes(environment["ROUTES"], environment["ROUTES_SUBSET"], int(environment["REPETITIONS"]))
+        path = Path(environment["CHECKPOINT_ENDPOINT"])
+        self.crashed_before = path.with_name("crashed-before")
+        self.checkpoint = Checkpoint(path, self.generation, len(self.routes), bool(environment.get("RESUME")))
+        self.port = int(environment["CARLA_PORT"])
+        self.driven = 0  # in this start
+
+    def run(self) -> int:
+        self.checkpoint.save()
+        position = len(self.checkpoint.records)
+        print(f"{len(self.routes)} routes, {position} of them driven before", flush=True)
+        try:
+            simulator = Simulator(self.port)
+            for index in range(position, len(self.routes)):
+                refusal = self.refusal()
+                if refusal:
+                    return self.give_up(index, *refusal)
+                self.drive(simulator, index)
+        except (OSError, ValueError):
+            return self.give_up(len(self.checkpoint.records), "Crashed", "Simulation crashed")
+        print("all routes driven", flush=True)
+        return 0
+
+    def refusal(self) -> tuple[str, str] | None:
+        if self.tag == "bad-setup":
+            return "Started", "Agent couldn't be set up"
+        if self.tag == "bad-sensors":
+            return "Rejected", "Agent's sensors were invalid"
+        self.checkpoint.document["sensors"] = SENSORS
+        return None
+
+    def give_up(self, index: int, entry_status: str, why: str) -> int:
+        """What the evaluator does when its simulator or the agent's set-up fails: a record, and the end."""
+        print(f"stopping: {why}", flush=True)
+        self.checkpoint.document["entry_status"] = entry_status
+        self.checkpoint.add(crashed_record(self.routes[index], index, self.generation, f"Failed - {why}"))
+        return EVALUATOR_GIVES_UP
+
+    def drive(self, simulator: Simulator, index: int) -> None:
+        route = self.routes[index]
+        started = time.monotonic()
+        pause = min(0.1, self.seconds / 5)
+        simulator.ask(f"route {route.id}")
+        ticks = 0
+        while (done := (time.monotonic() - started) / self.seconds) < 1:
+            if ticks % 3 == 0:
+                print(f"route {route.id}: {done:.0%}", flush=True)
+            simulator.ask("tick")
+            ticks += 1
+            self.misbehave(route, index, done)
+            time.sleep(pause)
+        self.checkpoint.add(driven_record(route, index, self.generation, self.seed))
+        self.driven += 1
+        print(f"route {route.id}: recorded", flush=True)
+
+    def misbehave(self, route: Route, index: int, done: float) -> None:
+        if done < 0.3:
+            return
+        if self.tag == "hang" and index == 1:
+            time.sleep(1_000_000)
+        once = self.tag == f"crash-on-route-{route.id}" and not self.crashed_before.exists()
+        if once:
+            self.crashed_before.touch()
+        if once or (self.tag == "always-crash" and self.driven == 1):
+            print("RuntimeError: CUDA out of memory", flush=True)
+            os._exit(CRASH)
+
+
+if __name__ == "__main__":
+    sys.exit(Drive(os.environ).run())

@@ -1,0 +1,247 @@
+"""simulator.sh and agent.sh with real processes; the test plays the keeper."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+import k8s_jobs.pod
+
+SCRIPTS = Path(k8s_jobs.pod.__file__).parent
+BASH = shutil.which("bash") or "bash"
+COREUTILS = ("mkdir", "mv", "tee")  # what the scripts call
+STUBBORN = "trap '' TERM; while :; do read -t 5 <> <(:); done"
+
+
+class Party:
+    """One of the scripts, running."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], pair: Path) -> None:
+        self.process = process
+        self.own = pair / name
+        self.keeper = pair / "keeper"
+
+    def says(self, file: str) -> str:
+        eventually((self.own / file).exists)
+        return (self.own / file).read_text().strip()
+
+    def ends(self) -> int:
+        return self.process.wait(timeout=5)
+
+    def child(self) -> psutil.Process:
+        """The process that the script was told to run."""
+        found: list[psutil.Process] = []
+        tee = {"tee"}
+
+        def look() -> bool:
+            found[:] = [c for c in psutil.Process(self.process.pid).children() if c.name() not in tee]
+            return bool(found)
+
+        eventually(look)
+        return found[0]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+Start = Callable[..., Party]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    for party in ("keeper", "simulator", "agent"):
+        (tmp_path / "pair" / party).mkdir(parents=True)
+    return tmp_path / "pair"
+
+
+@pytest.fixture
+def only_coreutils(tmp_path: Path) -> str:
+    """A PATH that holds bash and the few programs that every image has."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in ("bash", *COREUTILS):
+        (programs / program).symlink_to(shutil.which(program) or program)
+    return str(programs)
+
+
+@pytest.fixture
+def start(pair: Path, only_coreutils: str) -> Iterator[Start]:
+    parties: list[subprocess.Popen[str]] = []
+
+    def run(name: str, **changes: str | None) -> Party:
+        environment = {**contract(pair), "PATH": only_coreutils, **changes}
+        process = subprocess.Popen(
+            [BASH, str(SCRIPTS / f"{name}.sh")],
+            env={key: value for key, value in environment.items() if value is not None},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        parties.append(process)
+        return Party(name, process, pair)
+
+    yield run
+    for process in parties:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=5)
+
+
+def contract(pair: Path) -> Mapping[str, str]:
+    return {
+        "PAIR_DIR": str(pair),
+        "SIMULATOR_COMMAND": STUBBORN,
+        "EVALUATOR_COMMAND": STUBBORN,
+        "SIMULATOR_WARMUP_SECONDS": "0.1",
+        "SIMULATOR_WAIT_SECONDS": "5",
+        "POLL_SECONDS": "0.05",
+        "CHECKPOINT_ENDPOINT": str(pair / "agent" / "checkpoint.json"),
+        "ROUTES": "routes.xml",
+        "ROUTES_SUBSET": "0-4",
+        "REPETITIONS": "1",
+        "CARLA_PORT": "2000",
+        "CHALLENGE_TRACK_CODENAME": "SENSORS",
+    }
+
+
+@pytest.mark.parametrize(
+    ("party", "variable"),
+    [("simulator", "SIMULATOR_COMMAND"), ("simulator", "CARLA_PORT"), ("agent", "ROUTES"), ("agent", "POLL_SECONDS")],
+)
+def test_a_missing_variable_ends_with_40_and_a_sentence(start: Start, party: str, variable: str) -> None:
+    running = start(party, **{variable: None})
+
+    assert running.ends() == 40
+    assert f"the environment variable {variable} is missing" in (running.process.stdout or "").read()
+
+
+def test_a_time_that_is_no_number_ends_with_40(start: Start) -> None:
+    assert start("simulator", SIMULATOR_WARMUP_SECONDS="soon").ends() == 40
+
+
+def test_the_simulator_starts_when_told_and_gets_ready(start: Start, pair: Path) -> None:
+    simulator = start("simulator", SIMULATOR_COMMAND=f"echo the world; {STUBBORN}")
+    time.sleep(0.2)
+    assert list(simulator.own.glob("ready*")) == []
+
+    (pair / "keeper" / "start1").touch()
+
+    assert simulator.says("ready1") == "2000"
+    assert "the world" in simulator.says("simulator.log")
+
+
+def test_a_simulator_that_dies_while_warming_up_never_gets_ready(start: Start, pair: Path) -> None:
+    simulator = start("simulator", SIMULATOR_COMMAND="exit 7", SIMULATOR_WARMUP_SECONDS="0.3")
+
+    (pair / "keeper" / "start1").touch()
+
+    assert simulator.says("exit1") == "died 7"
+    assert not (simulator.own / "ready1").exists()
+
+
+def test_kill_9_is_an_end_by_itself_and_leaves_no_process_of_the_simulator(start: Start, pair: Path) -> None:
+    simulator = start("simulator", SIMULATOR_COMMAND=f"( {STUBBORN} ) & {STUBBORN}")
+    (pair / "keeper" / "start1").touch()
+    simulator.says("ready1")
+    child = simulator.child()
+    family = [child, *child.children()]
+
+    child.kill()
+
+    assert simulator.says("exit1") == "died 137"
+    eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in family))
+
+
+def test_a_start_is_stopped_and_followed_by_the_next(start: Start, pair: Path) -> None:
+    simulator = start("simulator")
+    (pair / "keeper" / "start1").touch()
+    simulator.says("ready1")
+
+    (pair / "keeper" / "stop1").write_text("partner\n")
+    assert simulator.says("exit1") == "stopped"
+
+    (pair / "keeper" / "start2").touch()
+    assert simulator.says("ready2")
+
+
+def test_the_evaluator_resumes_only_where_there_is_a_checkpoint(start: Start, pair: Path) -> None:
+    agent = start("agent", EVALUATOR_COMMAND='echo "RESUME=<$RESUME>"; echo {} > "$CHECKPOINT_ENDPOINT"; exit 3')
+    for n in (1, 2):
+        (pair / "simulator" / f"ready{n}").touch()
+        (pair / "keeper" / f"start{n}").touch()
+        assert agent.says(f"exit{n}") == "died 3"
+
+    eventually(lambda: "RESUME=<1>" in agent.says("agent.log"))
+    assert "RESUME=<>" in agent.says("agent.log")
+
+
+def test_the_evaluator_waits_for_its_simulator_no_longer_than_told(start: Start, pair: Path) -> None:
+    agent = start("agent", SIMULATOR_WAIT_SECONDS="0.2")
+    (pair / "keeper" / "start1").touch()
+
+    assert agent.says("exit1") == "unready"
+    assert "not ready after 0.2 seconds" in agent.says("agent.log")
+
+
+def test_an_agent_that_still_waits_can_be_stopped(start: Start, pair: Path) -> None:
+    agent = start("agent")
+    (pair / "keeper" / "start1").touch()
+    (pair / "keeper" / "stop1").touch()
+
+    assert agent.says("exit1") == "stopped"
+
+
+@pytest.mark.parametrize("party", ["simulator", "agent"])
+def test_the_verdict_ends_a_party_with_its_number(start: Start, pair: Path, party: str) -> None:
+    (pair / "simulator" / "ready1").touch()
+    running = start(party)
+    (pair / "keeper" / "start1").touch()
+    child = running.child()
+
+    (pair / "keeper" / "verdict").write_text("13\n")
+
+    assert running.ends() == 13
+    assert not child.is_running()
+
+
+@pytest.mark.parametrize("party", ["simulator", "agent"])
+@pytest.mark.parametrize("poll", ["0.05", "5"])
+def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
+    start: Start, pair: Path, party: str, poll: str
+) -> None:
+    (pair / "simulator" / "ready1").touch()
+    running = start(party, POLL_SECONDS=poll)
+    (pair / "keeper" / "start1").touch()
+    child = running.child() if poll == "0.05" else None
+    eventually(lambda: (running.own / f"{party}.log").exists())
+
+    began = time.monotonic()
+    running.process.terminate()
+
+    assert running.ends() == 30
+    assert time.monotonic() - began < 1
+    assert child is None or not child.is_running()
+
+
+def test_a_partys_output_goes_to_its_stdout_and_its_log(start: Start, pair: Path) -> None:
+    (pair / "simulator" / "ready1").touch()
+    (pair / "keeper" / "start1").touch()
+    agent = start("agent", EVALUATOR_COMMAND="echo to stdout; echo to stderr >&2")
+    assert agent.says("exit1") == "died 0"
+    (pair / "keeper" / "verdict").write_text("0\n")
+    assert agent.ends() == 0
+
+    output = (agent.process.stdout or "").read()
+    assert "to stdout" in output
+    assert "to stderr" in output
+    assert agent.says("agent.log") == output.strip()
