@@ -1,0 +1,71 @@
+"""The artifact store in S3: one folder per submission, laid out by evaluation.layout."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from botocore.exceptions import ClientError
+from prefect.blocks.core import Block
+from prefect_aws import AwsCredentials
+from pydantic import Field
+
+from blocks.aws_errors import aws_client, aws_errors, error_code
+from evaluation.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+class ArtifactBucket(Block):
+    """Checkpoints, logs and results of every submission: an S3 bucket."""
+
+    _block_type_name = "Artifact Bucket"
+    _block_type_slug = "artifact-bucket"
+    _description = "The S3 bucket with one folder per submission."
+
+    bucket: str = Field(description="S3 bucket. Its own default encryption applies to what is written.")
+    credentials: AwsCredentials
+
+    def write(self, key: str, body: bytes, content_type: str) -> None:
+        """Write an object, replacing an earlier one."""
+        with aws_errors(f"Writing {self.location(key)}"):
+            self._client().put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes, or None where there is none. Without s3:ListBucket S3 calls an absent object denied."""
+        return _read(self._client(), self.bucket, key)
+
+    def location(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def _client(self) -> "S3Client":
+        return _s3(self.credentials)
+
+
+def read_location(location: str, credentials: AwsCredentials) -> bytes:
+    """The bytes at s3://bucket/key or at a file's path; raises InvalidConfiguration where there are none."""
+    if not location.startswith("s3://"):
+        try:
+            return Path(location).read_bytes()
+        except OSError as error:
+            raise InvalidConfiguration(f"The file {location} cannot be read", error.strerror or str(error)) from error
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    if not (bucket and key):
+        raise InvalidConfiguration(f"{location!r} names no object", "it has to look like s3://bucket/key")
+    body = _read(_s3(credentials), bucket, key)
+    if body is None:
+        raise InvalidConfiguration(f"There is no object {location}")
+    return body
+
+
+def _s3(credentials: AwsCredentials) -> "S3Client":
+    return cast("S3Client", aws_client(credentials, "s3"))
+
+
+def _read(client: "S3Client", bucket: str, key: str) -> bytes | None:
+    with aws_errors(f"Reading s3://{bucket}/{key}"):
+        try:
+            return client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            if error_code(error) == "NoSuchKey":
+                return None
+            raise

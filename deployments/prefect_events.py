@@ -1,0 +1,91 @@
+"""Prefect events over HTTP: a POST is answered, so that the sender knows; Prefect's own event client does not."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
+
+# Answers about this one event; every other refusal is about the sender or the server.
+_REFUSES_THE_EVENT = frozenset({400, 413, 422})
+
+
+@dataclass(frozen=True)
+class OutgoingEvent:
+    """An event as Prefect wants it. Sent twice with one id within five minutes, it counts once."""
+
+    name: str
+    resource_id: str
+    resource_name: str
+    payload: Mapping[str, object]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    id: UUID = field(default_factory=uuid4)
+
+
+class PrefectEvents:
+    """Prefect's API as a doorbell. Prefect's own client brings the authentication, TLS settings and CSRF tokens."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+
+    def ring(self, event: OutgoingEvent) -> None:
+        """Send one event and return once Prefect has taken it.
+
+        Raises RequestRefused where it does not take this very event, ServiceUnavailable for everything else: a wrong
+        address or key is mended outside as well.
+        """
+        try:
+            # The caller decides when to try again. The setting is per thread: it cannot be made once at the start.
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                response = self._client.request("POST", "/events", json=[_body(event)])
+        except httpx.HTTPStatusError as error:
+            raise _refusal(event, error.response) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            cause = f"{type(error).__name__} {error}".strip()
+            raise ServiceUnavailable("Prefect's API does not answer", cause) from error
+        except ValueError as error:  # what should be a CSRF token is a web page
+            raise ServiceUnavailable(
+                "Prefect's API does not answer as one", type(error).__name__, "Check PREFECT_API_URL."
+            ) from error
+        if not response.is_success or response.history:
+            raise _refusal(event, response)
+
+
+@contextmanager
+def prefect_events(timeout_seconds: float = 15) -> Iterator[PrefectEvents]:
+    """The doorbell of PREFECT_API_URL; raises InvalidConfiguration where that is not set.
+
+    Without an address Prefect would start a server of its own, which nobody listens to.
+    """
+    if not PREFECT_API_URL.value():
+        raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")
+    with get_client(httpx_settings={"timeout": timeout_seconds}, sync_client=True) as client:
+        yield PrefectEvents(client)
+
+
+def _body(event: OutgoingEvent) -> dict[str, object]:
+    resource = {"prefect.resource.id": event.resource_id, "prefect.resource.name": event.resource_name}
+    return {
+        "id": str(event.id),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": event.name,
+        "resource": resource | dict(event.labels),
+        "payload": dict(event.payload),
+    }
+
+
+def _refusal(event: OutgoingEvent, response: httpx.Response) -> RequestRefused | ServiceUnavailable:
+    if response.status_code in _REFUSES_THE_EVENT:
+        return RequestRefused(
+            f"Prefect refuses the event of {event.resource_name}", f"it answers {response.status_code}"
+        )
+    where = f"{response.request.method} {response.request.url.copy_with(username=None, password=None)}"
+    return ServiceUnavailable(
+        "Prefect's API takes no events", f"{where} answers {response.status_code}", "Check PREFECT_API_URL and its key."
+    )

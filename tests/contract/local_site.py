@@ -1,0 +1,46 @@
+"""The local backend as the contract suite sees it: real processes below a temporary folder."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import k8s_jobs.pod
+import local_jobs
+from local_jobs.backend import LocalJobBackend
+from local_jobs.runs import describe, processes_of
+
+STORAGE = {"AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"}
+
+
+class LocalSite:
+    def __init__(self, workdir: Path, endpoint: str) -> None:
+        self.workdir = workdir
+        self.endpoint = endpoint
+
+    def backend(self, **changes: Any) -> LocalJobBackend:
+        values: dict[str, Any] = {
+            "workdir": self.workdir,
+            "routes": str(Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml"),
+            "storage": {**STORAGE, "AWS_ENDPOINT_URL": self.endpoint},
+            "scripts": Path(k8s_jobs.pod.__file__).parent,
+            "keeper": (sys.executable, "-m", "k8s_jobs.pod.logcopy"),
+            "route_seconds": 0.3,
+            "warmup_seconds": 0.1,
+            "poll_seconds": 0.05,
+            "copy_seconds": 0.2,
+        }
+        return LocalJobBackend(**{**values, **changes})
+
+    def processes(self) -> list[psutil.Process]:
+        return processes_of(f"{self.workdir.resolve()}/")
+
+    def left(self) -> list[str]:
+        lines = []
+        for process in self.processes():
+            try:
+                lines.append(f"{process.environ()['PAIR_DIR']}: {describe(process)}")
+            except psutil.NoSuchProcess:
+                continue
+        return lines

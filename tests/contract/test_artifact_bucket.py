@@ -1,0 +1,66 @@
+"""ArtifactBucket against moto's S3."""
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from aws_blocks import UNREACHABLE, credentials_of
+
+from blocks.artifact_bucket import ArtifactBucket, read_location
+from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.ports import ArtifactStore
+
+
+@pytest.fixture
+def bucket(aws: dict[str, Any]) -> ArtifactBucket:
+    boto3.client("s3", **aws).create_bucket(
+        Bucket="leaderboard-20", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    return ArtifactBucket(bucket="leaderboard-20", credentials=credentials_of(aws))
+
+
+def test_what_is_written_is_read(bucket: ArtifactBucket, aws: dict[str, Any]) -> None:
+    store: ArtifactStore = bucket
+    store.write("90/merged.json", b'{"a": 1}', "application/json")
+    store.write("90/merged.json", b'{"a": 2}', "application/json")
+    head = boto3.client("s3", **aws).head_object(Bucket="leaderboard-20", Key="90/merged.json")
+    assert store.read("90/merged.json") == b'{"a": 2}'
+    assert head["ContentType"] == "application/json"
+    assert store.location("90/merged.json") == "s3://leaderboard-20/90/merged.json"
+
+
+def test_an_absent_object_is_none(bucket: ArtifactBucket) -> None:
+    assert bucket.read("90/merged.json") is None
+
+
+def test_errors_are_translated(aws: dict[str, Any]) -> None:
+    absent = ArtifactBucket(bucket="no-such-bucket", credentials=credentials_of(aws))
+    for call in (lambda: absent.read("90/x"), lambda: absent.write("90/x", b"", "a/b")):
+        with pytest.raises(InvalidConfiguration, match=r"s3://no-such-bucket/90/x failed: NoSuchBucket"):
+            call()
+    with pytest.raises(ServiceUnavailable, match="AWS does not answer"):
+        ArtifactBucket(bucket="b", credentials=credentials_of(aws, endpoint_url=UNREACHABLE)).read("90/x")
+
+
+def test_read_location(bucket: ArtifactBucket, aws: dict[str, Any], tmp_path: Path) -> None:
+    bucket.write("routes/a.xml", b"<routes/>", "application/xml")
+    (tmp_path / "b.xml").write_bytes(b"<routes></routes>")
+    credentials = credentials_of(aws)
+    assert read_location("s3://leaderboard-20/routes/a.xml", credentials) == b"<routes/>"
+    assert read_location(str(tmp_path / "b.xml"), credentials) == b"<routes></routes>"
+
+
+@pytest.mark.parametrize(
+    ("location", "sentence"),
+    [
+        ("s3://leaderboard-20/none.xml", "There is no object s3://leaderboard-20/none.xml"),
+        ("s3://leaderboard-20", "names no object"),
+        ("none.xml", "The file none.xml cannot be read: No such file or directory"),
+    ],
+)
+def test_read_location_says_what_is_missing(
+    bucket: ArtifactBucket, aws: dict[str, Any], location: str, sentence: str
+) -> None:
+    with pytest.raises(InvalidConfiguration, match=sentence):
+        read_location(location, credentials_of(aws))

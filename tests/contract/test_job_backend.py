@@ -1,0 +1,280 @@
+"""What every JobBackend does. A backend joins by a Site of its own in `SITES`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import boto3
+import pytest
+
+from evaluation import layout
+from evaluation.checkpoint import check_expected, parse_checkpoint
+from evaluation.errors import Failure, Fault, ImageRefused
+from evaluation.pair import PairProgress, parse_progress
+from evaluation.ports import JobBackend
+from evaluation.routes import RouteRun
+from evaluation.shards import ENDED, Budgets, ShardJob, ShardState, ShardStatus, split_contiguous
+from evaluation.submission import Generation, parse_phase
+from tests.contract.local_site import LocalSite
+
+BUCKET = "leaderboard-20-results"
+BUDGETS = Budgets(agent_restarts=1, infrastructure_restarts=4, simulator_crashes_per_route=2)
+
+
+class Site(Protocol):
+    """Where a backend runs its Jobs, as a test sees it."""
+
+    def backend(self) -> JobBackend:
+        """A new backend object, as another process would make it."""
+
+    def left(self) -> list[str]:
+        """What still runs, in words."""
+
+
+SITES: Mapping[str, Callable[[Path, str], Site]] = {"local": LocalSite}
+
+
+@dataclass
+class World:
+    """A site, its S3, and jobs to run there."""
+
+    site: Site
+    s3: Any
+
+    def job(self, image: str, submission: int = 7, attempt: int = 1, **changes: Any) -> ShardJob:
+        shard = replace(split_contiguous(range(20), 4)[1], routes=(5, 6, 7))
+        job = ShardJob(
+            submission=submission,
+            attempt=attempt,
+            shard=shard,
+            phase=parse_phase("leaderboard-20-SENSORS"),
+            generation=Generation.V2,
+            repetitions=1,
+            image=f"demo/agent:{image}",
+            team_name="Ünïcödé & Söhne; rm -rf / 🚗",
+            bucket=BUCKET,
+            budgets=BUDGETS,
+            hang_seconds=1.0,
+            deadline_seconds=60.0,
+        )
+        return replace(job, **changes)
+
+    def read(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return body
+
+    def statuses(self, job: ShardJob) -> list[str]:
+        """The records' statuses in S3, checked against the routes sent out."""
+        key = layout.checkpoint_key(job.submission, job.shard.index)
+        checkpoint = parse_checkpoint(self.read(key), key, job.generation)
+        check_expected(checkpoint, job.expected, key)
+        return [record["status"] for record in checkpoint.records]
+
+    def progress(self, job: ShardJob) -> PairProgress:
+        progress = parse_progress(self.read(layout.progress_key(job.submission, job.shard.index)))
+        assert progress
+        return progress
+
+    def logs(self, job: ShardJob) -> set[str]:
+        prefix = f"{job.submission}/shards/{job.shard.index}/logs/attempt-{job.attempt}/"
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return {entry["Key"].removeprefix(prefix) for entry in found}
+
+
+async def to_the_end(backend: JobBackend, *jobs: ShardJob) -> list[ShardStatus]:
+    """Every status that the first job went through, by watching all of them."""
+    seen = []
+    async with asyncio.timeout(45):
+        async for statuses in backend.watch(jobs):
+            seen.append(statuses[jobs[0].shard.index])
+    return seen
+
+
+async def until(backend: JobBackend, job: ShardJob, state: ShardState) -> None:
+    watching: AsyncIterator[Any] = backend.watch([job])
+    async with asyncio.timeout(20):
+        async for statuses in watching:
+            if statuses[job.shard.index].state is state:
+                return
+    raise AssertionError(f"it never was {state}")
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
+
+
+@pytest.fixture(params=sorted(SITES))
+def world(request: pytest.FixtureRequest, tmp_path: Path, aws: dict[str, Any]) -> Iterator[World]:
+    s3 = boto3.client("s3", **aws)
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]})
+    world = World(SITES[request.param](tmp_path, aws["endpoint_url"]), s3)
+    yield world
+    for submission in (7, 8):
+        run(world.site.backend().remove(submission, 1))
+        run(world.site.backend().remove(submission, 2))
+    assert world.site.left() == []
+
+
+def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> None:
+    job, backend = world.job("fast"), world.site.backend()
+
+    run(backend.ensure([job]))
+    seen = run(to_the_end(backend, job))
+
+    assert seen[-1].state is ShardState.FINISHED
+    assert seen[-1].failure is None
+    assert len(world.statuses(job)) == 3
+    assert world.progress(job).state is ShardState.FINISHED
+    assert world.logs(job) == {"simulator.log", "agent.log", "logcopy.log", "init.log"}
+
+
+def test_a_submission_can_be_of_the_other_generation_and_drive_repetitions(world: World) -> None:
+    job = world.job("fast", generation=Generation.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
+
+    run(world.site.backend().ensure([job]))
+    seen = run(to_the_end(world.site.backend(), job))
+
+    assert seen[-1].state is ShardState.FINISHED
+    assert len(world.statuses(job)) == 6
+
+
+FAILURES = {
+    "always-crash": (Fault.TEAM, "The agent crashed again and again"),
+    "hang": (Fault.TEAM, "The agent hangs"),
+    "bad-sensors": (Fault.TEAM, "The agent's sensors are invalid"),
+    "bad-setup": (Fault.TEAM, "The agent could not be set up"),
+}
+
+
+@pytest.mark.parametrize("image", sorted(FAILURES))
+def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World, image: str) -> None:
+    job, backend = world.job(image), world.site.backend()
+
+    run(backend.ensure([job]))
+    last = run(to_the_end(backend, job))[-1]
+
+    assert last.state is ShardState.FAILED
+    assert isinstance(last.failure, Failure)
+    assert (last.failure.fault, last.failure.summary) == FAILURES[image]
+    assert last.failure.cause
+    assert last.failure.remedy
+
+
+def test_what_breaks_once_is_driven_again_and_gives_the_same_records(world: World) -> None:
+    backend = world.site.backend()
+    steady, crash = world.job("fast"), world.job("crash-on-route-7", submission=8)
+    crash = replace(crash, shard=replace(crash.shard, index=0))
+    jobs = (steady, crash)
+
+    run(backend.ensure(jobs))
+    run(to_the_end(backend, *jobs))
+
+    assert world.progress(crash).counters.agent_restarts == 1
+    assert world.statuses(crash) == world.statuses(steady)
+
+
+def test_a_simulator_crash_is_not_charged_and_the_route_is_driven_again(world: World) -> None:
+    job, backend = world.job("simulator-crash-on-route-3"), world.site.backend()
+    job = replace(job, shard=replace(job.shard, routes=(2, 3)))
+
+    run(backend.ensure([job]))
+    seen = run(to_the_end(backend, job))
+
+    counters = world.progress(job).counters
+    assert seen[-1].state is ShardState.FINISHED
+    assert (counters.agent_restarts, counters.infrastructure_restarts, counters.simulator_crashes) == (0, 1, {3: 1})
+    assert "Failed - Simulation crashed" not in world.statuses(job)
+
+
+def test_a_poison_route_is_scored_zero_and_the_others_are_driven(world: World) -> None:
+    job, backend = world.job("poison-route-5"), world.site.backend()
+
+    run(backend.ensure([job]))
+    seen = run(to_the_end(backend, job))
+
+    assert seen[-1].state is ShardState.FINISHED
+    assert world.progress(job).counters.quarantined == (RouteRun(5),)
+    assert world.statuses(job)[0] == "Failed - Simulation crashed"
+    assert len(world.statuses(job)) == 3
+
+
+def test_a_second_attempt_resumes_where_the_first_failed(world: World) -> None:
+    backend = world.site.backend()
+    first, second = world.job("always-crash"), world.job("always-crash", attempt=2)
+    run(backend.ensure([first]))
+    assert run(to_the_end(backend, first))[-1].state is ShardState.FAILED
+    run(backend.remove(first.submission, first.attempt))
+    driven = world.statuses(first)
+    assert len(driven) == 2
+
+    run(backend.ensure([second]))
+    seen = run(to_the_end(backend, second))
+
+    assert seen[-1].state is ShardState.FINISHED
+    assert world.statuses(second)[:2] == driven
+    assert world.progress(second).attempt == 2
+
+
+def test_ensure_adopts_what_runs_and_watch_works_from_another_process(world: World) -> None:
+    job = world.job("steady")
+    run(world.site.backend().ensure([job]))
+    before = sorted(world.site.left())
+
+    run(world.site.backend().ensure([job, job]))
+    seen = run(to_the_end(world.site.backend(), job))
+
+    assert before
+    assert seen[-1].state is ShardState.FINISHED
+    assert world.progress(job).counters.starts == 1
+    run(world.site.backend().ensure([job]))
+    assert run(to_the_end(world.site.backend(), job)) == [seen[-1]]
+
+
+def test_watching_what_is_not_there_tells_gone_and_ends(world: World) -> None:
+    seen = run(to_the_end(world.site.backend(), world.job("steady")))
+
+    assert [status.state for status in seen] == [ShardState.GONE]
+    assert ShardState.GONE in ENDED
+
+
+def test_remove_ends_every_process_and_only_those_of_its_attempt(world: World) -> None:
+    backend = world.site.backend()
+    job, other = world.job("hang", hang_seconds=60.0), world.job("hang", submission=8, hang_seconds=60.0)
+    run(backend.ensure([job, other]))
+    run(until(backend, job, ShardState.DRIVING))
+
+    async def timed_remove() -> float:
+        began = asyncio.get_running_loop().time()
+        await world.site.backend().remove(7, 1)
+        return asyncio.get_running_loop().time() - began
+
+    assert run(timed_remove()) < 10
+    assert run(to_the_end(backend, job))[-1].state is ShardState.GONE
+    assert world.site.left()
+    assert all("submission-8-" in line for line in world.site.left())
+
+
+def test_removing_nothing_is_fine(world: World) -> None:
+    run(world.site.backend().remove(99, 1))
+
+    assert world.site.left() == []
+
+
+def test_the_logs_last_lines_are_there_while_it_runs_and_empty_where_there_are_none(world: World) -> None:
+    job, backend = world.job("hang", hang_seconds=60.0), world.site.backend()
+    run(backend.ensure([job]))
+    run(until(backend, job, ShardState.DRIVING))
+
+    logs = run(backend.logs(job, 2))
+    nothing = run(backend.logs(world.job("steady", submission=8), 2))
+
+    assert set(logs) == {"simulator", "agent", "logcopy", "init"}
+    assert 1 <= len(logs["agent"].splitlines()) <= 2
+    assert not any(nothing.values())
+
+
+def test_an_image_that_cannot_run_is_refused_at_once(world: World) -> None:
+    with pytest.raises(ImageRefused, match="demo/agent:steady"):
+        run(world.site.backend().ensure([world.job("unheard-of")]))

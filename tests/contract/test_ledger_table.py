@@ -1,0 +1,174 @@
+"""LedgerTable against moto's DynamoDB: claims, writes, rows, and what AWS's refusals become."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import boto3
+import pytest
+from aws_blocks import UNREACHABLE, a_submission, create_table, credentials_of
+
+from blocks.ledger_table import LedgerTable, claim_key
+from evaluation.errors import AlreadyClaimed, InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.ports import SubmissionLedger
+from evaluation.submission import SubmissionStatus
+
+NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+RESUMED = datetime(2026, 11, 22, 9, 30, 0, 123456, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(aws: dict[str, Any]) -> LedgerTable:
+    create_table(aws, "leaderboard-20")
+    return LedgerTable(table="leaderboard-20", credentials=credentials_of(aws)).with_clock(lambda: NOON)
+
+
+def test_a_first_claim_writes_who_what_and_when(ledger: LedgerTable) -> None:
+    port: SubmissionLedger = ledger
+    claim = port.claim(a_submission(), "run-a")
+    assert (claim.submission, claim.team, claim.key, claim.owner, claim.attempt, claim.again) == (
+        (90, 7, "", "run-a", 1, False)
+    )
+    assert ledger.row(7, 90) == {
+        "team-id": "7",
+        "submission-id": "90",
+        "team-name": "Team Röcket & friends",
+        "challenge-id": "1",
+        "phase-id": "2203",
+        "phase": "leaderboard-20-SENSORS",
+        "track": "SENSORS",
+        "cluster": "leaderboard-20",
+        "image": "registry.example/team:1",
+        "submitted-at": "2026-11-21T01:00:00+00:00",
+        "status": "submitted",
+        "start-time": "2026-11-21T12:00:00+00:00",
+        "claimed-at": "2026-11-21T12:00:00+00:00",
+        "claim-key": "",
+        "claim-owner": "run-a",
+        "attempt": 1,
+    }
+
+
+def test_a_duplicate_is_told_who_has_it_and_since_when(ledger: LedgerTable) -> None:
+    ledger.claim(a_submission(), "run-a")
+    with pytest.raises(AlreadyClaimed, match=r"Submission 90 .* flow run run-a since 2026-11-21T12:00:00\+00:00"):
+        ledger.claim(a_submission(), "run-b")
+    assert (ledger.row(7, 90) or {})["claim-owner"] == "run-a"
+
+
+def test_the_owner_finds_its_claim_again(ledger: LedgerTable) -> None:
+    first = ledger.claim(a_submission(), "run-a")
+    again = ledger.claim(a_submission(), "run-a")
+    assert (again.attempt, again.again, again.key) == (first.attempt, True, first.key)
+
+
+def test_a_resume_takes_over_and_keeps_what_is_known(ledger: LedgerTable) -> None:
+    old = ledger.claim(a_submission(), "run-a")
+    ledger.update(old, {"status": "failed", "Driving score": 12.5, "end-time": NOON})
+    new = ledger.claim(a_submission(resumed=RESUMED, image=None), "run-b")
+    row = ledger.row(7, 90) or {}
+    assert (new.attempt, new.again, new.key) == (2, False, "2026-11-22T09:30:00.123456Z")
+    assert (row["status"], row["Driving score"], row["image"]) == ("resuming", 12.5, "registry.example/team:1")
+    assert "end-time" not in row
+    with pytest.raises(AlreadyClaimed, match="flow run run-b"):
+        ledger.update(old, {"status": "finished"})
+    with pytest.raises(AlreadyClaimed, match="flow run run-b"):
+        ledger.claim(a_submission(), "run-a")
+    assert (ledger.row(7, 90) or {})["status"] == "resuming"
+
+
+def test_a_row_of_the_original_system_can_be_claimed(ledger: LedgerTable, aws: dict[str, Any]) -> None:
+    boto3.client("dynamodb", **aws).put_item(
+        TableName="leaderboard-20",
+        Item={
+            "team-id": {"S": "7"},
+            "submission-id": {"S": "90"},
+            "status": {"S": "FINISHED"},
+            "Driving score": {"N": "3.25"},
+        },
+    )
+    claim = ledger.claim(a_submission(), "run-a")
+    assert (claim.attempt, claim.again) == (1, False)
+    assert (ledger.row(7, 90) or {})["Driving score"] == 3.25
+
+
+def test_update_writes_metrics_and_removes_nones(ledger: LedgerTable) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
+    ledger.update(claim, {"reason": "x", "Collisions with pedestrians": 0.1 + 0.2, "tiny": 1e-300})
+    ledger.update(claim, {"reason": None, "status": SubmissionStatus.FINISHED, "shards": [{"index": 0, "km": 1.5}]})
+    row = ledger.row(7, 90) or {}
+    assert row["Collisions with pedestrians"] == 0.1 + 0.2
+    assert (row["tiny"], row["status"], row["shards"]) == (0, "finished", [{"index": 0, "km": 1.5}])
+    assert "reason" not in row
+
+
+def test_an_update_of_nothing_still_checks_the_claim(ledger: LedgerTable) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
+    ledger.update(claim, {})
+    ledger.claim(a_submission(resumed=RESUMED), "run-b")
+    with pytest.raises(AlreadyClaimed):
+        ledger.update(claim, {})
+
+
+def test_an_update_does_not_bring_a_removed_row_back(ledger: LedgerTable, aws: dict[str, Any]) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
+    key = {"team-id": {"S": "7"}, "submission-id": {"S": "90"}}
+    boto3.client("dynamodb", **aws).delete_item(TableName="leaderboard-20", Key=key)
+    with pytest.raises(AlreadyClaimed, match="was removed"):
+        ledger.update(claim, {"status": "finished"})
+    assert ledger.row(7, 90) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), 10.0**200, {"deep": [float("nan")]}])
+def test_a_value_that_cannot_be_stored_is_named(ledger: LedgerTable, value: object) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
+    with pytest.raises(RequestRefused, match="'Driving score'"):
+        ledger.update(claim, {"Driving score": value})
+
+
+@pytest.mark.parametrize("name", ["team-id", "submission-id", "claim-key", "claim-owner", "claimed-at", "attempt"])
+def test_the_claim_itself_is_not_overwritten(ledger: LedgerTable, name: str) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
+    with pytest.raises(RequestRefused, match=name):
+        ledger.update(claim, {name: "x"})
+
+
+def test_a_claim_is_held_by_its_owner_until_it_ends(ledger: LedgerTable) -> None:
+    assert ledger.held(a_submission(), "run-a") is None
+    claim = ledger.claim(a_submission(resumed=RESUMED), "run-a")
+    held = ledger.held(a_submission(), "run-a")
+    assert held is not None
+    assert (held.key, held.attempt, held.owner) == (claim.key, 1, "run-a")
+    assert ledger.held(a_submission(), "run-b") is None
+    ledger.update(claim, {"end-time": NOON})
+    assert ledger.held(a_submission(), "run-a") is None
+
+
+def test_an_unknown_row_is_none(ledger: LedgerTable) -> None:
+    assert ledger.row(7, 90) is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.row(7, 90),
+        lambda ledger: ledger.claim(a_submission(), "run-a"),
+    ],
+)
+def test_aws_errors_are_translated(aws: dict[str, Any], call: Callable[[LedgerTable], object]) -> None:
+    with pytest.raises(InvalidConfiguration, match="submission 90 in DynamoDB table no-such-table failed"):
+        call(LedgerTable(table="no-such-table", credentials=credentials_of(aws)))
+    with pytest.raises(ServiceUnavailable, match="AWS does not answer"):
+        call(LedgerTable(table="leaderboard-20", credentials=credentials_of(aws, endpoint_url=UNREACHABLE)))
+    with pytest.raises(InvalidConfiguration, match="AWS client for dynamodb"):
+        call(LedgerTable(table="leaderboard-20", credentials=credentials_of(aws, endpoint_url="not an address")))
+
+
+def test_claim_keys_sort_like_times() -> None:
+    moments = [RESUMED + timedelta(microseconds=step) for step in (-123456, -1, 0, 1, 10**6, 10**11)]
+    keys = [claim_key(moment) for moment in moments]
+    assert keys == sorted(keys)
+    assert {len(key) for key in keys} == {27}
+    assert claim_key(None) == "" < keys[0]
+    assert claim_key(RESUMED.astimezone(timezone(timedelta(hours=-8)))) == claim_key(RESUMED)
+    assert claim_key(RESUMED.replace(tzinfo=None)) == claim_key(RESUMED)

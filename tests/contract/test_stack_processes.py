@@ -1,0 +1,142 @@
+"""The stack's children are real processes here; what is left of them is counted, not assumed."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.processes import MARKER, Processes, family_of, runs
+from deployments.settings import Settings
+from deployments.stack import free_ports
+from deployments.stack_state import StackState, read_state, stack_lock, write_state
+from evaluation.errors import DeadlineExceeded, InvalidConfiguration, PermanentError, ServiceUnavailable
+
+# Starts a grandchild in a session of its own, as the shards' processes are, then ignores TERM.
+STUBBORN = (
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+    "print('up', flush=True)\ntime.sleep(60)"
+)
+
+
+@pytest.fixture
+def stack_id() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def processes(tmp_path: Path, stack_id: str):
+    family = Processes({**os.environ, MARKER: stack_id}, tmp_path, tmp_path, tmp_path / "shards")
+    yield family
+    family.stop(0.2)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_stop_leaves_nothing_not_even_a_stubborn_family(processes: Processes, stack_id: str, tmp_path: Path) -> None:
+    child = processes.start("stubborn", python(STUBBORN))
+    processes.wait_until(child, lambda: "up" in child.log.read_text(), 10)
+    family = [psutil.Process(child.process.pid), *psutil.Process(child.process.pid).children(recursive=True)]
+    assert len(family) == 2
+
+    processes.stop(0.2)
+
+    assert [process.pid for process in family if runs(process)] == []
+    assert family_of(stack_id, tmp_path / "shards") == []
+
+
+def test_nothing_starts_after_the_stop(processes: Processes) -> None:
+    processes.stop()
+    with pytest.raises(ServiceUnavailable, match="late was not started: the stack is stopping"):
+        processes.start("late", python("pass"))
+
+
+def test_a_child_that_dies_is_named_with_its_last_words(processes: Processes) -> None:
+    child = processes.start("doomed", python("print('no such port'); raise SystemExit(3)"))
+    with pytest.raises(ServiceUnavailable, match=r"(?s)doomed ended with code 3.*no such port"):
+        processes.wait_until(child, lambda: False, 10)
+
+
+def test_a_child_that_never_gets_ready_is_not_waited_for_for_ever(processes: Processes) -> None:
+    child = processes.start("slow", python("import time; time.sleep(60)"))
+    with pytest.raises(DeadlineExceeded, match="slow was not ready after 0 s"):
+        processes.wait_until(child, lambda: False, 0.1)
+
+
+def test_a_step_that_fails_shows_its_log(processes: Processes) -> None:
+    with pytest.raises(ServiceUnavailable, match=r"(?s)deploy ended with code 1.*wrong file"):
+        processes.run("deploy", python("raise SystemExit('wrong file')"), 10)
+
+
+def test_a_taken_port_is_replaced() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        wanted = taken.getsockname()[1]
+        first, second = free_ports((wanted, wanted))
+    assert len({wanted, first, second}) == 3
+
+
+def a_state(folder: Path, stack_id: str, ready: bool = True) -> StackState:
+    return StackState(
+        id=stack_id,
+        pid=os.getpid(),
+        ready=ready,
+        folder=folder,
+        prefect_url="http://127.0.0.1:1",
+        aws_url="http://127.0.0.1:2",
+        evalai_url="http://127.0.0.1:3",
+        region="us-west-2",
+        queue_url="q",
+        dead_letter_url="d",
+        work_pool="leaderboard",
+        challenge_pk=1,
+        phases={"leaderboard-10-MAP": 4},
+        host_token="h",
+        participant_tokens={"Team": "t"},
+    )
+
+
+def test_a_running_stack_is_found_and_keeps_others_out(tmp_path: Path, stack_id: str) -> None:
+    settings = Settings(state_dir=tmp_path / "state")
+    with stack_lock(settings):
+        write_state(settings, a_state(tmp_path, stack_id))
+        assert read_state(settings).id == stack_id
+        assert settings.state_file.stat().st_mode & 0o777 == 0o600
+        with (
+            pytest.raises(PermanentError, match=f"A stack is running already: process {os.getpid()}"),
+            stack_lock(settings),
+        ):
+            pass
+    with pytest.raises(InvalidConfiguration, match="No stack is running here"):
+        read_state(settings)
+
+
+def test_a_starting_stack_is_not_used_yet(tmp_path: Path, stack_id: str) -> None:
+    settings = Settings(state_dir=tmp_path / "state")
+    with stack_lock(settings):
+        write_state(settings, a_state(tmp_path, stack_id, ready=False))
+        with pytest.raises(ServiceUnavailable, match="still starting"):
+            read_state(settings)
+
+
+def test_what_a_killed_stack_left_behind_is_ended_first(tmp_path: Path, stack_id: str) -> None:
+    settings = Settings(state_dir=tmp_path / "state")
+    settings.state_dir.mkdir()
+    write_state(settings, a_state(tmp_path, stack_id))  # nobody holds the lock: its process is gone
+    orphan = subprocess.Popen(python("import time; time.sleep(60)"), env={**os.environ, MARKER: stack_id})
+    while not family_of(stack_id, tmp_path / "shards"):  # the new process needs a moment to have its own environment
+        time.sleep(0.01)
+
+    with stack_lock(settings):
+        assert orphan.wait(5) != 0
+        assert not settings.state_file.exists()
