@@ -1,0 +1,1 @@
+"""The flows: what used to be the Step Function."""

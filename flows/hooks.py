@@ -1,0 +1,44 @@
+"""What happens when a run ends without an outcome of its own: it crashed, broke, or a host cancelled it in Prefect."""
+
+import asyncio
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.logging.loggers import flow_run_logger
+
+from evaluation.errors import EvaluationError, Fault
+from evaluation.outcome import Ending, Outcome
+from evaluation.submission import SubmissionMessage
+from flows.reporting import record, report
+from flows.simulation import remove_jobs
+from flows.site import load_cluster, load_site
+
+
+async def abandon(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Stop the run's Jobs, tell EvalAI and the ledger; does nothing for a run that ended with an outcome."""
+    logger = flow_run_logger(flow_run, flow)
+    try:
+        message = SubmissionMessage.model_validate(flow_run.parameters["message"])
+        site = await load_site()
+        submission = await asyncio.to_thread(site.evalai.submission, message, site.phase(message))
+        cluster = await load_cluster(submission.phase.cluster)
+        claim = await asyncio.to_thread(cluster.ledger.held, submission, str(flow_run.id))
+        if claim is None:
+            return
+        await remove_jobs.fn(cluster, claim)
+        outcome = await report(site, submission, _abandoned(submission.pk, state))
+        await record.fn(cluster, submission, claim, outcome)
+        logger.warning(outcome.sentence)
+    except EvaluationError as error:
+        logger.error("What run %s left behind could not be cleaned up: %s", flow_run.name, error)
+
+
+def _abandoned(submission: int, state: State[Any]) -> Outcome:
+    stopped = state.type is StateType.CANCELLED
+    happened = "a host stopped its run in Prefect" if stopped else f"its run broke: {state.message or state.name}"
+    sentence = (
+        f"Submission {submission} failed: {happened}. This was not the agent's fault. "
+        "The routes that are driven are kept: a host can resume the submission."
+    )
+    return Outcome(Ending.FAILED, sentence, Fault.INFRASTRUCTURE)

@@ -1,0 +1,142 @@
+"""The results: four checkpoints become one, EvalAI is told, the ledger and the bucket keep it. What PostEKS did."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from prefect import get_run_logger, task
+
+from evaluation import layout
+from evaluation.checkpoint import Checkpoint, check_expected, parse_checkpoint, render_document
+from evaluation.errors import EvaluationError, InvalidCheckpoint, SubmissionCancelled
+from evaluation.evalai_form import accuracies, evalai_result, partial_result
+from evaluation.merge import Merged, merge
+from evaluation.outcome import Ending, Outcome, cancelled
+from evaluation.ports import Claim, Report
+from evaluation.shards import ShardJob
+from evaluation.submission import Submission, SubmissionStatus
+from evaluation.summary import summary_text
+from flows.retrying import on_transient_errors
+from flows.site import Cluster, Site
+
+
+@task(name="merge-results", **on_transient_errors(5))
+async def merge_results(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome:
+    """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there."""
+    outcome = await asyncio.to_thread(_collect, cluster, submission, jobs)
+    if outcome.ending is not Ending.FINISHED:
+        done, total = outcome.routes_done, outcome.routes_total
+        raise InvalidCheckpoint("The results are incomplete", f"only {done} of {total} routes are there")
+    return outcome
+
+
+@task(name="collect-results", **on_transient_errors(2))
+async def results_so_far(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome | None:
+    """What a failed submission drove, stored like a full result; None where that cannot be read."""
+    if not jobs:
+        return None
+    try:
+        return await asyncio.to_thread(_collect, cluster, submission, jobs)
+    except EvaluationError as error:
+        get_run_logger().warning("The results so far cannot be shown: %s", error)
+        return None
+
+
+def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome:
+    merged = _merge(cluster, jobs)
+    total = len(merged.missing) + merged.routes_done
+    text = render_document(merged.document, merged.generation)
+    summary = summary_text(merged.document, merged.generation, total)
+    result = evalai_result(merged.document, merged.generation) if merged.complete else []
+    files = {layout.MERGED: text, layout.SUMMARY: summary, layout.EVALAI_FORM: json.dumps(result, indent=4)}
+    for name, body in files.items():
+        kind = "text/plain" if name == layout.SUMMARY else "application/json"
+        cluster.artifacts.write(layout.result_key(submission.pk, name), body.encode(), kind)
+    metrics = accuracies(merged.document, merged.generation) if merged.complete else {}
+    score = f": driving score {metrics['Driving score']:.3f}" if metrics else ""
+    return Outcome(
+        Ending.FINISHED if merged.complete else Ending.FAILED,
+        f"Submission {submission.pk} finished{score} over {merged.routes_done} of {total} routes.",
+        result=result,
+        metrics=metrics,
+        routes_done=merged.routes_done,
+        routes_total=total,
+        summary=summary,
+        merged=text,
+    )
+
+
+def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
+    parts: list[tuple[str, Checkpoint]] = []
+    for job in jobs:
+        key = layout.checkpoint_key(job.submission, job.shard.index)
+        body = cluster.artifacts.read(key)
+        if body is None:  # the pair never finished a route; the merge counts its routes as missing
+            continue
+        source = cluster.artifacts.location(key)
+        checkpoint = parse_checkpoint(body, source, job.generation)
+        check_expected(checkpoint, job.expected, source)
+        parts.append((source, checkpoint))
+    return merge(parts, [run for job in jobs for run in job.expected], jobs[0].generation)
+
+
+async def publish_partial(
+    site: Site, cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob], published: int
+) -> int:
+    """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
+
+    Skips what cannot be merged at the moment: the final merge decides. Raises SubmissionCancelled.
+    """
+    try:
+        merged = await asyncio.to_thread(_merge, cluster, jobs)
+    except InvalidCheckpoint as error:
+        get_run_logger().warning("Partial results are not published: %s", error)
+        return published
+    if merged.routes_done <= published or merged.complete:
+        return published
+    total = len(merged.missing) + merged.routes_done
+    report = Report(
+        submission,
+        SubmissionStatus.PARTIALLY_EVALUATED,
+        result=partial_result(merged),
+        stdout=summary_text(merged.document, merged.generation, total),
+    )
+    await asyncio.to_thread(site.evalai.report_partial, report)
+    return merged.routes_done
+
+
+async def report(site: Site, submission: Submission, outcome: Outcome) -> Outcome:
+    """Tell EvalAI; a cancellation that came in between stands, and what EvalAI did not take is said in the outcome."""
+    if outcome.ending not in (Ending.FINISHED, Ending.FAILED):
+        return outcome
+    try:
+        await send_report(site, outcome.report(submission))
+    except SubmissionCancelled as taken_back:
+        return cancelled(str(taken_back))
+    except EvaluationError as error:
+        return outcome.not_delivered(error)
+    return outcome
+
+
+@task(name="report", **on_transient_errors(7, first_delay_seconds=15))  # the last retry comes after about half an hour
+async def send_report(site: Site, report: Report) -> None:
+    """Write the terminal status at EvalAI; raises SubmissionCancelled rather than overwrite a cancellation."""
+    await asyncio.to_thread(site.evalai.report, report)
+
+
+@task(name="record", **on_transient_errors(7))
+async def record(cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> None:
+    """Write the outcome to the ledger: status, times, every metric, and where the files are."""
+    values: dict[str, object] = {
+        "status": outcome.ending.value,
+        "end-time": datetime.now(UTC).isoformat(),
+        "reason": outcome.sentence,
+        "fault": outcome.fault.value if outcome.fault else None,
+        "undelivered": outcome.undelivered or None,
+        "routes-done": outcome.routes_done,
+        "routes-total": outcome.routes_total,
+        "s3-folder": cluster.artifacts.location(f"{submission.pk}/"),
+        **outcome.metrics,
+    }
+    await asyncio.to_thread(cluster.ledger.update, claim, values)

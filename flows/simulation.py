@@ -1,0 +1,163 @@
+"""The simulation: plan the shards, launch them, follow them to their end, leave nothing behind."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from prefect import get_run_logger, task
+
+from evaluation import layout
+from evaluation.errors import ServiceUnavailable, ShardsFailed, SubmissionCancelled, TransientError
+from evaluation.outcome import raise_for_failures
+from evaluation.pair import PairProgress, parse_progress
+from evaluation.ports import Claim
+from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
+from evaluation.submission import Submission, SubmissionStatus, require_allowed_image
+from flows.board import ProgressBoard
+from flows.reporting import publish_partial
+from flows.retrying import on_transient_errors
+from flows.site import Cluster, Site
+
+LOG_LINES = 40
+
+
+@task(name="plan-shards", **on_transient_errors(3))
+async def plan_shards(cluster: Cluster, submission: Submission, claim: Claim) -> tuple[ShardJob, ...]:
+    """Check the image, then split the routes; an earlier attempt's plan is kept, so that its checkpoints fit."""
+    image = require_allowed_image(submission.image, cluster.settings.image_registries)
+    shards, repetitions = await asyncio.to_thread(_plan, cluster, submission.pk)
+    settings = cluster.settings
+    return tuple(
+        ShardJob(
+            submission=submission.pk,
+            attempt=claim.attempt,
+            shard=shard,
+            phase=submission.phase,
+            generation=settings.generation,
+            repetitions=repetitions,
+            image=image,
+            team_name=submission.team_name,
+            bucket=settings.bucket,
+            budgets=settings.budgets,
+            hang_seconds=settings.hang_seconds,
+            deadline_seconds=settings.shard_deadline_seconds,
+        )
+        for shard in shards
+    )
+
+
+def _plan(cluster: Cluster, submission: int) -> tuple[tuple[Shard, ...], int]:
+    key = layout.plan_key(submission)
+    earlier = cluster.artifacts.read(key)
+    if earlier is not None:
+        return parse_plan(earlier, cluster.artifacts.location(key))
+    shards = split_contiguous(cluster.settings.read_routes(), cluster.settings.shards)
+    text = render_plan(shards, cluster.settings.repetitions)
+    cluster.artifacts.write(key, text.encode(), "application/json")
+    return shards, cluster.settings.repetitions
+
+
+@task(name="mark-running", **on_transient_errors(5))
+async def mark_running(site: Site, cluster: Cluster, submission: Submission, claim: Claim) -> None:
+    """Tell the ledger and EvalAI that the simulation starts; raises SubmissionCancelled."""
+    await asyncio.to_thread(cluster.ledger.update, claim, {"status": SubmissionStatus.RUNNING.value})
+    job_name = f"submission-{submission.pk}-attempt-{claim.attempt}"
+    await asyncio.to_thread(site.evalai.mark_running, submission, job_name)
+
+
+@task(name="launch-shards", **on_transient_errors(5))
+async def launch_shards(cluster: Cluster, jobs: Sequence[ShardJob]) -> None:
+    """Create the shards' Jobs, or adopt those that run already."""
+    await cluster.backend.ensure(jobs)
+
+
+@task(name="watch-shards", **on_transient_errors(5))
+async def watch_shards(site: Site, cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> None:
+    """Follow the shards until all have finished, showing their progress and publishing partial results.
+
+    Raises ShardsFailed with the failed shards' last lines, or SubmissionCancelled soon after EvalAI says so.
+    """
+    statuses = await _first_to_end(
+        _follow(cluster, jobs),
+        _look_for_cancellation(site, cluster, submission),
+        _publish_partial_results(site, cluster, submission, jobs),
+    )
+    try:
+        raise_for_failures(statuses)
+    except ShardsFailed as failure:
+        failure.logs = await _last_lines(cluster, jobs, statuses)
+        raise
+
+
+@task(name="remove-jobs", **on_transient_errors(5))
+async def remove_jobs(cluster: Cluster, claim: Claim) -> None:
+    """Stop and delete every Job of the attempt, on every path; returns when none is left."""
+    await cluster.backend.remove(claim.submission, claim.attempt)
+
+
+async def _first_to_end(*coroutines: Coroutine[Any, Any, ShardStatuses]) -> ShardStatuses:
+    """Run all, return what the first to end returns (or raise what it raises), and end the others."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for other in tasks:
+            other.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _follow(cluster: Cluster, jobs: Sequence[ShardJob]) -> ShardStatuses:
+    board = await ProgressBoard.open(jobs)
+    statuses: ShardStatuses = {}
+    async for statuses in cluster.backend.watch(jobs):
+        await board.show(statuses, await read_progress(cluster, jobs))
+    await board.show(statuses, await read_progress(cluster, jobs))
+    return statuses
+
+
+async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:
+    """What each pair says of itself, for the shards that have said anything in this attempt."""
+    keys = [layout.progress_key(job.submission, job.shard.index) for job in jobs]
+    try:
+        bodies = await asyncio.gather(*(asyncio.to_thread(cluster.artifacts.read, key) for key in keys))
+    except ServiceUnavailable as error:
+        get_run_logger().warning("The shards' progress cannot be read now: %s", error)
+        return {}
+    told = {job.shard.index: parse_progress(body) for job, body in zip(jobs, bodies, strict=True) if body}
+    attempt = jobs[0].attempt
+    return {index: progress for index, progress in told.items() if progress and progress.attempt == attempt}
+
+
+async def _look_for_cancellation(site: Site, cluster: Cluster, submission: Submission) -> ShardStatuses:
+    while True:
+        await asyncio.sleep(cluster.settings.cancel_check_seconds)
+        try:
+            status = await asyncio.to_thread(site.evalai.status, submission.pk)
+        except TransientError as error:  # an outage of EvalAI stops no simulation
+            get_run_logger().warning("EvalAI cannot be asked for a cancellation now: %s", error)
+            continue
+        if status is SubmissionStatus.CANCELLED:
+            raise SubmissionCancelled("The team cancelled the submission while it was running")
+
+
+async def _publish_partial_results(
+    site: Site, cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]
+) -> ShardStatuses:
+    published = 0
+    while True:
+        await asyncio.sleep(cluster.settings.partial_result_seconds)
+        try:
+            published = await publish_partial(site, cluster, submission, jobs, published)
+        except TransientError as error:
+            get_run_logger().warning("Partial results are not published now: %s", error)
+
+
+async def _last_lines(cluster: Cluster, jobs: Sequence[ShardJob], statuses: ShardStatuses) -> str:
+    """The end of the failed shards' agent logs: the team's own output, and nobody else's."""
+    parts = []
+    for job in jobs:
+        if statuses[job.shard.index].state is ShardState.FAILED:
+            log = (await cluster.backend.logs(job, LOG_LINES)).get("agent", "")
+            parts.append(f"--- shard {job.shard.index}, the agent's last lines ---\n{log}")
+    return "\n".join(parts)

@@ -1,0 +1,72 @@
+"""The site: the blocks of one installation, loaded by the flow and handed to its tasks."""
+
+from typing import Protocol, TypeVar
+
+from prefect.blocks.core import Block
+
+from blocks import names
+from blocks.artifact_bucket import ArtifactBucket
+from blocks.compute_cluster import ComputeCluster
+from blocks.evalai import EvalAI
+from blocks.ledger_table import LedgerTable
+from blocks.submission_queue import SubmissionQueue
+from evaluation.errors import InvalidConfiguration
+from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
+from evaluation.submission import Phase, SubmissionMessage
+
+SomeBlock = TypeVar("SomeBlock", bound=Block)
+
+
+class Phases(Protocol):
+    """Knows the challenge's phases by their ids."""
+
+    def phase(self, phase_pk: int) -> Phase: ...
+
+
+class Site:
+    """The challenge as a whole. Clusters are loaded when a phase names them.
+
+    No dataclass, and neither is Cluster: Prefect looks into those when it passes them to a task.
+    """
+
+    def __init__(self, evalai: EvaluationServer, phases: Phases, queue: MessageQueue) -> None:
+        self.evalai = evalai
+        self.phases = phases
+        self.queue = queue
+
+    def phase(self, message: SubmissionMessage) -> Phase:
+        """The phase that the message names; raises InvalidConfiguration."""
+        return self.phases.phase(message.phase_pk)
+
+
+class Cluster:
+    """Everything of one leaderboard: how it simulates, where it records, where it stores."""
+
+    def __init__(
+        self, settings: ComputeCluster, backend: JobBackend, ledger: SubmissionLedger, artifacts: ArtifactStore
+    ) -> None:
+        self.settings = settings
+        self.backend = backend
+        self.ledger = ledger
+        self.artifacts = artifacts
+
+
+async def load_site() -> Site:
+    """Load the blocks that every submission needs; raises InvalidConfiguration."""
+    evalai = await _load(EvalAI, names.EVALAI)
+    return Site(evalai.client(), evalai, await _load(SubmissionQueue, names.QUEUE))
+
+
+async def load_cluster(name: str) -> Cluster:
+    """Load the blocks of one cluster, which are named after it; raises InvalidConfiguration."""
+    settings = await _load(ComputeCluster, name)
+    return Cluster(settings, settings.backend(), await _load(LedgerTable, name), await _load(ArtifactBucket, name))
+
+
+async def _load(kind: type[SomeBlock], name: str) -> SomeBlock:
+    try:
+        return await kind.aload(name)
+    except ValueError as error:
+        raise InvalidConfiguration(
+            f"The block {kind.get_block_type_slug()}/{name} cannot be loaded", str(error), "Run `leaderboard setup`."
+        ) from error

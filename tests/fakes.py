@@ -1,0 +1,208 @@
+"""Fakes that implement the ports in memory, for tests of the flow. Assertions read their state."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evaluation import layout
+from evaluation.errors import AlreadyClaimed, EvaluationError, Failure, Fault, SubmissionCancelled, UnknownSubmission
+from evaluation.ports import Claim, Report, Row
+from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
+from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, SubmissionStatus, parse_phase
+
+
+@dataclass
+class FakeEvalAI:
+    """EvalAI with a few submissions; `trouble` is raised by the next calls, one each."""
+
+    statuses: dict[int, SubmissionStatus] = field(default_factory=dict)
+    image: str | None = "demo/agent:steady"
+    reports: list[Report] = field(default_factory=list)
+    partial_reports: list[Report] = field(default_factory=list)
+    trouble: list[EvaluationError] = field(default_factory=list)
+    refuses_reports: EvaluationError | None = None
+
+    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
+        if self.trouble:
+            raise self.trouble.pop(0)
+        return Submission(
+            pk=message.submission_pk,
+            challenge_pk=message.challenge_pk,
+            phase_pk=message.phase_pk,
+            phase=phase,
+            team_pk=1,
+            team_name="Team Rocket 🚀",
+            status=self.status(message.submission_pk),
+            image=message.submitted_image_uri,
+            submitted_at=None,
+            rerun_resumed_at=None,
+        )
+
+    def status(self, submission: int) -> SubmissionStatus:
+        if submission not in self.statuses:
+            raise UnknownSubmission(f"EvalAI does not know submission {submission}")
+        return self.statuses[submission]
+
+    def mark_running(self, submission: Submission, job_name: str) -> None:
+        self._refuse_when_cancelled(submission.pk)
+        self.statuses[submission.pk] = SubmissionStatus.RUNNING
+
+    def report(self, report: Report) -> None:
+        self._refuse_when_cancelled(report.submission.pk)
+        if self.refuses_reports:
+            raise self.refuses_reports
+        self.reports.append(report)
+        self.statuses[report.submission.pk] = report.status
+
+    def report_partial(self, report: Report) -> None:
+        self._refuse_when_cancelled(report.submission.pk)
+        self.partial_reports.append(report)
+
+    def _refuse_when_cancelled(self, submission: int) -> None:
+        if self.status(submission) is SubmissionStatus.CANCELLED:
+            raise SubmissionCancelled(f"The team cancelled submission {submission}")
+
+
+@dataclass
+class FakePhases:
+    codenames: dict[int, str] = field(default_factory=lambda: {1: "leaderboard-20-SENSORS"})
+
+    def phase(self, phase_pk: int) -> Phase:
+        return parse_phase(self.codenames[phase_pk])
+
+
+@dataclass
+class FakeLedger:
+    rows: dict[int, dict[str, object]] = field(default_factory=dict)
+
+    def claim(self, submission: Submission, owner: str) -> Claim:
+        key = str(submission.rerun_resumed_at or "")
+        row = self.rows.setdefault(submission.pk, {"attempt": 0})
+        if row.get("claim-owner") == owner:
+            return Claim(submission.pk, submission.team_pk, key, owner, int(str(row["attempt"])), again=True)
+        if "claim-key" in row and str(row["claim-key"]) >= key:
+            raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by flow run {row['claim-owner']}")
+        row.update(
+            {"claim-owner": owner, "claim-key": key, "attempt": int(str(row["attempt"])) + 1, "status": "submitted"}
+        )
+        return Claim(submission.pk, submission.team_pk, key, owner, int(str(row["attempt"])), again=False)
+
+    def update(self, claim: Claim, values: Row) -> None:
+        self.rows[claim.submission].update(values)
+
+    def held(self, submission: Submission, owner: str) -> Claim | None:
+        row = self.rows.get(submission.pk, {})
+        if row.get("claim-owner") != owner or "end-time" in row:
+            return None
+        return Claim(submission.pk, submission.team_pk, "", owner, int(str(row["attempt"])), again=True)
+
+    def row(self, team: int, submission: int) -> Row | None:
+        return self.rows.get(submission)
+
+
+@dataclass
+class FakeStore:
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+    def write(self, key: str, body: bytes, content_type: str) -> None:
+        self.objects[key] = body
+
+    def read(self, key: str) -> bytes | None:
+        return self.objects.get(key)
+
+    def location(self, key: str) -> str:
+        return f"s3://bucket/{key}"
+
+
+@dataclass
+class FakeQueue:
+    deleted: list[Delivery] = field(default_factory=list)
+    dead: list[tuple[str, str]] = field(default_factory=list)
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.deleted.append(delivery)
+
+    def extend(self, delivery: Delivery, seconds: int) -> None: ...
+
+    def reject(self, delivery: Delivery, body: str, reason: str) -> None:
+        self.dead.append((body, reason))
+
+
+@dataclass
+class FakeBackend:
+    """Jobs that end as `endings` says (finished where it says nothing), leaving `checkpoint(job)` in the store."""
+
+    store: FakeStore
+    checkpoint: Callable[[ShardJob], bytes | None]
+    endings: dict[int, Failure] = field(default_factory=dict)
+    runs_for_ever: bool = False
+    jobs: dict[str, ShardJob] = field(default_factory=dict)
+    created: list[str] = field(default_factory=list)
+    removed: list[tuple[int, int]] = field(default_factory=list)
+
+    async def ensure(self, jobs: Sequence[ShardJob]) -> None:
+        for job in jobs:
+            if job.name not in self.jobs:
+                self.created.append(job.name)
+                self.jobs[job.name] = job
+
+    async def watch(self, jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
+        yield {job.shard.index: ShardStatus(job.shard.index, ShardState.STARTING) for job in jobs}
+        while self.runs_for_ever:
+            await asyncio.sleep(0.02)
+            yield {job.shard.index: ShardStatus(job.shard.index, ShardState.DRIVING) for job in jobs}
+        for job in jobs:
+            body = self.checkpoint(job)
+            if body is not None:
+                self.store.write(layout.checkpoint_key(job.submission, job.shard.index), body, "application/json")
+        yield {job.shard.index: self._ended(job.shard.index) for job in jobs}
+
+    async def remove(self, submission: int, attempt: int) -> None:
+        self.removed.append((submission, attempt))
+        self.jobs = {name: job for name, job in self.jobs.items() if job.submission != submission}
+
+    async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
+        return {"agent": f"agent of shard {job.shard.index}: Traceback", "simulator": "not for the team"}
+
+    def _ended(self, index: int) -> ShardStatus:
+        failure = self.endings.get(index)
+        state = ShardState.FAILED if failure else ShardState.FINISHED
+        return ShardStatus(index, state, failure=failure)
+
+
+AGENT_CRASHED = Failure("The agent crashed", "it ended with exit code 139", "Run it on the public routes.", Fault.TEAM)
+
+
+def checkpoint_of(job: ShardJob, done: int | None = None) -> bytes:
+    """A 2.x checkpoint with the first `done` of the job's routes (all of them by default), each with score 50."""
+    runs = job.expected if done is None else job.expected[:done]
+    records = [_record(index, f"RouteScenario_{run.route}_rep{run.repetition}") for index, run in enumerate(runs)]
+    document = {
+        "_checkpoint": {"global_record": {}, "progress": [len(runs), len(job.expected)], "records": records},
+        "entry_status": "Started",
+        "eligible": False,
+        "sensors": ["carla_camera"],
+        "values": [],
+        "labels": [],
+    }
+    return json.dumps(document, indent=4).encode()
+
+
+_INFRACTIONS = (
+    "collisions_layout", "collisions_pedestrian", "collisions_vehicle", "red_light", "stop_infraction",
+    "outside_route_lanes", "min_speed_infractions", "yield_emergency_vehicle_infractions", "scenario_timeouts",
+    "route_dev", "vehicle_blocked", "route_timeout",
+)  # fmt: skip
+
+
+def _record(index: int, route_id: str) -> dict[str, object]:
+    return {
+        "index": index,
+        "route_id": route_id,
+        "status": "Completed",
+        "num_infractions": 1,
+        "infractions": {name: [] for name in _INFRACTIONS} | {"red_light": ["Agent ran a red light 7 at (1, 2, 3)"]},
+        "scores": {"score_route": 100.0, "score_penalty": 0.5, "score_composed": 50.0},
+        "meta": {"route_length": 1000.0, "duration_game": 100.0, "duration_system": 200.0},
+    }

@@ -1,0 +1,88 @@
+"""The flow on a real, throw-away Prefect server, with the world behind the ports faked."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from prefect_aws import AwsCredentials
+
+from blocks.compute_cluster import ComputeCluster, LocalProcesses
+from evaluation.shards import ShardJob
+from evaluation.submission import Delivery, Generation, SubmissionMessage, SubmissionStatus
+from flows.site import Cluster, Site
+from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQueue, FakeStore, checkpoint_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+@dataclass
+class World:
+    """Everything outside the flow. `cluster_names` are the clusters that have blocks."""
+
+    settings: ComputeCluster
+    evalai: FakeEvalAI = field(default_factory=FakeEvalAI)
+    phases: FakePhases = field(default_factory=FakePhases)
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+    store: FakeStore = field(default_factory=FakeStore)
+    backend: FakeBackend = field(init=False)
+    deliveries: int = 0
+
+    def __post_init__(self) -> None:
+        self.backend = FakeBackend(self.store, checkpoint_of)
+
+    async def load_site(self) -> Site:
+        return Site(self.evalai, self.phases, self.queue)
+
+    async def load_cluster(self, name: str) -> Cluster:
+        return Cluster(self.settings, self.backend, self.ledger, self.store)
+
+    def submitted(self, pk: int, image: str | None = "demo/agent:steady") -> tuple[SubmissionMessage, Delivery]:
+        """A new submission at EvalAI and its message, as the bridge would hand it over."""
+        self.evalai.statuses.setdefault(pk, SubmissionStatus.SUBMITTED)
+        self.deliveries += 1
+        message = SubmissionMessage(challenge_pk=1, phase_pk=1, submission_pk=pk, submitted_image_uri=image)
+        delivery = Delivery(queue_url="q", receipt_handle=f"receipt-{self.deliveries}", message_id=f"m-{pk}")
+        return message, delivery
+
+    def only(self, done: dict[int, int]) -> None:
+        """Let each shard named drive only its first so many routes."""
+
+        def checkpoint(job: ShardJob) -> bytes | None:
+            count = done.get(job.shard.index)
+            return None if count == 0 else checkpoint_of(job, count)
+
+        self.backend.checkpoint = checkpoint
+
+    def merged(self, pk: int) -> dict[str, object]:
+        return dict(json.loads(self.store.objects[f"{pk}/merged.json"]))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    routes = tmp_path / "routes.xml"
+    routes.write_text("<routes>" + "".join(f'<route id="{i}" town="Town12"/>' for i in range(20)) + "</routes>")
+    settings = ComputeCluster(
+        cluster="leaderboard-20",
+        generation=Generation.V2,
+        compute=LocalProcesses(workdir=tmp_path / "runs"),
+        credentials=AwsCredentials(region_name="us-west-2"),
+        bucket="leaderboard-20",
+        routes=str(routes),
+        image_registries=["demo"],
+        cancel_check_seconds=0.05,
+        partial_result_seconds=0.05,
+    )
+    the_world = World(settings)
+    for module in ("flows.evaluate_submission", "flows.hooks"):
+        monkeypatch.setattr(f"{module}.load_site", the_world.load_site)
+    for module in ("flows.admission", "flows.hooks"):
+        monkeypatch.setattr(f"{module}.load_cluster", the_world.load_cluster)
+    return the_world

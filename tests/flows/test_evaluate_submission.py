@@ -1,0 +1,215 @@
+"""The main job, path by path: what EvalAI, the ledger, the queue and the cluster are left with."""
+
+import asyncio
+import json
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from evaluation.errors import RequestRefused, ServiceUnavailable
+from evaluation.shards import ShardJob
+from evaluation.submission import Delivery, SubmissionMessage, SubmissionStatus
+from flows.evaluate_submission import evaluate_submission
+from tests.fakes import AGENT_CRASHED, checkpoint_of
+from tests.flows.conftest import World
+
+
+def run(message: SubmissionMessage, delivery: Delivery | None = None) -> State[None]:
+    return asyncio.run(evaluate_submission(message, delivery, return_state=True))
+
+
+def test_a_submission_is_scored_and_nothing_is_left(world: World) -> None:
+    message, delivery = world.submitted(7)
+
+    state = run(message, delivery)
+
+    assert state.is_completed()
+    assert state.message == "Submission 7 finished: driving score 50.000 over 20 of 20 routes."
+    [report] = world.evalai.reports
+    assert report.status is SubmissionStatus.FINISHED
+    assert report.result[0]["accuracies"]["Driving score"] == 50.0  # type: ignore[index]
+    assert json.loads(report.metadata)["_checkpoint"]["progress"] == [20, 20]
+    assert world.ledger.rows[7]["status"] == "finished"
+    assert world.ledger.rows[7]["Driving score"] == 50.0
+    assert world.queue.deleted == [delivery]
+    assert world.backend.removed == [(7, 1)]
+    assert {"7/merged.json", "7/evalai.json", "7/summary.txt", "7/plan.json"} <= set(world.store.objects)
+
+
+def test_four_shards_get_five_consecutive_routes_each(world: World) -> None:
+    world.backend.runs_for_ever = False
+    jobs: list[ShardJob] = []
+    world.backend.checkpoint = lambda job: jobs.append(job) or checkpoint_of(job)  # type: ignore[func-returns-value]
+
+    run(*world.submitted(7))
+
+    assert [job.shard.routes for job in jobs] == [tuple(range(start, start + 5)) for start in (0, 5, 10, 15)]
+
+
+def test_a_duplicate_ends_as_a_no_op_and_its_message_is_deleted(world: World) -> None:
+    message, first = world.submitted(7)
+    _, second = world.submitted(7)
+    run(message, first)
+
+    state = run(message, second)
+
+    assert (state.name, state.is_completed()) == ("Duplicate", True)
+    assert "is evaluated by flow run" in (state.message or "")
+    assert world.queue.deleted == [first, second]
+    assert len(world.evalai.reports) == 1
+    assert len(world.backend.created) == 4
+
+
+def test_a_cancelled_submission_skips_the_simulation_and_no_other_step(world: World) -> None:
+    world.evalai.statuses[7] = SubmissionStatus.CANCELLED
+    message, delivery = world.submitted(7)
+
+    state = run(message, delivery)
+
+    assert state.is_cancelled()
+    assert world.backend.created == []
+    assert world.ledger.rows[7]["status"] == "cancelled"
+    assert world.queue.deleted == [delivery]
+    assert world.evalai.statuses[7] is SubmissionStatus.CANCELLED
+    assert world.evalai.reports == []
+
+
+def test_a_cancellation_while_running_stops_the_shards_and_stands(world: World) -> None:
+    world.backend.runs_for_ever = True
+    message, delivery = world.submitted(7)
+
+    async def cancel_soon() -> State[None]:
+        task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
+        while not world.backend.created:
+            await asyncio.sleep(0.02)
+        world.evalai.statuses[7] = SubmissionStatus.CANCELLED
+        return await task
+
+    state = asyncio.run(cancel_soon())
+
+    assert state.is_cancelled()
+    assert world.backend.removed == [(7, 1)]
+    assert world.evalai.statuses[7] is SubmissionStatus.CANCELLED
+    assert world.evalai.reports == []
+    assert world.ledger.rows[7]["status"] == "cancelled"
+
+
+def test_a_missing_last_shard_is_never_called_finished(world: World) -> None:
+    world.only({3: 0})
+
+    state = run(*world.submitted(7))
+
+    assert state.is_failed()
+    assert "15 of 20 routes" in (state.message or "")
+    [report] = world.evalai.reports
+    assert report.status is SubmissionStatus.FAILED
+    assert report.result == ()
+    assert world.merged(7)["entry_status"] == "Started"
+    assert world.merged(7)["_checkpoint"]["progress"] == [15, 20]  # type: ignore[index]
+
+
+def test_an_agents_failure_is_told_with_its_last_lines_and_charged_to_the_team(world: World) -> None:
+    world.backend.endings = {1: AGENT_CRASHED}
+    world.only({1: 2})
+
+    state = run(*world.submitted(7))
+
+    assert state.is_failed()
+    [report] = world.evalai.reports
+    assert "1 of 4 shards failed: shard 1: The agent crashed (it ended with exit code 139)." in report.stderr
+    assert "Run it on the public routes." in report.stderr
+    assert "17 of 20 routes are driven; a resume goes on from there." in report.stderr
+    assert "agent of shard 1: Traceback" in report.stderr
+    assert "not for the team" not in report.stderr
+    assert world.ledger.rows[7]["fault"] == "team"
+    assert world.backend.removed == [(7, 1)]
+
+
+@pytest.mark.parametrize("image", [None, "", "evil.example/agent:1", "demoevil/agent"])
+def test_an_image_from_elsewhere_is_refused_at_evalai(world: World, image: str | None) -> None:
+    state = run(*world.submitted(7, image))
+
+    assert state.is_failed()
+    [report] = world.evalai.reports
+    assert report.status is SubmissionStatus.FAILED
+    assert "image" in report.stderr
+    assert world.backend.created == []
+
+
+def test_an_unknown_submission_goes_to_the_dead_letter_queue_with_its_reason(world: World) -> None:
+    message = SubmissionMessage(challenge_pk=1, phase_pk=1, submission_pk=404)
+    _, delivery = world.submitted(7)
+
+    state = run(message, delivery)
+
+    assert state.is_failed()
+    assert state.message == "EvalAI does not know submission 404."
+    [(body, reason)] = world.queue.dead
+    assert json.loads(body)["submission_pk"] == 404
+    assert reason == state.message
+
+
+def test_an_outage_before_the_claim_leaves_the_message_on_the_queue(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.admission.enrich.retries", 0)
+    world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")]
+
+    state = run(*world.submitted(7))
+
+    assert state.is_failed()
+    assert world.queue.deleted == []
+    assert world.queue.dead == []
+    assert world.evalai.reports == []
+
+
+def test_a_short_outage_is_waited_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.admission.enrich.retry_delay_seconds", [0.01, 0.01, 0.01])
+    world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")] * 2
+
+    assert run(*world.submitted(7)).is_completed()
+
+
+def test_a_report_that_evalai_refuses_is_said_and_the_result_is_kept(world: World) -> None:
+    world.evalai.refuses_reports = RequestRefused("EvalAI refused the result", "unknown metric")
+
+    state = run(*world.submitted(7))
+
+    assert state.is_failed()
+    assert (state.message or "").startswith("EvalAI could not be told: EvalAI refused the result: unknown metric.")
+    assert world.ledger.rows[7]["status"] == "finished"
+    assert world.ledger.rows[7]["undelivered"] == "EvalAI refused the result: unknown metric."
+    assert world.merged(7)["entry_status"] == "Finished"
+
+
+def test_partial_results_are_published_while_the_shards_drive(world: World) -> None:
+    world.backend.runs_for_ever = True
+    world.only({0: 2, 1: 0, 2: 0, 3: 0})
+    message, delivery = world.submitted(7)
+
+    async def run_until_published() -> None:
+        task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
+        while not world.backend.jobs:
+            await asyncio.sleep(0.02)
+        first = next(iter(world.backend.jobs.values()))
+        world.store.write("7/shards/0/checkpoint.json", checkpoint_of(first, 2), "application/json")
+        while not world.evalai.partial_reports:
+            await asyncio.sleep(0.02)
+        world.backend.runs_for_ever = False
+        await task
+
+    asyncio.run(run_until_published())
+
+    report = world.evalai.partial_reports[0]
+    assert report.status is SubmissionStatus.PARTIALLY_EVALUATED
+    assert report.result[0]["accuracies"]["Driving score"] == pytest.approx(50 * 2 / 20)  # type: ignore[index]
+
+
+def test_a_finished_submission_is_left_as_it_is(world: World) -> None:
+    world.evalai.statuses[7] = SubmissionStatus.FINISHED
+
+    state = run(*world.submitted(7))
+
+    assert state.name == "Skipped"
+    assert world.backend.created == []
+    assert world.evalai.reports == []

@@ -1,0 +1,49 @@
+"""The site's secrets as block documents on a real Prefect server."""
+
+from typing import cast
+
+from prefect_aws import AwsCredentials
+from pydantic import SecretStr
+
+import blocks
+from blocks import ArtifactBucket, EvalAI, LedgerTable, SubmissionQueue
+from blocks.fill import QueueAddresses, save_blocks
+from blocks.names import CREDENTIALS, EVALAI, QUEUE
+from blocks.secrets import ClusterSecret, EvalAISecret, SiteSecrets
+
+ADDRESSES = QueueAddresses("http://127.0.0.1/1/submissions", "http://127.0.0.1/1/dead")
+
+
+def site(token: str) -> SiteSecrets:
+    values = ("local", "", "simulator:1", "leaderboard:1", "logcopy:1", "a-bucket", "a-table", "a-group")
+    cluster = ClusterSecret("leaderboard-20", "eks", *values)
+    evalai = EvalAISecret("https://eval.ai", SecretStr(token), {"2203": "leaderboard-20-SENSORS"})
+    return SiteSecrets(evalai, {"leaderboard-20": cluster})
+
+
+def test_blocks_are_saved_again_over_the_earlier_ones() -> None:
+    saved: list[str] = []
+    for token in ("old-token", "new-token"):
+        credentials = AwsCredentials(region_name="us-west-2", aws_access_key_id=f"id-of-{token}")
+        save_blocks(site(token), credentials, ADDRESSES, lambda cluster, _: saved.append(cluster.cluster), 1)
+
+    evalai = cast(EvalAI, EvalAI.load(EVALAI))
+    ledger = cast(LedgerTable, LedgerTable.load("leaderboard-20"))
+    bucket = cast(ArtifactBucket, ArtifactBucket.load("leaderboard-20"))
+    queue = cast(SubmissionQueue, SubmissionQueue.load(QUEUE))
+    assert (evalai.auth_token.get_secret_value(), evalai.challenge_pk) == ("new-token", 1)
+    assert (ledger.table, bucket.bucket, queue.dead_letter_url) == ("a-table", "a-bucket", ADDRESSES.dead_letter_url)
+    assert cast(AwsCredentials, AwsCredentials.load(CREDENTIALS)).aws_access_key_id == "id-of-new-token"
+    assert ledger.credentials.aws_access_key_id == "id-of-new-token"
+    assert saved == ["leaderboard-20", "leaderboard-20"]
+
+    # New credentials, saved alone, reach the others: they refer to the credentials' block.
+    AwsCredentials(region_name="us-west-2", aws_access_key_id="newest").save(CREDENTIALS, overwrite=True)
+    assert cast(LedgerTable, LedgerTable.load("leaderboard-20")).credentials.aws_access_key_id == "newest"
+    assert cast(SubmissionQueue, SubmissionQueue.load(QUEUE)).credentials.aws_access_key_id == "newest"
+
+
+def test_every_block_is_registered_with_the_module() -> None:
+    assert set(blocks.__all__) == {"ArtifactBucket", "ComputeCluster", "EvalAI", "LedgerTable", "SubmissionQueue"}
+    slugs = {getattr(blocks, name).get_block_type_slug() for name in blocks.__all__}
+    assert slugs == {"artifact-bucket", "compute-cluster", "evalai", "ledger-table", "submission-queue"}
