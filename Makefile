@@ -1,0 +1,56 @@
+# Everything a newcomer runs. Needs make and a Python of 3.11 to 3.13 with venv; all else comes from requirements.lock.
+MAKEFLAGS += --no-print-directory --silent
+.DEFAULT_GOAL := help
+.PHONY: help demo up test cluster-test check format lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+# The first Python of a supported version that can make a virtual environment; `make PYTHON=/path/to/python` overrides.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		2>/dev/null && { command -v "$$python"; break; }; done)
+
+help: ## this list
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## the main job on this machine: one submission from the queue to its leaderboard row
+	$(BIN)/leaderboard demo
+
+up: $(READY) ## start the embedded stack and keep it until Ctrl-C
+	$(BIN)/leaderboard up
+
+test: $(READY) ## every test that needs no external service
+	$(BIN)/python -m pytest tests/unit tests/contract tests/flows tests/e2e
+
+cluster-test: $(READY) ## the tests that need a Kubernetes control plane
+	$(BIN)/python -m pytest tests/cluster
+
+check: $(READY) ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## sort imports, fix what can be fixed, format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: ## resolve the dependencies anew into requirements.lock (needs uv)
+	command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --all-extras --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --quiet --output-file requirements.lock
+
+clean: ## remove the virtual environment, the stack's folder and all caches
+	rm -rf $(VENV) .leaderboard .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found. Install one, or say which:" \
+		"make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	echo "Setting up $(VENV) with $(PYTHON), once (one to three minutes) ..."
+	rm -rf $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)

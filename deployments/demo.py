@@ -1,0 +1,69 @@
+"""The main job, end to end, on this machine: `leaderboard demo`; and the pieces that `submit --wait` shares with it."""
+
+import time
+from typing import IO
+
+from rich.console import Console
+
+from deployments.people import EvalAIWebsite
+from deployments.progress import Observer, Progress
+from deployments.progress_view import values_table, watch
+from deployments.settings import Settings
+from deployments.stack import running_stack
+from deployments.stack_state import StackState
+from evaluation.submission import SubmissionStatus, parse_phase
+
+PHASE = "leaderboard-20-SENSORS"
+IMAGE = "demo/agent:steady"
+
+
+def run_demo(settings: Settings, console: Console) -> int:
+    """Start the stack, evaluate one submission in the open, stop the stack. Returns the exit code."""
+    began = time.monotonic()
+    console.print("[bold]Starting the embedded stack[/] (nothing leaves this machine)")
+    with running_stack(settings, lambda line: console.print(line, markup=False, highlight=False)) as stack:
+        pk = EvalAIWebsite(stack.state).submit(stack.state.phase_pk(PHASE), IMAGE)
+        console.print(f"\n[bold]Submission {pk}[/]: {IMAGE} for {PHASE}", highlight=False)
+        observer = Observer(stack.state)
+        seen = watch(console, observer.follow(pk))
+        metrics = observer.result(pk, PHASE)
+        show_outcome(console, stack.state, seen, metrics)
+    return finish(console.file, seen, metrics, time.monotonic() - began)
+
+
+def show_outcome(console: Console, state: StackState, seen: Progress, metrics: dict[str, float]) -> None:
+    """The leaderboard row or the reason, and where to look."""
+    console.print()
+    if seen.evalai is SubmissionStatus.FINISHED:
+        console.print(values_table(f"Leaderboard row, {seen.phase}", metrics))
+    else:
+        console.print(seen.row.get("reason", "It never started."), markup=False, highlight=False, soft_wrap=True)
+    cluster = parse_phase(seen.phase).cluster
+    run = seen.row.get("owner", "")
+    places = {
+        "Prefect": f"{state.prefect_url}/runs/flow-run/{run}" if run else state.prefect_url,
+        "S3 folder": f"s3://{cluster}/{seen.submission}/",
+        "DynamoDB row": f"table {cluster}, team-id {seen.team}, submission-id {seen.submission}",
+        "AWS endpoint": f"{state.aws_url} (aws --endpoint-url; browse {state.aws_url}/moto-api/)",
+        "EvalAI": f"{state.evalai_url}/api/jobs/submission/{seen.submission}",
+        "Logs": str(state.folder / "logs"),
+    }
+    console.print(values_table("Where to look", places))
+
+
+def finish(file: IO[str], seen: Progress, metrics: dict[str, float], seconds: float) -> int:
+    """Print the last line, in the form that scripts read; returns the exit code: 0 only for a full, finished result."""
+    score = metrics.get("Driving score")
+    words = [
+        seen.evalai.value.upper(),
+        f"submission={seen.submission}",
+        f"phase={seen.phase}",
+        f"routes={seen.routes_done}/{seen.routes_total}",
+        f"shards={len(seen.shards)}",
+        f"driving_score={'none' if score is None else f'{score:.3f}'}",
+        f"evalai={seen.evalai.value}",
+        f"seconds={seconds:.0f}",
+    ]
+    print(*words, file=file, flush=True)
+    complete = score is not None and 0 < seen.routes_total == seen.routes_done
+    return 0 if seen.evalai is SubmissionStatus.FINISHED and complete else 1

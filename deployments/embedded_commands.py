@@ -1,0 +1,158 @@
+"""The commands that start the embedded stack, or talk to a running one."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from deployments.demo import finish, run_demo, show_outcome
+from deployments.people import EvalAIWebsite
+from deployments.progress import Observer
+from deployments.progress_view import shards_table, submissions_table, values_table, watch
+from deployments.settings import load_settings
+from deployments.stack import running_stack
+from deployments.stack_state import StackState, read_state
+
+CHECK_SECONDS = 1.0
+INTERRUPTED = 130  # what a shell shows for Ctrl-C
+
+
+def demo() -> int:
+    """The main job on this machine: one submission, from the queue to its leaderboard row.
+
+    Starts the embedded stack, sends one submission for leaderboard-20-SENSORS, shows its progress and result, and
+    stops everything. The last line is FINISHED ... and the exit code 0 if all of it worked.
+    """
+    with interrupted_by_signals():
+        return run_demo(load_settings(), _screen())
+
+
+def up() -> None:
+    """Start the embedded stack and keep it until Ctrl-C (or SIGTERM), which stops all of it."""
+    screen = _screen()
+    with interrupted_by_signals(), contextlib.suppress(KeyboardInterrupt):
+        screen.print("[bold]Starting the embedded stack[/] (nothing leaves this machine)")
+        with running_stack(load_settings(), lambda line: screen.print(line, markup=False)) as stack:
+            screen.print(values_table("The stack is up", _places(stack.state)))
+            screen.print("Send a submission from another terminal, for example:")
+            screen.print("  leaderboard submit --phase leaderboard-10-MAP --image demo/agent:steady --wait")
+            screen.print("Ctrl-C stops everything.")
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    stack.processes.check()
+                    time.sleep(CHECK_SECONDS)
+            screen.print("\nStopping ...")
+    screen.print("Stopped.")
+
+
+def submit(*, phase: str, image: str, team: str | None = None, wait: bool = False) -> int:
+    """Send a submission to the running stack, as a team does at EvalAI; prints its id.
+
+    Parameters
+    ----------
+    phase
+        The phase's codename, e.g. leaderboard-10-MAP.
+    image
+        The agent's image, e.g. demo/agent:steady; the README lists the demo images.
+    team
+        The team that submits; the first demo team if not given.
+    wait
+        Show the progress until the end. Exit code 0: finished; 1: failed or cancelled; 130: Ctrl-C (it goes on).
+    """
+    state = read_state(load_settings())
+    pk = EvalAIWebsite(state).submit(state.phase_pk(phase), image, team)
+    if not wait:
+        print(pk)
+        return 0
+    _screen().print(f"Submission {pk}: {image} for {phase}", markup=False)
+    return _wait(state, pk)
+
+
+def resume(submission: int, /, *, wait: bool = False) -> int:
+    """Let a failed submission go on from its checkpoints, as a host does at EvalAI.
+
+    Parameters
+    ----------
+    submission
+        The submission's id.
+    wait
+        Show the progress until the end, as `submit --wait` does.
+    """
+    state = read_state(load_settings())
+    EvalAIWebsite(state).resume(submission)
+    return _wait(state, submission) if wait else 0
+
+
+def cancel(submission: int, /) -> None:
+    """Take a submission back, as its team does at EvalAI. The flow run sees that and stops the shards.
+
+    Parameters
+    ----------
+    submission
+        The submission's id.
+    """
+    EvalAIWebsite(read_state(load_settings())).cancel(submission)
+    print(f"EvalAI has submission {submission} as cancelled; its shards stop within some seconds.")
+
+
+def status(submission: Annotated[int | None, Parameter(help="The submission's id.")] = None, /) -> None:
+    """Show all submissions of the running stack, or one: EvalAI's status, the ledger's row, the shards."""
+    state = read_state(load_settings())
+    screen = _screen()
+    if submission is None:
+        codenames = {pk: codename for codename, pk in state.phases.items()}
+        screen.print(submissions_table(EvalAIWebsite(state).submissions(), codenames))
+        return
+    seen = Observer(state).look(submission)
+    screen.print(shards_table(seen))
+    screen.print(values_table("The ledger's row", dict(sorted(seen.row.items()))))
+
+
+def _screen() -> Console:
+    return Console(highlight=False)
+
+
+def _wait(state: StackState, submission: int) -> int:
+    began = time.monotonic()
+    screen = _screen()
+    observer = Observer(state)
+    try:
+        seen = watch(screen, observer.follow(submission))
+    except KeyboardInterrupt:
+        screen.print(f"\nSubmission {submission} goes on without being watched: leaderboard status {submission}")
+        return INTERRUPTED
+    metrics = observer.result(submission, seen.phase)
+    show_outcome(screen, state, seen, metrics)
+    return finish(screen.file, seen, metrics, time.monotonic() - began)
+
+
+def _places(state: StackState) -> dict[str, object]:
+    return {
+        "Prefect": state.prefect_url,
+        "AWS (moto)": f"{state.aws_url}/moto-api/",
+        "EvalAI (stand-in)": state.evalai_url,
+        "phases": ", ".join(state.phases),
+        "teams": ", ".join(state.participant_tokens),
+        "logs": state.folder / "logs",
+    }
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end a command as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,78 @@
+"""The challenge that the embedded EvalAI hosts: its people, its four phases and their leaderboards."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CHALLENGE = 1
+PHASES: Mapping[str, int] = {
+    "leaderboard-10-SENSORS": 2201,
+    "leaderboard-10-MAP": 2202,
+    "leaderboard-20-SENSORS": 2203,
+    "leaderboard-20-MAP": 2204,
+}
+# The second team's name is what real names are like; nothing may be built from it.
+TEAMS = ("Demo Team", "Équipe n° 2 / Straße <b>_--", "Team Rocket")
+# contracts/carla-results.md section 4: the first 12 for Leaderboard 1.0, all for 2.0.
+LABELS = (
+    "Driving score",
+    "Route completion",
+    "Infraction penalty",
+    "Collisions pedestrians",
+    "Collisions vehicles",
+    "Collisions layout",
+    "Red light infractions",
+    "Stop sign infractions",
+    "Off-road infractions",
+    "Route deviations",
+    "Route timeouts",
+    "Agent blocked",
+    "Yield emergency vehicle infractions",
+    "Scenario timeouts",
+    "Min speed infractions",
+)
+LABELS_OF_1_0 = 12
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Made anew for every stack. The installation and a human host are two users: each has its own request budget."""
+
+    installation: str
+    host: str
+    participants: Mapping[str, str]  # team name -> token of its one member
+
+
+def make_tokens() -> Tokens:
+    return Tokens(_token(), _token(), {team: _token() for team in TEAMS})
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def split_of(phase_pk: int) -> int:
+    """The phase's one leaderboard."""
+    return phase_pk + 1000
+
+
+def standin_config(tokens: Tokens, queue_url: str, aws_url: str, region: str) -> dict[str, object]:
+    """The configuration file of deployments.evalai_standin."""
+    users = {"leaderboard-flows": tokens.installation, "host": tokens.host}
+    users |= {f"participant-{number}": tokens.participants[team] for number, team in enumerate(TEAMS, 1)}
+    return {
+        "users": [{"pk": pk, "name": name, "token": token} for pk, (name, token) in enumerate(users.items(), 1)],
+        "challenges": [{"pk": CHALLENGE, "hosts": ["leaderboard-flows", "host"], "queue_url": queue_url}],
+        "phases": [{"pk": pk, "challenge": CHALLENGE, "codename": codename} for codename, pk in PHASES.items()],
+        "splits": [_split(codename, pk) for codename, pk in PHASES.items()],
+        "teams": [
+            {"pk": number, "name": team, "members": [f"participant-{number}"]} for number, team in enumerate(TEAMS, 1)
+        ],
+        "sqs_endpoint_url": aws_url,
+        "aws_region": region,
+    }
+
+
+def _split(codename: str, phase_pk: int) -> dict[str, object]:
+    labels = LABELS[:LABELS_OF_1_0] if codename.startswith("leaderboard-10-") else LABELS
+    return {"pk": split_of(phase_pk), "phase": phase_pk, "labels": labels}

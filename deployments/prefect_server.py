@@ -1,0 +1,77 @@
+"""The embedded Prefect server: its environment, and an empty database that is made once instead of at every start."""
+
+import os
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import requests
+
+from deployments.processes import Child, Processes
+from deployments.settings import Settings
+
+# Where a schema change of Prefect's would need minutes on a slow disk, this is what to wait for it.
+MIGRATION_SECONDS = 300
+
+
+def prefect_environment(api_url: str, home: Path) -> dict[str, str]:
+    """Variables for everything that talks to the embedded server, and for the server itself."""
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # SQLite has one writer: wait for it rather than fail with "database is locked" on a busy machine.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        # Nothing here is scheduled, and a stack lives for hours at most.
+        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "",
+    }
+
+
+def start_prefect(settings: Settings, processes: Processes, home: Path, url: str) -> Child:
+    """Start the server on an empty, migrated database; returns when it answers."""
+    home.mkdir(parents=True)
+    shutil.copyfile(_empty_database(settings, processes), home / "prefect.db")
+    port = url.rpartition(":")[2]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    child = processes.start("prefect-server", command)
+    processes.wait_until(child, lambda: answers(f"{url}/api/health"), settings.start_seconds)
+    return child
+
+
+def _empty_database(settings: Settings, processes: Processes) -> Path:
+    """Migrating takes longer than all the rest of a start, so its result is kept for each version of Prefect."""
+    kept = settings.cache.absolute() / f"prefect-{version('prefect')}.db"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        new = kept.with_name(f"{kept.name}.{os.getpid()}")
+        address = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{new}"}
+        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        processes.run("prefect-database", command, MIGRATION_SECONDS, address)
+        new.replace(kept)
+    return kept
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP server is there and not broken; it may well refuse an anonymous request."""
+    status = _status(url)
+    return status is not None and status < 500
+
+
+def exists(url: str) -> bool:
+    """Whether the server has what the address names."""
+    return _status(url) == 200
+
+
+def _status(url: str) -> int | None:
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(url, timeout=2).status_code
+    except requests.RequestException:
+        return None

@@ -1,0 +1,153 @@
+"""`leaderboard setup`: everything that the flows need on a Prefect server. Idempotent: a repetition changes nothing."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import boto3
+import httpx
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from prefect_aws import AwsCredentials
+from prefect_aws.client_parameters import AwsClientParameters
+from pydantic import SecretStr, ValidationError
+
+from blocks import names
+from blocks.compute_cluster import ComputeCluster
+from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS
+from blocks.fill import QueueAddresses, SaveCluster, save_blocks
+from blocks.secrets import ClusterSecret, read_site_secrets
+from blocks.submission_queue import SubmissionQueue
+from deployments.aws_resources import CREDENTIALS
+from deployments.settings import Settings
+from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+
+ClusterSettings = Mapping[str, Mapping[str, Any]]
+
+
+def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -> list[str]:
+    """Fill the server of PREFECT_API_URL: work pool, request budget, blocks. Returns what is there now, for people.
+
+    `clusters` is a YAML file, cluster -> fields of its ComputeCluster block; without it those blocks are left alone.
+    Raises InvalidConfiguration for settings, secrets and files that are wrong, ServiceUnavailable.
+    """
+    compute = _read_clusters(clusters) if clusters else {}
+    queue = QueueAddresses(
+        _required(settings.queue_url, "queue-url"), _required(settings.dead_letter_url, "dead-letter-url")
+    )
+    with _client() as client:
+        _wait_for_server(client, wait_seconds)
+        try:
+            pool = _work_pool(client, settings)
+            _request_budget(client)
+            site = read_site_secrets(_session(settings).client("secretsmanager", **_endpoint(settings)))
+            save_blocks(site, _credentials(settings), queue, _cluster_saver(compute), settings.challenge_pk)
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable("Prefect's server refuses the set-up", str(error)) from error
+    blocks = [f"blocks of {cluster}" for cluster in site.clusters]
+    return [pool, f"concurrency limit {RATE_LIMIT_NAME}", "blocks of EvalAI and the queue", *blocks]
+
+
+def load_queue() -> SubmissionQueue:
+    """The queue's block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
+    with _client():
+        try:
+            return cast(SubmissionQueue, SubmissionQueue.load(names.QUEUE))
+        except ValueError as error:
+            raise InvalidConfiguration(
+                f"The block {names.QUEUE!r} is missing", str(error), "Run `leaderboard setup`."
+            ) from error
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable("Prefect's server does not answer", str(error)) from error
+
+
+def _client() -> SyncPrefectClient:
+    if not PREFECT_API_URL.value():
+        raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")
+    return get_client(sync_client=True)
+
+
+def _wait_for_server(client: SyncPrefectClient, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (problem := client.api_healthcheck()) is not None:
+        if time.monotonic() >= deadline:
+            raise ServiceUnavailable(f"Prefect's server at {PREFECT_API_URL.value()} does not answer", str(problem))
+        time.sleep(0.2)
+
+
+def _work_pool(client: SyncPrefectClient, settings: Settings) -> str:
+    try:
+        pool = client.read_work_pool(settings.work_pool)
+    except ObjectNotFound:
+        try:
+            pool = client.create_work_pool(WorkPoolCreate(name=settings.work_pool, type=settings.work_pool_type))
+        except ObjectAlreadyExists:  # a worker that starts at this moment makes it too
+            pool = client.read_work_pool(settings.work_pool)
+    return f"work pool {pool.name} ({pool.type})"
+
+
+def _request_budget(client: SyncPrefectClient) -> None:
+    """The one budget of requests to EvalAI for the whole installation."""
+    numbers = {"limit": RATE_LIMIT_SLOTS, "slot_decay_per_second": RATE_LIMIT_DECAY_PER_SECOND}
+    try:
+        client.update_global_concurrency_limit(RATE_LIMIT_NAME, GlobalConcurrencyLimitUpdate(**numbers))
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=RATE_LIMIT_NAME, **numbers))
+
+
+def _credentials(settings: Settings) -> AwsCredentials:
+    """No keys for the real AWS: there the roles of the machines count."""
+    if not settings.aws_endpoint_url:
+        return AwsCredentials(region_name=settings.region)
+    return AwsCredentials(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SecretStr(CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
+        region_name=settings.region,
+        aws_client_parameters=AwsClientParameters(endpoint_url=settings.aws_endpoint_url),
+    )
+
+
+def _session(settings: Settings) -> boto3.session.Session:
+    return boto3.session.Session(region_name=settings.region)
+
+
+def _endpoint(settings: Settings) -> dict[str, Any]:
+    return {"endpoint_url": settings.aws_endpoint_url} if settings.aws_endpoint_url else {}
+
+
+def _cluster_saver(compute: ClusterSettings) -> SaveCluster:
+    def save(cluster: ClusterSecret, credentials: AwsCredentials) -> None:
+        fields = compute.get(cluster.cluster)
+        if fields is None:
+            return
+        try:
+            block = ComputeCluster(
+                cluster=cluster.cluster, credentials=credentials, bucket=cluster.s3_bucket, **dict(fields)
+            )
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise InvalidConfiguration(f"The settings of {cluster.cluster} are wrong", problems) from error
+        block.save(cluster.cluster, overwrite=True)
+
+    return save
+
+
+def _read_clusters(file: Path) -> ClusterSettings:
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvalidConfiguration(f"The clusters' file {file} cannot be read", str(error)) from error
+    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+        raise InvalidConfiguration(f"The clusters' file {file} is wrong", "it has to map cluster names to fields")
+    return content
+
+
+def _required(value: str, option: str) -> str:
+    if not value:
+        variable = f"LEADERBOARD_{option.replace('-', '_').upper()}"
+        raise InvalidConfiguration("An address is missing", f"give --{option} or set {variable}")
+    return value

@@ -1,0 +1,65 @@
+"""Every setting of the command line, the bridge and the embedded stack, read from LEADERBOARD_* variables."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from evaluation.errors import InvalidConfiguration
+
+
+class Settings(BaseSettings):
+    """Names follow the field: `region` is LEADERBOARD_REGION. Secrets are no settings: they live in blocks."""
+
+    model_config = SettingsConfigDict(env_prefix="LEADERBOARD_", frozen=True, extra="ignore")
+
+    state_dir: Path = Field(
+        default=Path(".leaderboard"), description="Folder of the embedded stack: its state, logs and databases."
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Folder for what outlives a stack (an empty Prefect database); in state_dir if unset."
+    )
+    prefect_port: int = Field(default=4200, ge=1, le=65535, description="Port wanted for the embedded Prefect server.")
+    aws_port: int = Field(default=4201, ge=1, le=65535, description="Port wanted for the embedded AWS.")
+    evalai_port: int = Field(default=4202, ge=1, le=65535, description="Port wanted for the embedded EvalAI.")
+    start_seconds: float = Field(default=90, gt=0, description="How long a part of the stack may take to start.")
+    region: str = Field(default="us-west-2", description="AWS region of queue, tables, buckets and secrets.")
+    work_pool: str = Field(default="leaderboard", description="Prefect work pool of the flow runs.")
+    work_pool_type: str = Field(default="process", description="Type of that pool where `setup` has to make it.")
+    aws_endpoint_url: str = Field(
+        default="", description="Address of an AWS emulator: `setup` then stores it, with made-up keys, in the block."
+    )
+    challenge_pk: int | None = Field(
+        default=None, gt=0, description="Refuse messages of other challenges, which may share the queue."
+    )
+    queue_url: str = Field(default="", description="URL of EvalAI's queue, for `leaderboard setup`.")
+    dead_letter_url: str = Field(default="", description="URL of its dead-letter queue, for `leaderboard setup`.")
+    route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
+    cancel_check_seconds: float = Field(
+        default=3.0, gt=0, description="How often the embedded flow asks EvalAI for a cancellation, in seconds."
+    )
+    hang_seconds: float = Field(default=8.0, gt=0, description="Without output this long, a stand-in agent hangs.")
+    visibility_seconds: int = Field(
+        default=60, ge=1, description="How long the embedded queue hides a message that was received, in seconds."
+    )
+
+    @property
+    def cache(self) -> Path:
+        return self.cache_dir or self.state_dir / "cache"
+
+    @property
+    def state_file(self) -> Path:
+        return self.state_dir / "stack.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.state_dir / "logs"
+
+
+def load_settings() -> Settings:
+    """Read the environment; raises InvalidConfiguration with one sentence that names the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"LEADERBOARD_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise InvalidConfiguration("A setting is wrong", problems) from error

@@ -1,0 +1,42 @@
+"""The commands of an installation, embedded or real: fill a Prefect server, carry messages to it."""
+
+import logging
+from pathlib import Path
+
+from deployments.bridge import BridgeSettings, serve_bridge
+from deployments.prefect_setup import load_queue, set_up
+from deployments.settings import load_settings
+
+
+def setup(
+    *,
+    queue_url: str | None = None,
+    dead_letter_url: str | None = None,
+    clusters: Path | None = None,
+    wait: float = 0,
+) -> None:
+    """Fill the Prefect server of PREFECT_API_URL: work pool, request budget, blocks from the secrets. Repeatable.
+
+    Parameters
+    ----------
+    queue_url
+        URL of EvalAI's queue; LEADERBOARD_QUEUE_URL if not given.
+    dead_letter_url
+        URL of its dead-letter queue; LEADERBOARD_DEAD_LETTER_URL if not given.
+    clusters
+        YAML file: cluster -> fields of its Compute Cluster block. Without it those blocks are left alone.
+    wait
+        How long to wait for the server to come up, in seconds.
+    """
+    settings = load_settings()
+    given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    for line in set_up(settings, clusters, wait):
+        print(f"ready: {line}")
+
+
+def bridge() -> None:
+    """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = load_settings()
+    serve_bridge(load_queue(), BridgeSettings(challenge_pk=settings.challenge_pk))
