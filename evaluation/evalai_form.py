@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.errors import InvalidCheckpoint
 from evaluation.merge import Merged, global_record
-from evaluation.metrics import METRICS, Record, metric_values
+from evaluation.metrics import METRICS, SCORES, Record, metric_values
 from evaluation.submission import Generation
 
 SPLIT = "leaderboard"
@@ -32,12 +32,18 @@ def accuracies(document: Mapping[str, Any], generation: Generation) -> dict[str,
 
 
 def partial_result(merged: Merged) -> list[dict[str, object]]:
-    """The form over the routes driven so far, as if these were all: means over them, rates over their kilometres.
+    """The form of what is driven so far. Empty before the first route.
 
-    Routes to come do not count, not even as zero, so each figure can still rise or fall. Empty before the first route.
+    In the three scores a route to come counts as 0: they only rise, so that a partial row never outranks a finished
+    one. Infractions are per kilometre driven.
     """
     records = merged.document["_checkpoint"]["records"]
-    return _form(_named(global_record(records, merged.generation), merged.generation)) if records else []
+    if not records:
+        return []
+    driven = len(records) / (len(records) + len(merged.missing))
+    metrics = _named(global_record(records, merged.generation), merged.generation)
+    scores = {metric.name for metric in SCORES}
+    return _form({name: value * driven if name in scores else value for name, value in metrics.items()})
 
 
 def _form(metrics: Mapping[str, float]) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ class Metric:
     key: str  # in the global record's means or infractions
 
 
-_SCORES = (
+SCORES = (
     Metric("Driving score", "Avg. driving score", "score_composed"),
     Metric("Route completion", "Avg. route completion", "score_route"),
     Metric("Infraction penalty", "Avg. infraction penalty", "score_penalty"),
@@ -47,8 +47,8 @@ _COUNTED_BY_V2 = (
     Metric("Min speed infractions", "Min speed infractions", "min_speed_infractions"),
 )
 METRICS = {
-    Generation.V1: _SCORES + _COUNTED_BY_BOTH,
-    Generation.V2: _SCORES + _COUNTED_BY_BOTH + _COUNTED_BY_V2,
+    Generation.V1: SCORES + _COUNTED_BY_BOTH,
+    Generation.V2: SCORES + _COUNTED_BY_BOTH + _COUNTED_BY_V2,
 }
 EARLY_SPELLING = {"yield_emergency_vehicle_infractions": "yield_emergency_vehicles_infractions"}  # early 2.0
 

@@ -62,6 +62,18 @@ def format_route_list(routes: Sequence[int]) -> str:
     return ",".join(parts)
 
 
+def format_runs(runs: Sequence[RouteRun]) -> str:
+    """Name missing routes: `15-19`, or with repetitions `repetition 0: 15-19; repetition 1: 3,15-19`.
+
+    Repetitions are driven in order, so the last one is among the missing wherever there are several.
+    """
+    last = max((run.repetition for run in runs), default=0)
+    routes = [sorted(run.route for run in runs if run.repetition == each) for each in range(last + 1)]
+    if last == 0:
+        return format_route_list(routes[0])
+    return "; ".join(f"repetition {each}: {format_route_list(ids)}" for each, ids in enumerate(routes) if ids)
+
+
 def expand(routes: Sequence[int], repetitions: int) -> tuple[RouteRun, ...]:
     """Every repetition of every route, in the order in which a shard drives them."""
     return tuple(RouteRun(route, repetition) for route in routes for repetition in range(repetitions))

@@ -7,21 +7,25 @@ from evaluation.evalai_form import LABELS
 from evaluation.merge import global_record
 from evaluation.metrics import Record, metric_values
 from evaluation.records import SIMULATION_CRASHED
+from evaluation.routes import RouteRun, format_runs
 from evaluation.submission import Generation
 
 _TICKS_PER_SECOND = 20  # of game time, in both generations
 
 
-def summary_text(document: Mapping[str, Any], generation: Generation, total_routes: int) -> str:
+def summary_text(
+    document: Mapping[str, Any], generation: Generation, total_routes: int, missing: Sequence[RouteRun] = ()
+) -> str:
     """Sensors, routes, speed, metrics and one line a route, of a merged file that may be incomplete.
 
-    Source: contracts/carla-results.md, section 4. Ends with a newline.
+    `missing` names what is missing, which the file itself does not know. Ends with a newline.
+    Source: contracts/carla-results.md, section 4.
     """
     records = document["_checkpoint"]["records"]
     lines = [
         f"CARLA Leaderboard {generation.value}: {document['entry_status']}",
         f"Sensors: {', '.join(document['sensors']) or 'none recorded'}",
-        *_coverage(records, total_routes),
+        *_coverage(len(records), total_routes, missing),
         _speed(records),
         "",
         *_metrics(records, document["_checkpoint"]["global_record"], generation),
@@ -32,13 +36,11 @@ def summary_text(document: Mapping[str, Any], generation: Generation, total_rout
     return "\n".join(lines) + "\n"
 
 
-def _coverage(records: Sequence[Record], total_routes: int) -> list[str]:
-    done = len(records)
+def _coverage(done: int, total_routes: int, missing: Sequence[RouteRun]) -> list[str]:
     lines = [f"Routes completed: {done} of {total_routes}"]
     if done < total_routes:
-        lines.append(
-            f"INCOMPLETE: {total_routes - done} routes are missing; the figures cover the {done} driven so far."
-        )
+        lines.append(f"INCOMPLETE: {total_routes - done} are missing; the figures cover those driven so far.")
+        lines += [f"Missing: {format_runs(missing)}"] if missing else []
     return lines
 
 
@@ -69,10 +71,11 @@ def _metrics(records: Sequence[Record], figures: Record, generation: Generation)
 
 def _quarantined(records: Sequence[Record]) -> list[str]:
     """The routes that the simulator did not survive, by name: whoever reads a score should know of them."""
-    names = [record["route_id"] for record in records if SIMULATION_CRASHED in record["status"]]
+    crashed = [record for record in records if SIMULATION_CRASHED in record["status"]]
+    names = [record["route_id"] for record in crashed if not any(record["scores"].values())]
     if not names:
         return []
-    return ["", f"Quarantined, because the simulator crashed on them again and again: {', '.join(names)}"]
+    return ["", f"Quarantined and scored 0, because the simulator crashed on them again and again: {', '.join(names)}"]
 
 
 def _routes(records: Sequence[Record]) -> list[str]:

@@ -11,6 +11,15 @@ from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage
 from flows.retrying import on_transient_errors
 from flows.site import Cluster, Site, load_cluster
 
+HOLD_SECONDS = 600  # longer than the retries of everything up to the claim
+
+
+@task(name="hold-message", **on_transient_errors(2))
+async def hold(site: Site, delivery: Delivery | None) -> None:
+    """Keep the message hidden until the claim is made or has failed."""
+    if delivery:
+        await asyncio.to_thread(site.queue.extend, delivery, HOLD_SECONDS)
+
 
 @task(name="enrich", task_run_name="enrich-{message.submission_pk}", **on_transient_errors(3))
 async def enrich(site: Site, message: SubmissionMessage) -> Submission:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from uuid import UUID
 
 from prefect import get_client
@@ -16,12 +17,25 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from evaluation.errors import Fault
 from evaluation.outcome import Ending, Outcome
 from evaluation.pair import PairProgress
 from evaluation.ports import Claim
 from evaluation.progress import ShardView, percentage, shard_views
 from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission import Submission
+
+
+class StateName(StrEnum):
+    """Final states that the flow itself gives to its run; any other failure is one that it did not see coming."""
+
+    DUPLICATE = "Duplicate"
+    REJECTED = "Rejected"
+    SKIPPED = "Skipped"
+    TAKEN_BACK = "TakenBack"
+    AGENT_FAILED = "AgentFailed"
+    INFRASTRUCTURE_FAILED = "InfrastructureFailed"
+    UNDELIVERED = "Undelivered"
 
 
 async def announce(submission: Submission, claim: Claim) -> None:
@@ -92,16 +106,18 @@ async def end_state(submission: Submission, outcome: Outcome) -> State[None]:
         description=f"Submission {submission.pk}: {outcome.ending.value}",
     )
     if outcome.undelivered:
-        return Failed(message=f"EvalAI could not be told: {outcome.undelivered} The outcome was: {outcome.sentence}")
+        sentence = f"EvalAI could not be told: {outcome.undelivered} The outcome was: {outcome.sentence}"
+        return Failed(name=StateName.UNDELIVERED, message=sentence)
     match outcome.ending:
         case Ending.FINISHED:
             return Completed(message=outcome.sentence)
         case Ending.CANCELLED:
-            return Cancelled(message=outcome.sentence)
+            return Cancelled(name=StateName.TAKEN_BACK, message=outcome.sentence)
         case Ending.SKIPPED:
-            return Completed(name="Skipped", message=outcome.sentence)
+            return Completed(name=StateName.SKIPPED, message=outcome.sentence)
         case Ending.FAILED:
-            return Failed(message=outcome.sentence)
+            name = StateName.AGENT_FAILED if outcome.fault is Fault.TEAM else StateName.INFRASTRUCTURE_FAILED
+            return Failed(name=name, message=outcome.sentence)
 
 
 def result_markdown(submission: Submission, outcome: Outcome) -> str:

@@ -11,8 +11,8 @@ from evaluation.outcome import Outcome, cancelled, failed, may_run, skipped
 from evaluation.ports import Claim
 from evaluation.shards import ShardJob
 from evaluation.submission import Delivery, Submission, SubmissionMessage, SubmissionStatus
-from flows.admission import acknowledge, choose_cluster, claim_submission, enrich, set_aside
-from flows.board import announce, end_state
+from flows.admission import acknowledge, choose_cluster, claim_submission, enrich, hold, set_aside
+from flows.board import StateName, announce, end_state
 from flows.hooks import abandon
 from flows.reporting import merge_results, record, report, results_so_far
 from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
@@ -33,16 +33,17 @@ async def evaluate_submission(message: SubmissionMessage, delivery: Delivery | N
     started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op.
     """
     site = await load_site()
+    await hold(site, delivery)  # nobody else gets the message while this run claims the submission
     try:
         submission = await enrich(site, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
         claim = await claim_submission(cluster, submission)  # exactly one run goes on
     except AlreadyClaimed as taken:
         await acknowledge(site, delivery)
-        return Completed(name="Duplicate", message=str(taken))
+        return Completed(name=StateName.DUPLICATE, message=str(taken))
     except PermanentError as error:
         await set_aside(site, message, delivery, error)  # dead-letter queue, with the reason
-        return Failed(message=str(error))
+        return Failed(name=StateName.REJECTED, message=str(error))
     await acknowledge(site, delivery)  # from here on the ledger holds the submission
     await announce(submission, claim)
 

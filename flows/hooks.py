@@ -10,6 +10,7 @@ from prefect.logging.loggers import flow_run_logger
 from evaluation.errors import EvaluationError, Fault
 from evaluation.outcome import Ending, Outcome
 from evaluation.submission import SubmissionMessage
+from flows.board import StateName
 from flows.reporting import record, report
 from flows.simulation import remove_jobs
 from flows.site import load_cluster, load_site
@@ -17,6 +18,8 @@ from flows.site import load_cluster, load_site
 
 async def abandon(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Stop the run's Jobs, tell EvalAI and the ledger; does nothing for a run that ended with an outcome."""
+    if state.name in set(StateName):
+        return
     logger = flow_run_logger(flow_run, flow)
     try:
         message = SubmissionMessage.model_validate(flow_run.parameters["message"])

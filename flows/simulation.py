@@ -24,7 +24,8 @@ LOG_LINES = 40
 @task(name="plan-shards", **on_transient_errors(3))
 async def plan_shards(cluster: Cluster, submission: Submission, claim: Claim) -> tuple[ShardJob, ...]:
     """Check the image, then split the routes; an earlier attempt's plan is kept, so that its checkpoints fit."""
-    image = require_allowed_image(submission.image, cluster.settings.image_registries)
+    image = submission.image or await asyncio.to_thread(_earlier_image, cluster, submission)
+    image = require_allowed_image(image, cluster.settings.image_registries)
     shards, repetitions = await asyncio.to_thread(_plan, cluster, submission.pk)
     settings = cluster.settings
     return tuple(
@@ -44,6 +45,12 @@ async def plan_shards(cluster: Cluster, submission: Submission, claim: Claim) ->
         )
         for shard in shards
     )
+
+
+def _earlier_image(cluster: Cluster, submission: Submission) -> str | None:
+    """The image of an earlier attempt: EvalAI sends a resume without it when its storage does not answer."""
+    row = cluster.ledger.row(submission.team_pk, submission.pk) or {}
+    return str(row["image"]) if row.get("image") else None
 
 
 def _plan(cluster: Cluster, submission: int) -> tuple[tuple[Shard, ...], int]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from prefect import get_client
 from prefect.client.schemas.objects import State
 
 from evaluation.errors import RequestRefused, ServiceUnavailable
@@ -180,6 +181,43 @@ def test_a_report_that_evalai_refuses_is_said_and_the_result_is_kept(world: Worl
     assert world.ledger.rows[7]["status"] == "finished"
     assert world.ledger.rows[7]["undelivered"] == "EvalAI refused the result: unknown metric."
     assert world.merged(7)["entry_status"] == "Finished"
+
+
+def test_a_run_that_breaks_tells_evalai_and_stops_its_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(job: ShardJob) -> bytes:
+        raise RuntimeError("a bug of ours")
+
+    world.backend.checkpoint = break_down
+    monkeypatch.setattr("flows.simulation.watch_shards.retries", 0)
+
+    state = run(*world.submitted(7))
+
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    [report] = world.evalai.reports
+    assert report.status is SubmissionStatus.FAILED
+    assert "a bug of ours" in report.stderr
+    assert "not the agent's fault" in report.stderr
+    assert world.backend.jobs == {}
+    assert world.ledger.rows[7]["status"] == "failed"
+
+
+def test_a_resume_without_an_image_takes_the_earlier_one(world: World) -> None:
+    world.ledger.rows[7] = {"attempt": 1, "image": "demo/agent:fast", "status": "failed"}
+    world.evalai.statuses[7] = SubmissionStatus.RESUMING
+
+    state = run(*world.submitted(7, image=None))
+
+    assert state.is_completed()
+    assert world.backend.created == [f"submission-7-attempt-2-shard-{index}" for index in range(4)]
+
+
+def test_the_run_is_named_and_tagged_after_submission_phase_and_team(world: World) -> None:
+    state = run(*world.submitted(7))
+
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(state.state_details.flow_run_id)  # type: ignore[arg-type]
+    assert flow_run.name == "submission-7 leaderboard-20-SENSORS"
+    assert {"leaderboard-20-SENSORS", "submission:7", "team:Team Rocket 🚀"} <= set(flow_run.tags)
 
 
 def test_partial_results_are_published_while_the_shards_drive(world: World) -> None:

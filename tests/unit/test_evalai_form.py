@@ -75,7 +75,8 @@ def test_each_infraction_reaches_its_own_metric(generation: Generation) -> None:
 @pytest.mark.parametrize("generation", [V1, V2])
 def test_incomplete_set_has_no_result_but_a_partial_one(generation: Generation) -> None:
     half = {"score_route": 50.0, "score_penalty": 1.0, "score_composed": 50.0}
-    records = [make_record(RouteRun(0), 0, generation), make_record(RouteRun(1), 1, generation, scores=half)]
+    second = make_record(RouteRun(1), 1, generation, scores=half, infractions={"red_light": ["a", "b", "c"]})
+    records = [make_record(RouteRun(0), 0, generation), second]
     checkpoint = as_checkpoint(make_document(records, total=20), generation)
     merged = merge([("a.json", checkpoint)], expand(range(20), 1), generation)
 
@@ -83,8 +84,12 @@ def test_incomplete_set_has_no_result_but_a_partial_one(generation: Generation) 
         evalai_result(merged.document, generation)
 
     (split,) = partial_result(merged)
-    assert list(split["accuracies"]) == list(LABELS[generation])  # type: ignore[call-overload]  # a mapping
-    assert split["accuracies"]["Driving score"] == 75.0  # type: ignore[index]  # over the two, not the twenty
+    figures = split["accuracies"]
+    assert isinstance(figures, dict)
+    assert list(figures) == list(LABELS[generation])
+    assert figures["Driving score"] == pytest.approx(7.5)  # 100 and 50, and 18 routes that count as 0 so far
+    assert figures["Infraction penalty"] == pytest.approx(0.1)
+    assert figures["Red light infractions"] == (2.0 if generation is V2 else 6.0)  # per driven kilometre
 
 
 @pytest.mark.parametrize("generation", [V1, V2])

@@ -2,18 +2,13 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from evaluation.checkpoint import Checkpoint, parse_checkpoint, render_document
-from evaluation.errors import EvaluationError, InvalidCheckpoint, InvalidConfiguration
-from evaluation.merge import Merged, Part, merge
-from evaluation.records import INFRACTIONS
+from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
+from evaluation.merge import Part, merge
 from evaluation.routes import RouteRun, expand
 from evaluation.submission import Generation
 from tests.result_files import V1, V2, as_checkpoint, make_checkpoint, make_document, make_record
 
-STATUSES = ("Completed", "Failed", "Failed - Agent got blocked", "Failed - Agent timed out")
 OUTSIDE = "Agent went outside its route lanes for about {} meters (4.28% of the completed route)"
 
 
@@ -225,104 +220,3 @@ def test_early_spelling_of_v2_is_kept() -> None:
     kept["yield_emergency_vehicles_infractions"] = kept.pop("yield_emergency_vehicle_infractions")
     document = merge([("a.json", as_checkpoint(make_document([record])))], [RouteRun(0)], V2).document
     assert "yield_emergency_vehicles_infractions" in document["_checkpoint"]["global_record"]["infractions"]
-
-
-@st.composite
-def drives(draw: st.DrawFn, generation: Generation) -> dict[RouteRun, dict[str, Any]]:
-    """Records of all repetitions of some routes, with random results."""
-    runs = expand(draw(st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True)), draw(st.integers(1, 2)))
-    return {run: draw(results(run, generation)) for run in runs}
-
-
-@st.composite
-def results(draw: st.DrawFn, run: RouteRun, generation: Generation) -> dict[str, Any]:
-    share = st.floats(0, 1, allow_nan=False)
-    route, penalty = 100 * draw(share), draw(share)
-    kinds = draw(st.lists(st.sampled_from([key for key in INFRACTIONS[generation] if "lanes" not in key]), max_size=4))
-    infractions = {key: ["message"] * kinds.count(key) for key in kinds}
-    scores = {"score_route": route, "score_penalty": penalty, "score_composed": route * penalty}
-    meta = {"route_length": 5000 * draw(share), "duration_game": draw(share), "duration_system": -1}
-    status = draw(st.sampled_from(STATUSES))
-    return make_record(run, 0, generation, infractions=infractions, scores=scores, meta=meta, status=status)
-
-
-def files(groups: list[list[dict[str, Any]]], generation: Generation) -> list[Part]:
-    return [
-        (f"{n}.json", as_checkpoint(make_document([{**r, "index": i} for i, r in enumerate(group)]), generation))
-        for n, group in enumerate(groups)
-    ]
-
-
-def by_route(records: dict[RouteRun, dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """1.0 gives a route's repetitions one id, so that a shard holds all of them."""
-    routes = dict.fromkeys(run.route for run in records)
-    return [[record for run, record in records.items() if run.route == route] for route in routes]
-
-
-def split(draw: st.DrawFn, groups: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-    shards: list[list[dict[str, Any]]] = [[] for _ in range(4)]
-    for group in groups:
-        shards[draw(st.integers(0, 3))].extend(group)
-    return draw(st.permutations(shards))
-
-
-GENERATIONS = st.sampled_from([V1, V2])
-
-
-@settings(max_examples=80, deadline=None)
-@given(data=st.data(), generation=GENERATIONS)
-def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, generation: Generation) -> None:
-    records = data.draw(drives(generation))
-    expected = data.draw(st.permutations(list(records)))
-    whole = merge(files([[r for group in by_route(records) for r in group]], generation), expected, generation)
-    parts = merge(files(split(data.draw, by_route(records)), generation), expected, generation)
-    assert parts.complete
-    assert reread(parts).runs == tuple(sorted(records))
-    if generation is V2:  # 1.0 sums in the files' order, without rounding
-        assert render_document(parts.document, V2) == render_document(whole.document, V2)
-        return
-    assert parts.document["_checkpoint"]["records"] == whole.document["_checkpoint"]["records"]
-    ours, theirs = (result.document["_checkpoint"]["global_record"] for result in (parts, whole))
-    assert ours["scores"] == pytest.approx(theirs["scores"])
-    assert ours["infractions"] == pytest.approx(theirs["infractions"])
-
-
-def reread(result: Merged) -> Checkpoint:
-    return parse_checkpoint(
-        render_document(result.document, result.generation).encode(), "merged.json", result.generation
-    )
-
-
-@settings(max_examples=80, deadline=None)
-@given(data=st.data(), generation=GENERATIONS)
-def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, generation: Generation) -> None:
-    records = data.draw(drives(generation))
-    last = max(run.repetition for run in records)
-    lost = {run for run in records if run.repetition == last and data.draw(st.booleans())}
-    kept = {run: record for run, record in records.items() if run not in lost}
-    result = merge(files(split(data.draw, by_route(kept)), generation), list(records), generation)
-    document = result.document
-    assert set(result.missing) == lost
-    assert document["_checkpoint"]["progress"] == [len(records) - len(lost), len(records)]
-    assert document["entry_status"].startswith("Finished") is not bool(lost)
-    assert document["eligible"] is not bool(lost)
-    assert bool(document["_checkpoint"]["global_record"]) is not bool(lost)
-    assert reread(result).runs == tuple(sorted(kept))
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_any_files_merge_or_are_refused(data: st.DataObject) -> None:
-    """No other exception, and a complete result has exactly the expected routes."""
-    generation = data.draw(GENERATIONS)
-    runs = st.lists(st.builds(RouteRun, st.integers(0, 3)), max_size=3, unique=True)
-    groups = [[make_record(run, 0, generation) for run in data.draw(runs)] for _ in range(data.draw(st.integers(0, 3)))]
-    expected = expand(range(data.draw(st.integers(0, 4))), 1)
-    result = None
-    try:
-        result = merge(files(groups, generation), expected, generation)
-    except EvaluationError:
-        routes = sorted(record["route_id"] for group in groups for record in group)
-        assert not expected or len(set(routes)) < len(routes) or len(expected) < 4
-    if result and result.complete:
-        assert reread(result).runs == expected
