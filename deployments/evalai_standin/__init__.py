@@ -4,7 +4,7 @@ It answers as the real one was recorded to (contracts/evalai-http), refusals and
 those that this project uses. `python -m deployments.evalai_standin --port P --config FILE.json`, or `create_app`.
 """
 
-from deployments.evalai_standin.app import create_app, state_of
+from deployments.evalai_standin.app import create_app, replace_state, state_of
 from deployments.evalai_standin.config import Challenge, Config, Phase, Split, Team, User
 from deployments.evalai_standin.faults import Fault
 from deployments.evalai_standin.queue import Publisher, QueueMessage
@@ -23,6 +23,7 @@ __all__ = [
     "Team",
     "User",
     "create_app",
+    "replace_state",
     "serving",
     "state_of",
 ]

@@ -83,17 +83,21 @@ _PATHS = (
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def create_app(config: Config, publish: Publisher | None = None, state: State | None = None) -> Starlette:
+def create_app(config: Config, publish: Publisher | None = None) -> Starlette:
     """The server as an ASGI app; `publish` gets the queue's messages, through SQS unless given."""
-    state = state or State(config, publish or sqs_publisher(config))
 
     async def answer(request: Request) -> Response:
         body = await request.body()
-        return _response(await run_in_threadpool(_answered, state, request, body))
+        return _response(await run_in_threadpool(_answered, state_of(app), request, body))
 
     app = Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)])
-    app.state.evalai = state
+    replace_state(app, State(config, publish or sqs_publisher(config)))
     return app
+
+
+def replace_state(app: Starlette, state: State) -> None:
+    """Let a running server forget everything; tests need not start one each."""
+    app.state.evalai = state
 
 
 def state_of(app: Starlette) -> State:

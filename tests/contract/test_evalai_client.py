@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
+from starlette.applications import Starlette
 from werkzeug import Request, Response
 
 from blocks.evalai_client import EvalAIClient
@@ -25,8 +26,8 @@ from deployments.evalai_standin import (
     Team,
     User,
     create_app,
+    replace_state,
     serving,
-    state_of,
 )
 from deployments.evalai_standin.state import LeaderboardEntry, Submission
 from evaluation.errors import (
@@ -80,8 +81,8 @@ class World:
         return row
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Starlette, str, Config]]:
     config = Config(
         users=(User(pk=1, name="host", token=HOST), User(pk=2, name="participant", token=PARTICIPANT)),
         challenges=(Challenge(pk=1, hosts=("host",), queue_url="http://sqs.test/1/queue"),),
@@ -93,10 +94,18 @@ def world() -> Iterator[World]:
         teams=TEAMS,
         requests_per_minute=1000,
     )
-    queue: list[QueueMessage] = []
-    app = create_app(config, publish=queue.append)
+    app = create_app(config, publish=[].append)
     with serving(app) as url:
-        yield World(url, state_of(app), queue)
+        yield app, url, config
+
+
+@pytest.fixture
+def world(server: tuple[Starlette, str, Config]) -> World:
+    app, url, config = server
+    queue: list[QueueMessage] = []
+    state = State(config, queue.append)
+    replace_state(app, state)
+    return World(url, state, queue)
 
 
 def evaluated(row: Submission) -> Evaluated:
@@ -324,15 +333,16 @@ def test_a_wait_beyond_the_time_limit_is_not_begun(world: World) -> None:
     assert (world.requests, time.monotonic() - begin < 2.0) == (1, True)
 
 
-def test_a_slow_answer_is_tried_again_and_then_given_up(world: World) -> None:
+def test_a_slow_answer_is_tried_again_and_then_given_up(world: World, caplog: pytest.LogCaptureFixture) -> None:
     row = world.add()
     client = world.client(read=0.15)
     world.state.fail(Fault.slow(0.4))
     assert client.status(row.pk) is SubmissionStatus.SUBMITTED
 
     world.state.fail(Fault.slow(0.4), times=3)
-    with pytest.raises(ServiceUnavailable, match="did not answer in time"):
+    with caplog.at_level(logging.DEBUG), pytest.raises(ServiceUnavailable, match="did not answer in time") as caught:
         client.status(row.pk)
+    assert_without_token(caught.value, caplog.text)
 
 
 def test_a_server_that_is_away_is_unavailable(world: World) -> None:

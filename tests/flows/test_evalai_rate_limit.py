@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_SLOTS, EvalAI, take_slot
@@ -17,12 +16,6 @@ from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 # Prefect's own client leaves the sockets of its background threads to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=90):
-        yield
 
 
 def create_limit(name: str, slots: int, decay: float) -> None:
@@ -71,3 +64,11 @@ def test_the_wait_for_a_slot_has_an_end() -> None:
 
     with pytest.raises(ServiceUnavailable, match=r"no slot of the limit 'narrow' came free in 0.3 s"):
         take_slot("narrow", wait_seconds=0.3)
+
+
+def test_without_prefects_server_nothing_is_sent() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
+        pytest.raises(ServiceUnavailable, match="Prefect"),
+    ):
+        take_slot("of-another-server", wait_seconds=10)
