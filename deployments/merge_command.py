@@ -13,7 +13,7 @@ from evaluation.checkpoint import MAX_BYTES, Checkpoint, parse_checkpoint, rende
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, PermanentError
 from evaluation.merge import Merged
 from evaluation.merge import merge as merge_checkpoints
-from evaluation.routes import RouteRun, expand, format_route_list, parse_route_list, parse_route_xml
+from evaluation.routes import RouteRun, expand, format_runs, parse_route_list, parse_route_xml
 from evaluation.submission import Generation
 
 COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
@@ -70,7 +70,8 @@ def _expected(routes: str, repetitions: int) -> tuple[RouteRun, ...]:
     if re.fullmatch(r"[0-9,\s-]+", routes):
         ids = parse_route_list(routes)
     else:
-        ids = parse_route_xml(_read(Path(routes), "--routes is neither a list of routes nor a route file"), routes)
+        summary = f"--routes {routes!r} is neither a list of routes nor a route file"
+        ids = parse_route_xml(_read(Path(routes), summary), routes)
     return expand(ids, repetitions)
 
 
@@ -115,7 +116,7 @@ def _read(file: Path, summary: str) -> bytes:
             return stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidCheckpoint(summary, f"{str(file)!r}: {reason}", _READ_AGAIN) from error
+        raise InvalidCheckpoint(summary, reason, _READ_AGAIN) from error
 
 
 def _write(output: Path, text: str) -> None:
@@ -135,13 +136,5 @@ def _report(merged: Merged, expected: Sequence[RouteRun], output: Path) -> str:
     entry = merged.document["entry_status"]
     if merged.complete:
         return f"{output}: all {len(expected)} routes, {entry}"
-    missing = _named(merged.missing, max(run.repetition for run in expected) + 1)
+    missing = format_runs(merged.missing)
     return f"{output}: {merged.routes_done} of {len(expected)} routes, {entry}. Missing: {missing}"
-
-
-def _named(missing: Sequence[RouteRun], repetitions: int) -> str:
-    """`15-19`, or with several repetitions `repetition 0: 15-19; repetition 1: 3,15-19`."""
-    routes = [sorted(run.route for run in missing if run.repetition == each) for each in range(repetitions)]
-    if repetitions == 1:
-        return format_route_list(routes[0])
-    return "; ".join(f"repetition {each}: {format_route_list(ids)}" for each, ids in enumerate(routes) if ids)

@@ -47,7 +47,7 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
     merged = _merge(cluster, jobs)
     total = len(merged.missing) + merged.routes_done
     text = render_document(merged.document, merged.generation)
-    summary = summary_text(merged.document, merged.generation, total)
+    summary = summary_text(merged.document, merged.generation, total, merged.missing)
     result = evalai_result(merged.document, merged.generation) if merged.complete else []
     files = {layout.MERGED: text, layout.SUMMARY: summary, layout.EVALAI_FORM: json.dumps(result, indent=4)}
     for name, body in files.items():
@@ -100,7 +100,7 @@ async def publish_partial(
         submission,
         SubmissionStatus.PARTIALLY_EVALUATED,
         result=partial_result(merged),
-        stdout=summary_text(merged.document, merged.generation, total),
+        stdout=summary_text(merged.document, merged.generation, total, merged.missing),
     )
     await asyncio.to_thread(site.evalai.report_partial, report)
     return merged.routes_done

@@ -232,7 +232,7 @@ def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
 
 def parses_or_refuses(data: bytes, generation: Generation | None = None) -> None:
     """Whatever is accepted can be written and read again; whatever is not raises InvalidCheckpoint in one line."""
-    message, again = "", ()
+    message, again = "", None
     try:
         found = parse_checkpoint(data, "a.json", generation)
         again = parse_checkpoint(render_document(found.document, found.generation).encode(), "b.json").runs

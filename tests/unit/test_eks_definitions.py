@@ -1,0 +1,337 @@
+"""deployments/eks: every file is of a kind that is checked here, and says what docs/kubernetes.md promises."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import kubernetes_validate
+import pytest
+import yaml
+from prefect.client.schemas.objects import FlowRun
+from prefect.utilities.templating import find_placeholders
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+
+from evaluation.submission import Generation
+from k8s_jobs.cluster import ClusterSpec
+from k8s_jobs.example import example_cluster, example_job
+from k8s_jobs.manifest import job_manifest, network_policies
+
+FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "eks"
+VERSIONS = ("1.34", "1.35")
+CLUSTERS = ("leaderboard-10", "leaderboard-20")
+Document = dict[str, Any]
+
+# Fields of eksctl.io/v1alpha5 that the definitions use; eksctl refuses others.
+CLUSTER_FIELDS = {
+    "apiVersion", "kind", "metadata", "vpc", "accessConfig", "iam", "addons", "managedNodeGroups", "cloudWatch",
+}  # fmt: skip
+NODE_GROUP_FIELDS = {
+    "name", "amiFamily", "instanceType", "minSize", "desiredCapacity", "maxSize", "volumeSize", "volumeEncrypted",
+    "privateNetworking", "disableIMDSv1", "disablePodIMDS", "propagateASGTags", "labels", "taints", "tags",
+}  # fmt: skip
+# AWS actions that cannot be narrowed to a resource.
+UNNARROWED = re.compile(r"(autoscaling|ec2):(Describe\w+|GetInstanceTypesFromInstanceRequirements)")
+
+
+def documents(path: Path) -> list[Document]:
+    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+
+
+def kubernetes_objects() -> Iterator[tuple[Path, Document]]:
+    for path in sorted(FOLDER.glob("*/*.yaml")):
+        for document in documents(path):
+            yield path, document
+
+
+def objects_of(kind: str) -> list[Document]:
+    return [document for _, document in kubernetes_objects() if document["kind"] == kind]
+
+
+def cluster(name: str) -> Document:
+    (config,) = documents(FOLDER / f"{name}.yaml")
+    return config
+
+
+def statements() -> Iterator[tuple[str, Document]]:
+    """Every statement that allows something, with where it stands."""
+    for name in CLUSTERS:
+        iam = cluster(name)["iam"]
+        for account in iam["serviceAccounts"]:
+            yield from ((name, statement) for statement in account["attachPolicy"]["Statement"])
+        for association in iam["podIdentityAssociations"]:
+            policy = association.get("permissionPolicy", {"Statement": []})
+            yield from ((name, statement) for statement in policy["Statement"])
+    for path in sorted(FOLDER.glob("iam/*.json")):
+        yield from ((path.name, statement) for statement in json.loads(path.read_text())["Statement"])
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_every_file_is_of_a_kind_that_is_tested() -> None:
+    known = {FOLDER / "README.md", FOLDER / "flows/base-job-template.json"}
+    known |= {FOLDER / f"{name}.yaml" for name in CLUSTERS}
+    known |= set(FOLDER.glob("iam/*.json")) | {path for path, _ in kubernetes_objects()}
+
+    assert {path for path in FOLDER.rglob("*") if path.is_file()} == known
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_every_manifest_strictly(version: str) -> None:
+    problems = []
+    for path, document in kubernetes_objects():
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            problems.append(f"{path.name}: {document['kind']}: {error}")
+
+    assert problems == []
+
+
+class TestClusters:
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_the_definition_is_one_of_eksctl(self, name: str) -> None:
+        config = cluster(name)
+
+        assert (config["apiVersion"], config["kind"]) == ("eksctl.io/v1alpha5", "ClusterConfig")
+        assert config["metadata"]["name"] == name
+        assert set(config) <= CLUSTER_FIELDS
+        assert all(set(group) <= NODE_GROUP_FIELDS for group in config["managedNodeGroups"])
+
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_the_version_is_text_and_outlives_1_34(self, name: str) -> None:
+        version = cluster(name)["metadata"]["version"]
+
+        assert isinstance(version, str)  # 1.40 as a number would be 1.4
+        assert tuple(map(int, version.split("."))) >= (1, 35)
+        (autoscaler,) = [o for o in objects_of("Deployment") if o["metadata"]["name"] == "cluster-autoscaler"]
+        assert f":v{version}." in autoscaler["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_gpu_nodes_come_from_zero_and_suit_the_shards(self, name: str) -> None:
+        (gpus,) = [group for group in cluster(name)["managedNodeGroups"] if "taints" in group]
+        generation = Generation.V1 if name == "leaderboard-10" else Generation.V2
+        tolerations = job_manifest(example_job(generation), example_cluster(generation))
+        (toleration,) = tolerations["spec"]["template"]["spec"]["tolerations"]
+
+        assert (gpus["minSize"], gpus["desiredCapacity"]) == (0, 0)
+        assert gpus["instanceType"] in ClusterSpec.instance_types
+        assert [(taint["key"], taint["effect"]) for taint in gpus["taints"]] == [
+            (toleration["key"], toleration["effect"])
+        ]
+        assert gpus["tags"][f"k8s.io/cluster-autoscaler/{name}"] == "owned"
+        assert gpus["tags"]["k8s.io/cluster-autoscaler/enabled"] == "true"
+        assert gpus["propagateASGTags"] is True
+
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_no_pod_reaches_a_nodes_metadata_and_no_node_the_internet_side(self, name: str) -> None:
+        for group in cluster(name)["managedNodeGroups"]:
+            flags = ("disablePodIMDS", "disableIMDSv1", "privateNetworking", "volumeEncrypted")
+            assert {flag: group.get(flag) for flag in flags} == dict.fromkeys(flags, True), group["name"]
+
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_network_policies_are_enforced(self, name: str) -> None:
+        addons = {addon["name"]: addon for addon in cluster(name)["addons"]}
+
+        assert json.loads(addons["vpc-cni"]["configurationValues"])["enableNetworkPolicy"] == "true"
+        assert "eks-pod-identity-agent" in addons
+
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_the_flows_enter_as_orchestrators_and_nobody_as_master(self, name: str) -> None:
+        access = cluster(name)["accessConfig"]
+        (binding,) = [o for o in objects_of("RoleBinding") if o["metadata"]["name"] == "shard-orchestrators"]
+
+        assert access["authenticationMode"] == "API"
+        (entry,) = access["accessEntries"]
+        assert entry["kubernetesGroups"] == [subject["name"] for subject in binding["subjects"]]
+        assert "accessPolicies" not in entry
+        assert "system:masters" not in (FOLDER / f"{name}.yaml").read_text()
+
+    def test_both_clusters_differ_in_addresses(self) -> None:
+        assert len({cluster(name)["vpc"]["cidr"] for name in CLUSTERS}) == 2
+
+
+class TestRights:
+    def test_every_right_names_its_resources(self) -> None:
+        for where, statement in statements():
+            for action in as_list(statement["Action"]):
+                assert "*" not in action, where
+                wide = "*" in as_list(statement.get("Resource", []))
+                assert not wide or "Condition" in statement or UNNARROWED.fullmatch(action), (where, action)
+
+    def test_the_keepers_role_is_only_a_role_and_reaches_one_bucket(self) -> None:
+        for name, generation in zip(CLUSTERS, Generation, strict=True):
+            (account,) = [
+                account
+                for account in cluster(name)["iam"]["serviceAccounts"]
+                if account["metadata"]["name"] == ClusterSpec.service_account
+            ]
+            resources = {
+                resource
+                for statement in account["attachPolicy"]["Statement"]
+                for resource in as_list(statement["Resource"])
+            }
+
+            assert account["roleOnly"] is True  # an annotated service account would give the role to the agent
+            assert account["metadata"]["namespace"] == example_cluster(generation).namespace
+            assert example_cluster(generation).worker_role_arn.endswith(f"/{account['roleName']}")
+            assert resources == {f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"}
+
+    def test_the_shards_service_account_carries_nothing(self) -> None:
+        (account,) = [o for o in objects_of("ServiceAccount") if o["metadata"]["name"] == ClusterSpec.service_account]
+
+        assert "annotations" not in account["metadata"]
+        assert account["automountServiceAccountToken"] is False
+
+    def test_what_leaves_through_the_endpoint_goes_to_our_buckets(self) -> None:
+        policy = json.loads((FOLDER / "iam/s3-endpoint-policy.json").read_text())
+        writable = {
+            resource
+            for statement in policy["Statement"]
+            if "s3:PutObject" in as_list(statement["Action"])
+            for resource in as_list(statement["Resource"])
+        }
+
+        assert writable == {f"arn:aws:s3:::{name}{end}" for name in CLUSTERS for end in ("", "/*")}
+
+    def test_the_orchestrators_rights_are_exactly_these(self) -> None:
+        (role,) = [o for o in objects_of("Role") if o["metadata"]["name"] == "shard-orchestrator"]
+        rights = {(rule["apiGroups"][0], r): set(rule["verbs"]) for rule in role["rules"] for r in rule["resources"]}
+
+        assert rights == {
+            ("batch", "jobs"): {"create", "get", "list", "watch", "delete", "deletecollection"},
+            ("", "pods"): {"get", "list", "watch", "delete"},
+            ("", "pods/log"): {"get"},
+            ("", "configmaps"): {"create", "get"},
+            ("", "events"): {"get", "list", "watch"},
+        }
+        assert role["metadata"]["namespace"] == "leaderboard"
+
+    def test_only_the_autoscaler_has_rights_in_the_whole_cluster(self) -> None:
+        assert [role["metadata"]["name"] for role in objects_of("ClusterRole")] == ["cluster-autoscaler"]
+        assert [binding["metadata"]["name"] for binding in objects_of("ClusterRoleBinding")] == ["cluster-autoscaler"]
+        for role in objects_of("Role") + objects_of("ClusterRole"):
+            for rule in role["rules"]:
+                assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+                assert not {"secrets", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
+
+
+class TestNamespace:
+    def test_the_policies_are_the_renderers(self) -> None:
+        assert documents(FOLDER / "cluster/network-policies.yaml") == network_policies(example_cluster(Generation.V2))
+
+    def test_shards_live_under_pod_security(self) -> None:
+        labels = {o["metadata"]["name"]: o["metadata"]["labels"] for o in objects_of("Namespace")}
+
+        assert labels["leaderboard"]["pod-security.kubernetes.io/enforce"] == "baseline"
+        assert labels["flows"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+    def test_a_shard_keeps_within_the_range(self) -> None:
+        (limits,) = objects_of("LimitRange")
+        most = limits["spec"]["limits"][0]["max"]
+        for generation in Generation:
+            pod = job_manifest(example_job(generation), example_cluster(generation))["spec"]["template"]["spec"]
+            for container in pod["initContainers"] + pod["containers"]:
+                assert gibibytes(container["resources"]["limits"]["memory"]) <= gibibytes(most["memory"])
+                assert container["resources"]["limits"].get("nvidia.com/gpu", 0) <= int(most["nvidia.com/gpu"])
+
+    def test_fifty_submissions_fit_into_the_quota(self) -> None:
+        (quota,) = objects_of("ResourceQuota")
+        hard = quota["spec"]["hard"]
+
+        assert int(hard["count/jobs.batch"]) >= 200
+        assert int(hard["requests.nvidia.com/gpu"]) >= 200
+
+
+class TestDaemons:
+    def test_the_device_plugin_names_uuids_by_envvar(self) -> None:
+        (plugin,) = [o for o in objects_of("DaemonSet") if o["metadata"]["name"] == "nvidia-device-plugin"]
+        (container,) = plugin["spec"]["template"]["spec"]["containers"]
+
+        variables = {entry["name"]: entry["value"] for entry in container["env"]}
+
+        assert (variables["DEVICE_LIST_STRATEGY"], variables["DEVICE_ID_STRATEGY"]) == ("envvar", "uuid")
+
+    def test_only_shards_logs_are_shipped(self) -> None:
+        (config,) = [o for o in objects_of("ConfigMap") if o["metadata"]["name"] == "fluent-bit"]
+        paths = re.findall(r"^\s+Path\s+(\S+)$", config["data"]["fluent-bit.conf"], re.MULTILINE)
+
+        assert paths == [f"/var/log/containers/*_{example_cluster(Generation.V2).namespace}_*.log"]
+
+    @pytest.mark.parametrize("name", CLUSTERS)
+    def test_each_cluster_has_its_settings(self, name: str) -> None:
+        (settings,) = documents(FOLDER / f"cluster/settings-{name}.yaml")
+
+        assert settings["data"]["CLUSTER"] == name
+        assert settings["data"]["AWS_REGION"] == cluster(name)["metadata"]["region"]
+        assert f"log-group:{settings['data']['LOG_GROUP']}:" in (FOLDER / f"{name}.yaml").read_text()
+
+
+class TestFlowRuns:
+    @pytest.fixture
+    def template(self) -> Document:
+        loaded: Document = json.loads((FOLDER / "flows/base-job-template.json").read_text())
+        return loaded
+
+    def test_every_placeholder_is_a_variable(self, template: Document) -> None:
+        placeholders = {placeholder.name for placeholder in find_placeholders(template["job_configuration"])}
+
+        assert placeholders == set(template["variables"]["properties"])
+
+    def test_the_worker_makes_a_job_of_it_that_kubernetes_takes(self, template: Document) -> None:
+        manifest = asyncio.run(prepared(template)).job_manifest
+
+        spec = manifest["spec"]["template"]["spec"]
+        # The worker insists on these two in a place that Kubernetes ignores.
+        assert (spec.pop("completions"), spec.pop("parallelism")) == (1, 1)
+        assert kubernetes_validate.validate(manifest, "1.35", strict=True) == "1.35"
+        assert manifest["metadata"]["namespace"] == "flows"
+        assert spec["serviceAccountName"] == "flow-runs"
+        assert spec["automountServiceAccountToken"] is False
+
+    def test_a_flow_run_is_started_once_and_rescheduled_by_prefect(self, template: Document) -> None:
+        manifest = asyncio.run(prepared(template)).job_manifest
+        (container,) = manifest["spec"]["template"]["spec"]["containers"]
+        variables = {entry["name"]: entry["value"] for entry in container["env"]}
+
+        assert manifest["spec"]["backoffLimit"] == 0
+        assert "backoff_limit" not in template["variables"]["properties"]
+        assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
+
+    def test_all_pods_of_the_flows_are_restricted(self, template: Document) -> None:
+        pods = [deployment["spec"]["template"]["spec"] for _, deployment in kubernetes_objects()
+                if deployment["kind"] == "Deployment" and deployment["metadata"]["namespace"] == "flows"]  # fmt: skip
+        pods.append(asyncio.run(prepared(template)).job_manifest["spec"]["template"]["spec"])
+
+        for pod in pods:
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            for container in pod["containers"]:
+                assert container["securityContext"]["allowPrivilegeEscalation"] is False
+                assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert len(pods) == 3
+
+    def test_the_worker_asks_for_one_namespace_only(self) -> None:
+        (worker,) = [o for o in objects_of("Deployment") if o["metadata"]["name"] == "prefect-worker"]
+        (container,) = worker["spec"]["template"]["spec"]["containers"]
+        variables = {entry["name"]: entry["value"] for entry in container["env"]}
+
+        assert variables["PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"] == "flows"
+        assert container["command"][:3] == ["prefect", "worker", "start"]
+
+
+async def prepared(template: Document) -> KubernetesWorkerJobConfiguration:
+    """What the worker makes of the template for a flow run, by its own code."""
+    configuration = await KubernetesWorkerJobConfiguration.from_template_and_values(template, {})
+    configuration.prepare_for_flow_run(FlowRun(flow_id=uuid4(), name="submission-7"))
+    return configuration
+
+
+def gibibytes(quantity: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) / (1024 if unit == "Mi" else 1)

@@ -1,0 +1,47 @@
+"""The rendered manifests in docs/ are what the renderer renders."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from k8s_jobs import example
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("generation", ["1.0", "2.0"])
+def test_the_manifest_in_the_docs_is_todays(generation: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = (ROOT / f"docs/manifests/shard-job-{generation}.yaml").read_text(encoding="utf-8")
+
+    code = example.main([generation])
+
+    remedy = f"python -m k8s_jobs.example {generation} > docs/manifests/shard-job-{generation}.yaml"
+    assert (code, shown) == (0, capsys.readouterr().out), remedy
+
+
+def test_network_policies_are_printed_for_given_addresses(capsys: pytest.CaptureFixture[str]) -> None:
+    code = example.main(["network-policies", "10.20.1.7/32", "10.20.2.7/32"])
+
+    *_, storage = yaml.safe_load_all(capsys.readouterr().out)
+    assert code == 0
+    assert [peer["ipBlock"]["cidr"] for peer in storage["spec"]["egress"][0]["to"]] == ["10.20.1.7/32", "10.20.2.7/32"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["3.0"], ["network-policies", "everywhere"]])
+def test_wrong_arguments_are_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code = example.main(arguments)
+
+    output = capsys.readouterr()
+    assert (code, output.out) == (2, "")
+    assert output.err
+
+
+def test_it_runs_as_the_docs_say() -> None:
+    command = [sys.executable, "-m", "k8s_jobs.example", "2.0"]
+
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert yaml.safe_load(result.stdout)["kind"] == "Job"
