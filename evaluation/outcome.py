@@ -92,12 +92,15 @@ def raise_for_failures(statuses: ShardStatuses) -> None:
     gone = sorted(index for index, status in statuses.items() if status.state is ShardState.GONE)
     if not failures and not gone:
         return
-    causes = [f"shard {index}: {failure.summary.rstrip('.')} ({failure.cause})" for index, failure in failures.items()]
-    causes += [f"shard {index}: its Job has disappeared" for index in gone]
+    causes: dict[str, list[int]] = {}  # shards often fail alike: say it once
+    for index, failure in failures.items():
+        causes.setdefault(f"{failure.summary.rstrip('.')} ({failure.cause})", []).append(index)
+    if gone:
+        causes["its Job has disappeared"] = gone
     faults = {failure.fault for failure in failures.values()}
     raise ShardsFailed(
-        f"{len(causes)} of {len(statuses)} shards failed",
-        "; ".join(causes),
+        f"{len(failures) + len(gone)} of {len(statuses)} shards failed",
+        "; ".join(f"shard {', '.join(map(str, indexes))}: {cause}" for cause, indexes in causes.items()),
         next((failure.remedy for failure in failures.values()), "Resume the submission."),
         fault=Fault.TEAM if Fault.TEAM in faults else Fault.INFRASTRUCTURE,
     )

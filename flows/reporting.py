@@ -13,6 +13,7 @@ from evaluation.errors import EvaluationError, InvalidCheckpoint, SubmissionCanc
 from evaluation.evalai_form import accuracies, evalai_result, partial_result
 from evaluation.merge import Merged, merge
 from evaluation.outcome import Ending, Outcome, cancelled
+from evaluation.pair_decisions import PERMANENT
 from evaluation.ports import Claim, Report
 from evaluation.shards import ShardJob
 from evaluation.submission import Submission, SubmissionStatus
@@ -46,6 +47,8 @@ async def results_so_far(cluster: Cluster, submission: Submission, jobs: Sequenc
 def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome:
     merged = _merge(cluster, jobs)
     total = len(merged.missing) + merged.routes_done
+    records = merged.document["_checkpoint"]["records"]
+    driven = sum(record["status"] not in PERMANENT for record in records)  # a resume drives the others anew
     text = render_document(merged.document, merged.generation)
     summary = summary_text(merged.document, merged.generation, total, merged.missing)
     result = evalai_result(merged.document, merged.generation) if merged.complete else []
@@ -60,7 +63,7 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
         f"Submission {submission.pk} finished{score} over {merged.routes_done} of {total} routes.",
         result=result,
         metrics=metrics,
-        routes_done=merged.routes_done,
+        routes_done=driven,
         routes_total=total,
         summary=summary,
         merged=text,

@@ -96,6 +96,9 @@ class LocalJobBackend:
             raise CleanupIncomplete(f"Something of {prefix}* is still running", names, "End it by hand.")
         for run in runs:
             run.delete()
+        kept = ", ".join(run.path.name for run in runs if run.path.exists())
+        if kept:
+            raise CleanupIncomplete("Run directories cannot be deleted", kept, "Look at their permissions.")
 
     def _statuses(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
         return {job.shard.index: self._status(job) for job in jobs}
@@ -109,7 +112,9 @@ class LocalJobBackend:
             run.revive(self.storage)
             return ShardStatus(index, ShardState.RETRYING, "its pod was lost and is replaced")
         if run.exit == "0":
-            return ShardStatus(index, ShardState.FINISHED, since=_changed(run.path / "exit"))
+            return ShardStatus(
+                index, ShardState.FINISHED, "every route has its record", since=_changed(run.path / "exit")
+            )
         if run.exit is not None or run.lost:
             failure = _failure(run, job)
             return ShardStatus(index, ShardState.FAILED, failure.summary, _changed(run.path / "exit"), failure)

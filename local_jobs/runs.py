@@ -86,8 +86,18 @@ class RunDirectory:
         with self._alone():
             self._launch_if_needed(secrets)
 
+    def forbid(self) -> None:
+        """Let no pod start here any more, so that a watcher does not revive what is being removed."""
+        with self._alone():
+            _write(self.path / "removing", "")
+
     def _launch_if_needed(self, secrets: Mapping[str, str]) -> None:
-        if self.alive or self.launches >= PODS or not (self.exit is None or self.broken):
+        if (
+            (self.path / "removing").exists()
+            or self.alive
+            or self.launches >= PODS
+            or not (self.exit is None or self.broken)
+        ):
             return
         for orphan in processes_of(str(self.pair_dir)):
             _kill(orphan)

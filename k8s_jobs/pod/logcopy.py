@@ -45,14 +45,14 @@ class Keeper:
         self._files = PairFiles(settings.pair_dir)
         self._stop = stop
         self._results = Results(settings, self._files)
-        self._upload = Upload(settings, storage, self._files, self._results)
+        self._upload = Upload(settings, storage, self._files, self._results, self._counters_before_this_pod().starts)
         self._copied_at = 0.0
 
     def run(self) -> Verdict:
         """Follow the starts until there is a verdict; raises Stopped."""
         start = self._files.latest_start()
         if not start:
-            start = self._begin(1, self._counters_of_earlier_pod(), "the simulator is warming up")
+            start = self._begin(1, self._counters_before_this_pod(), "the simulator is warming up")
         while True:
             step = self._decided(start) or self._decide(start)
             log.info("Start %d has ended: %s", start, step.detail)
@@ -61,7 +61,10 @@ class Keeper:
                 return self._finish(step, step.verdict)
             start = self._begin(start + 1, step.counters, step.detail)
 
-    def _counters_of_earlier_pod(self) -> Counters:
+    def _counters_before_this_pod(self) -> Counters:
+        if self._files.latest_start():
+            first, _ = self._begun(1)
+            return replace(first, starts=first.starts - 1)
         earlier = parse_progress(read_whole(self._files.progress) or b"")
         return earlier.counters if earlier else Counters()
 
@@ -156,7 +159,8 @@ class Keeper:
     def _finish(self, step: Step, verdict: Verdict) -> Verdict:
         """Store everything, then tell the verdict: a finished shard is one whose last checkpoint lies in S3."""
         state = ShardState.FINISHED if verdict is Verdict.FINISHED else ShardState.FAILED
-        log.info("Verdict: %s", verdict.name.lower().replace("_", " "))
+        # The last line: Kubernetes and the local backend show it where a pod's exit code says too little.
+        log.info("Verdict %s: %s", verdict.name.lower().replace("_", " "), step.detail)
         self._upload.show(self._progress(state, step.counters, step.detail, verdict=verdict))
         while True:
             try:

@@ -63,8 +63,7 @@ def _fetch_results(settings: PairSettings, storage: Storage, files: PairFiles) -
     progress = parse_progress(storage.read(layout.progress_key(settings.submission, settings.shard)) or b"")
     files.good_checkpoint.unlink(missing_ok=True)
     settings.checkpoint.unlink(missing_ok=True)
-    same_attempt = progress is not None and progress.attempt == settings.attempt
-    if progress and same_attempt:
+    if progress and progress.attempt == settings.attempt:
         write_whole(files.progress, progress.render().encode())
         log.info("This pod goes on after start %d of attempt %d", progress.counters.starts, progress.attempt)
     else:
@@ -75,7 +74,7 @@ def _fetch_results(settings: PairSettings, storage: Storage, files: PairFiles) -
     statuses = statuses_of(settings, earlier, storage.address(checkpoint_key))
     quarantined = progress.counters.quarantined if progress else ()
     document = json.loads(earlier)
-    Results(settings, files).store(document if same_attempt else resumable(document, settings, quarantined))
+    Results(settings, files).store(resumable(document, settings, quarantined))
     log.info("Earlier checkpoint: %d of %d routes", len(statuses), len(settings.expected))
 
 

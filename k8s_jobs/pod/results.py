@@ -97,7 +97,7 @@ class Results:
 
 
 def resumable(document: Document, settings: PairSettings, quarantined: tuple[RouteRun, ...]) -> Document:
-    """An earlier attempt's document without the record that stopped it, so that its route is driven again."""
+    """An earlier pod's document without the record that stopped it, so that its route is driven again."""
     records = document["_checkpoint"]["records"]
     keep = len(records)
     if records and records[-1]["status"] in STOPPING and settings.expected[keep - 1] not in quarantined:

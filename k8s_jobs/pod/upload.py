@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from evaluation import layout
 from evaluation.errors import TransientError
-from evaluation.pair import PairProgress, parse_progress
+from evaluation.pair import PairProgress
 from k8s_jobs.pod.files import PairFiles, read_whole, write_whole
 from k8s_jobs.pod.results import Results
 from k8s_jobs.pod.settings import PairSettings
@@ -21,13 +21,15 @@ _LOG_GROWTH = 1.1  # a log is sent again when it has grown by a tenth, which bou
 class Upload:
     """`copy` sends what is new; the flow and the pod that replaces this one read it."""
 
-    def __init__(self, settings: PairSettings, storage: Storage, files: PairFiles, results: Results) -> None:
+    def __init__(
+        self, settings: PairSettings, storage: Storage, files: PairFiles, results: Results, starts_before: int
+    ) -> None:
         self._settings = settings
         self._storage = storage
         self._files = files
         self._results = results
-        before = parse_progress(read_whole(files.progress) or b"")
-        self._suffix = f"-from-start-{before.counters.starts + 1}" if before else ""
+        # A pod that replaces another keeps that one's logs.
+        self._suffix = f"-from-start-{starts_before + 1}" if starts_before else ""
         self._sent_checkpoint: bytes | None = None
         self._shown: PairProgress | None = None
         self._sent_progress: bytes | None = None

@@ -1,7 +1,7 @@
 """What every JobBackend does. A backend joins by a Site of its own in `SITES`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from evaluation.errors import Failure, Fault, ImageRefused
 from evaluation.pair import PairProgress, parse_progress
 from evaluation.ports import JobBackend
 from evaluation.routes import RouteRun
-from evaluation.shards import ENDED, Budgets, ShardJob, ShardState, ShardStatus, split_contiguous
+from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission import Generation, parse_phase
 from tests.contract.local_site import LocalSite
 
@@ -44,7 +44,7 @@ class World:
     s3: Any
 
     def job(self, image: str, submission: int = 7, attempt: int = 1, **changes: Any) -> ShardJob:
-        shard = replace(split_contiguous(range(20), 4)[1], routes=(5, 6, 7))
+        shard = Shard(1, 4, (5, 6, 7))
         job = ShardJob(
             submission=submission,
             attempt=attempt,
@@ -56,21 +56,35 @@ class World:
             team_name="Ünïcödé & Söhne; rm -rf / 🚗",
             bucket=BUCKET,
             budgets=BUDGETS,
-            hang_seconds=1.0,
+            hang_seconds=10.0,
             deadline_seconds=60.0,
         )
         return replace(job, **changes)
+
+    def jobs(self, images: Sequence[str], routes: tuple[int, ...] = (5, 6, 7)) -> dict[str, ShardJob]:
+        """One shard an image, all driving the same routes."""
+        return {image: self.job(image, shard=Shard(index, len(images), routes)) for index, image in enumerate(images)}
+
+    def used(self, job: ShardJob) -> tuple[object, ...]:
+        """Of the budgets: the agent's, the infrastructure's, crashes by route, quarantined routes."""
+        counters = self.progress(job).counters
+        return (
+            counters.agent_restarts,
+            counters.infrastructure_restarts,
+            counters.simulator_crashes,
+            counters.quarantined,
+        )
 
     def read(self, key: str) -> bytes:
         body: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return body
 
-    def statuses(self, job: ShardJob) -> list[str]:
-        """The records' statuses in S3, checked against the routes sent out."""
+    def records(self, job: ShardJob) -> list[dict[str, Any]]:
+        """The records in S3, checked against the routes sent out."""
         key = layout.checkpoint_key(job.submission, job.shard.index)
         checkpoint = parse_checkpoint(self.read(key), key, job.generation)
         check_expected(checkpoint, job.expected, key)
-        return [record["status"] for record in checkpoint.records]
+        return checkpoint.records
 
     def progress(self, job: ShardJob) -> PairProgress:
         progress = parse_progress(self.read(layout.progress_key(job.submission, job.shard.index)))
@@ -83,13 +97,15 @@ class World:
         return {entry["Key"].removeprefix(prefix) for entry in found}
 
 
-async def to_the_end(backend: JobBackend, *jobs: ShardJob) -> list[ShardStatus]:
-    """Every status that the first job went through, by watching all of them."""
-    seen = []
-    async with asyncio.timeout(45):
-        async for statuses in backend.watch(jobs):
-            seen.append(statuses[jobs[0].shard.index])
-    return seen
+async def to_the_end(backend: JobBackend, *jobs: ShardJob) -> list[ShardStatuses]:
+    """Every snapshot until all jobs have ended."""
+    async with asyncio.timeout(60):
+        return [statuses async for statuses in backend.watch(jobs)]
+
+
+def follow(backend: JobBackend, job: ShardJob) -> list[ShardStatus]:
+    """Every status that the job goes through."""
+    return [statuses[job.shard.index] for statuses in run(to_the_end(backend, job))]
 
 
 async def until(backend: JobBackend, job: ShardJob, state: ShardState) -> None:
@@ -121,11 +137,11 @@ def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> N
     job, backend = world.job("fast"), world.site.backend()
 
     run(backend.ensure([job]))
-    seen = run(to_the_end(backend, job))
+    seen = follow(backend, job)
 
     assert seen[-1].state is ShardState.FINISHED
     assert seen[-1].failure is None
-    assert len(world.statuses(job)) == 3
+    assert len(world.records(job)) == 3
     assert world.progress(job).state is ShardState.FINISHED
     assert world.logs(job) == {"simulator.log", "agent.log", "logcopy.log", "init.log"}
 
@@ -134,10 +150,10 @@ def test_a_submission_can_be_of_the_other_generation_and_drive_repetitions(world
     job = world.job("fast", generation=Generation.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
 
     run(world.site.backend().ensure([job]))
-    seen = run(to_the_end(world.site.backend(), job))
+    seen = follow(world.site.backend(), job)
 
     assert seen[-1].state is ShardState.FINISHED
-    assert len(world.statuses(job)) == 6
+    assert len(world.records(job)) == 6
 
 
 FAILURES = {
@@ -148,72 +164,57 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("image", sorted(FAILURES))
-def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World, image: str) -> None:
-    job, backend = world.job(image), world.site.backend()
-
-    run(backend.ensure([job]))
-    last = run(to_the_end(backend, job))[-1]
-
-    assert last.state is ShardState.FAILED
-    assert isinstance(last.failure, Failure)
-    assert (last.failure.fault, last.failure.summary) == FAILURES[image]
-    assert last.failure.cause
-    assert last.failure.remedy
-
-
-def test_what_breaks_once_is_driven_again_and_gives_the_same_records(world: World) -> None:
+def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World) -> None:
+    jobs = {image: replace(job, hang_seconds=2.0) for image, job in world.jobs(sorted(FAILURES)).items()}
     backend = world.site.backend()
-    steady, crash = world.job("fast"), world.job("crash-on-route-7", submission=8)
-    crash = replace(crash, shard=replace(crash.shard, index=0))
-    jobs = (steady, crash)
 
-    run(backend.ensure(jobs))
-    run(to_the_end(backend, *jobs))
+    run(backend.ensure(list(jobs.values())))
+    ends = run(to_the_end(backend, *jobs.values()))[-1]
 
-    assert world.progress(crash).counters.agent_restarts == 1
-    assert world.statuses(crash) == world.statuses(steady)
-
-
-def test_a_simulator_crash_is_not_charged_and_the_route_is_driven_again(world: World) -> None:
-    job, backend = world.job("simulator-crash-on-route-3"), world.site.backend()
-    job = replace(job, shard=replace(job.shard, routes=(2, 3)))
-
-    run(backend.ensure([job]))
-    seen = run(to_the_end(backend, job))
-
-    counters = world.progress(job).counters
-    assert seen[-1].state is ShardState.FINISHED
-    assert (counters.agent_restarts, counters.infrastructure_restarts, counters.simulator_crashes) == (0, 1, {3: 1})
-    assert "Failed - Simulation crashed" not in world.statuses(job)
+    for image, job in jobs.items():
+        failure = ends[job.shard.index].failure
+        assert ends[job.shard.index].state is ShardState.FAILED
+        assert isinstance(failure, Failure)
+        assert (failure.fault, failure.summary) == FAILURES[image]
+        assert failure.cause
+        assert failure.remedy
 
 
-def test_a_poison_route_is_scored_zero_and_the_others_are_driven(world: World) -> None:
-    job, backend = world.job("poison-route-5"), world.site.backend()
+def test_what_breaks_is_charged_where_it_belongs_and_the_rest_is_driven(world: World) -> None:
+    jobs = world.jobs(["fast", "crash-on-route-7", "simulator-crash-on-route-3", "poison-route-5"], routes=(3, 5, 7))
+    fast, crash, simulator, poison = jobs.values()
+    backend = world.site.backend()
 
-    run(backend.ensure([job]))
-    seen = run(to_the_end(backend, job))
+    run(backend.ensure(list(jobs.values())))
+    ends = run(to_the_end(backend, *jobs.values()))[-1]
 
-    assert seen[-1].state is ShardState.FINISHED
-    assert world.progress(job).counters.quarantined == (RouteRun(5),)
-    assert world.statuses(job)[0] == "Failed - Simulation crashed"
-    assert len(world.statuses(job)) == 3
+    assert {status.state for status in ends.values()} == {ShardState.FINISHED}
+    assert world.used(fast) == (0, 0, {}, ())
+    assert world.used(crash) == (1, 0, {}, ())
+    assert world.used(simulator) == (0, 1, {3: 1}, ())
+    assert world.used(poison) == (0, 2, {5: 2}, (RouteRun(5),))
+    driven = world.records(fast)
+    assert world.records(crash) == world.records(simulator) == driven
+    quarantined = world.records(poison)
+    assert [quarantined[0], quarantined[2]] == [driven[0], driven[2]]
+    assert quarantined[1]["status"] == "Failed - Simulation crashed"
+    assert set(quarantined[1]["scores"].values()) == {0.0}
 
 
 def test_a_second_attempt_resumes_where_the_first_failed(world: World) -> None:
     backend = world.site.backend()
     first, second = world.job("always-crash"), world.job("always-crash", attempt=2)
     run(backend.ensure([first]))
-    assert run(to_the_end(backend, first))[-1].state is ShardState.FAILED
+    assert follow(backend, first)[-1].state is ShardState.FAILED
     run(backend.remove(first.submission, first.attempt))
-    driven = world.statuses(first)
+    driven = world.records(first)
     assert len(driven) == 2
 
     run(backend.ensure([second]))
-    seen = run(to_the_end(backend, second))
+    seen = follow(backend, second)
 
     assert seen[-1].state is ShardState.FINISHED
-    assert world.statuses(second)[:2] == driven
+    assert world.records(second)[:2] == driven
     assert world.progress(second).attempt == 2
 
 
@@ -223,17 +224,17 @@ def test_ensure_adopts_what_runs_and_watch_works_from_another_process(world: Wor
     before = sorted(world.site.left())
 
     run(world.site.backend().ensure([job, job]))
-    seen = run(to_the_end(world.site.backend(), job))
+    seen = follow(world.site.backend(), job)
 
     assert before
     assert seen[-1].state is ShardState.FINISHED
     assert world.progress(job).counters.starts == 1
     run(world.site.backend().ensure([job]))
-    assert run(to_the_end(world.site.backend(), job)) == [seen[-1]]
+    assert follow(world.site.backend(), job) == [seen[-1]]
 
 
 def test_watching_what_is_not_there_tells_gone_and_ends(world: World) -> None:
-    seen = run(to_the_end(world.site.backend(), world.job("steady")))
+    seen = follow(world.site.backend(), world.job("steady"))
 
     assert [status.state for status in seen] == [ShardState.GONE]
     assert ShardState.GONE in ENDED
@@ -251,7 +252,7 @@ def test_remove_ends_every_process_and_only_those_of_its_attempt(world: World) -
         return asyncio.get_running_loop().time() - began
 
     assert run(timed_remove()) < 10
-    assert run(to_the_end(backend, job))[-1].state is ShardState.GONE
+    assert follow(backend, job)[-1].state is ShardState.GONE
     assert world.site.left()
     assert all("submission-8-" in line for line in world.site.left())
 

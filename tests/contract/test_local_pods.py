@@ -30,7 +30,7 @@ class Machine:
     def __init__(self, site: LocalSite, s3: Any) -> None:
         self.site = site
         self.s3 = s3
-        self.backend = site.backend(route_seconds=0.5)
+        self.backend = site.backend(route_seconds=0.3)
 
     def job(self, image: str = "steady", **changes: Any) -> ShardJob:
         values: dict[str, Any] = {

@@ -1,6 +1,8 @@
 """The keeper and `prepare` against a real S3 server; the test plays simulator and agent."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+import k8s_jobs
 from evaluation import layout
 from evaluation.checkpoint import render_document
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, ServiceUnavailable
@@ -108,7 +111,7 @@ class Bench:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
@@ -312,6 +315,11 @@ def test_a_pod_that_replaces_another_goes_on_with_its_checkpoint_and_budgets(ben
     assert second.settings.checkpoint.read_text() == text(GOOD)
     begun = json.loads(second.files.told("start1") or "")
     assert (begun["agent_restarts"], begun["start"]) == (1, 3)
+    second.lose_keeper()
+    second.files.logs["agent"].write_text("from the second pod")
+    second.keep()
+    log = layout.log_key(7, 0, 1, "agent-from-start-3")
+    eventually(lambda: second.storage.read(log) == b"from the second pod")
 
 
 def test_a_new_attempt_goes_on_with_the_checkpoint_and_full_budgets(bench: Make) -> None:
@@ -417,3 +425,75 @@ def test_the_settings_name_the_variable_that_is_missing_or_wrong() -> None:
         read_settings({"GENERATION": "3"})
     with pytest.raises(InvalidConfiguration, match="SUBMISSION must be a number, not 'x'"):
         read_settings({"GENERATION": "2.0", "SUBMISSION": "x"})
+
+
+@pytest.mark.parametrize("module", ["k8s_jobs.pod.prepare", "k8s_jobs.pod.logcopy"])
+def test_the_containers_end_with_40_and_a_sentence_when_a_variable_is_missing(module: str) -> None:
+    ended = container(module, {})
+    output, _ = ended.communicate(timeout=30)
+
+    assert ended.returncode == Verdict.MISCONFIGURED
+    assert output.strip() == "The environment variable GENERATION is missing or empty. Set it in the shard's Job."
+
+
+def test_prepare_and_the_keeper_work_as_two_containers(bench: Make, aws: dict[str, Any]) -> None:
+    pair = bench()
+    environment = {**contract(pair.settings), **credentials(aws)}
+    prepared = container("k8s_jobs.pod.prepare", environment)
+    told, _ = prepared.communicate(timeout=30)
+    keeper = container("k8s_jobs.pod.logcopy", environment)
+    try:
+        pair.started(1)
+    finally:
+        keeper.terminate()
+        keeper.communicate(timeout=30)
+
+    assert prepared.returncode == 0
+    assert "No earlier checkpoint" in told
+    assert keeper.returncode == Verdict.CANCELLED
+    assert pair.files.told("verdict") == "30"
+    assert pair.storage.read(layout.log_key(7, 0, 1, "logcopy"))
+
+
+def container(module: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    """The module as a container runs it, from where our packages lie."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=environment,
+        cwd=Path(k8s_jobs.__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def contract(settings: PairSettings) -> dict[str, str]:
+    return {
+        "SUBMISSION": str(settings.submission),
+        "ATTEMPT": str(settings.attempt),
+        "WORKER_ID": str(settings.shard),
+        "GENERATION": settings.generation.value,
+        "ROUTES_SUBSET": "0-2",
+        "REPETITIONS": "1",
+        "BUCKET": settings.bucket,
+        "ROUTES_LOCATION": settings.routes_location,
+        "ROUTES": str(settings.routes),
+        "PAIR_DIR": str(settings.pair_dir),
+        "CHECKPOINT_ENDPOINT": str(settings.checkpoint),
+        "AGENT_RESTARTS": "1",
+        "INFRASTRUCTURE_RESTARTS": "1",
+        "SIMULATOR_CRASHES_PER_ROUTE": "1",
+        "HANG_SECONDS": "60",
+        "COPY_SECONDS": "0.5",
+        "POLL_SECONDS": "0.05",
+        "SIMULATOR_WAIT_SECONDS": "60",
+    }
+
+
+def credentials(aws: dict[str, Any]) -> dict[str, str]:
+    return {
+        "AWS_DEFAULT_REGION": aws["region_name"],
+        "AWS_ACCESS_KEY_ID": aws["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": aws["aws_secret_access_key"],
+        "AWS_ENDPOINT_URL": aws["endpoint_url"],
+    }

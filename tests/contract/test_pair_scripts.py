@@ -16,7 +16,8 @@ import k8s_jobs.pod
 SCRIPTS = Path(k8s_jobs.pod.__file__).parent
 BASH = shutil.which("bash") or "bash"
 COREUTILS = ("mkdir", "mv", "tee")  # what the scripts call
-STUBBORN = "trap '' TERM; while :; do read -t 5 <> <(:); done"
+RUNS_ON = "while :; do read -t 5 <> <(:); done"
+STUBBORN = f"trap '' TERM; {RUNS_ON}"
 
 
 class Party:
@@ -100,8 +101,8 @@ def start(pair: Path, only_coreutils: str) -> Iterator[Start]:
 def contract(pair: Path) -> Mapping[str, str]:
     return {
         "PAIR_DIR": str(pair),
-        "SIMULATOR_COMMAND": STUBBORN,
-        "EVALUATOR_COMMAND": STUBBORN,
+        "SIMULATOR_COMMAND": RUNS_ON,
+        "EVALUATOR_COMMAND": RUNS_ON,
         "SIMULATOR_WARMUP_SECONDS": "0.1",
         "SIMULATOR_WAIT_SECONDS": "5",
         "POLL_SECONDS": "0.05",
@@ -130,7 +131,7 @@ def test_a_time_that_is_no_number_ends_with_40(start: Start) -> None:
 
 
 def test_the_simulator_starts_when_told_and_gets_ready(start: Start, pair: Path) -> None:
-    simulator = start("simulator", SIMULATOR_COMMAND=f"echo the world; {STUBBORN}")
+    simulator = start("simulator", SIMULATOR_COMMAND=f"echo the world; {RUNS_ON}")
     time.sleep(0.2)
     assert list(simulator.own.glob("ready*")) == []
 
@@ -220,7 +221,7 @@ def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
     start: Start, pair: Path, party: str, poll: str
 ) -> None:
     (pair / "simulator" / "ready1").touch()
-    running = start(party, POLL_SECONDS=poll)
+    running = start(party, POLL_SECONDS=poll, SIMULATOR_COMMAND=STUBBORN, EVALUATOR_COMMAND=STUBBORN)
     (pair / "keeper" / "start1").touch()
     child = running.child() if poll == "0.05" else None
     eventually(lambda: (running.own / f"{party}.log").exists())

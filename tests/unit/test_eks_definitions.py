@@ -1,9 +1,9 @@
 """deployments/eks: every file is of a kind that is checked here, and says what docs/kubernetes.md promises."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from prefect.client.schemas.objects import FlowRun
-from prefect.utilities.templating import find_placeholders
+from prefect.utilities.templating import apply_values, find_placeholders
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from evaluation.submission import Generation
@@ -37,6 +37,7 @@ NODE_GROUP_FIELDS = {
 UNNARROWED = re.compile(r"(autoscaling|ec2):(Describe\w+|GetInstanceTypesFromInstanceRequirements)")
 
 
+@cache
 def documents(path: Path) -> list[Document]:
     return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
 
@@ -231,14 +232,19 @@ class TestNamespace:
         assert labels["leaderboard"]["pod-security.kubernetes.io/enforce"] == "baseline"
         assert labels["flows"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
-    def test_a_shard_keeps_within_the_range(self) -> None:
+    def test_a_shard_keeps_within_the_range_and_is_given_nothing(self) -> None:
         (limits,) = objects_of("LimitRange")
-        most = limits["spec"]["limits"][0]["max"]
+        (container_limits,) = limits["spec"]["limits"]
+
+        # A maximum without a default is the default: a GPU for every container.
+        assert set(container_limits["max"]) <= set(container_limits["default"])
+        assert "nvidia.com/gpu" not in json.dumps(limits)
         for generation in Generation:
             pod = job_manifest(example_job(generation), example_cluster(generation))["spec"]["template"]["spec"]
             for container in pod["initContainers"] + pod["containers"]:
-                assert gibibytes(container["resources"]["limits"]["memory"]) <= gibibytes(most["memory"])
-                assert container["resources"]["limits"].get("nvidia.com/gpu", 0) <= int(most["nvidia.com/gpu"])
+                resources = container["resources"]
+                assert {"cpu", "memory"} <= set(resources["requests"])
+                assert gibibytes(resources["limits"]["memory"]) <= gibibytes(container_limits["max"]["memory"])
 
     def test_fifty_submissions_fit_into_the_quota(self) -> None:
         (quota,) = objects_of("ResourceQuota")
@@ -284,7 +290,7 @@ class TestFlowRuns:
         assert placeholders == set(template["variables"]["properties"])
 
     def test_the_worker_makes_a_job_of_it_that_kubernetes_takes(self, template: Document) -> None:
-        manifest = asyncio.run(prepared(template)).job_manifest
+        manifest = prepared(template).job_manifest
 
         spec = manifest["spec"]["template"]["spec"]
         # The worker insists on these two in a place that Kubernetes ignores.
@@ -295,7 +301,7 @@ class TestFlowRuns:
         assert spec["automountServiceAccountToken"] is False
 
     def test_a_flow_run_is_started_once_and_rescheduled_by_prefect(self, template: Document) -> None:
-        manifest = asyncio.run(prepared(template)).job_manifest
+        manifest = prepared(template).job_manifest
         (container,) = manifest["spec"]["template"]["spec"]["containers"]
         variables = {entry["name"]: entry["value"] for entry in container["env"]}
 
@@ -306,7 +312,7 @@ class TestFlowRuns:
     def test_all_pods_of_the_flows_are_restricted(self, template: Document) -> None:
         pods = [deployment["spec"]["template"]["spec"] for _, deployment in kubernetes_objects()
                 if deployment["kind"] == "Deployment" and deployment["metadata"]["namespace"] == "flows"]  # fmt: skip
-        pods.append(asyncio.run(prepared(template)).job_manifest["spec"]["template"]["spec"])
+        pods.append(prepared(template).job_manifest["spec"]["template"]["spec"])
 
         for pod in pods:
             assert pod["securityContext"]["runAsNonRoot"] is True
@@ -325,9 +331,11 @@ class TestFlowRuns:
         assert container["command"][:3] == ["prefect", "worker", "start"]
 
 
-async def prepared(template: Document) -> KubernetesWorkerJobConfiguration:
-    """What the worker makes of the template for a flow run, by its own code."""
-    configuration = await KubernetesWorkerJobConfiguration.from_template_and_values(template, {})
+def prepared(template: Document) -> KubernetesWorkerJobConfiguration:
+    """What the worker makes of the template for a flow run: its own code, but for the look-up of blocks on a server."""
+    variables = template["variables"]["properties"]
+    defaults = {name: each["default"] for name, each in variables.items() if each.get("default") is not None}
+    configuration = KubernetesWorkerJobConfiguration(**apply_values(template["job_configuration"], defaults))
     configuration.prepare_for_flow_run(FlowRun(flow_id=uuid4(), name="submission-7"))
     return configuration
 

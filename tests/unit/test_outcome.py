@@ -1,0 +1,60 @@
+"""What people read of an outcome."""
+
+import pytest
+
+from evaluation.errors import Failure, Fault, ImageRefused, InvalidCheckpoint, ServiceUnavailable, ShardsFailed
+from evaluation.outcome import Ending, Outcome, failed, may_run, raise_for_failures
+from evaluation.shards import ShardState, ShardStatus
+from evaluation.submission import Submission, SubmissionStatus, parse_phase
+
+CRASH = Failure("The agent crashed", "exit code 139", "Mend it.", Fault.TEAM)
+LOST = Failure("The node was lost", "it was drained", "Resume it.", Fault.INFRASTRUCTURE)
+SUBMISSION = Submission(
+    7, 1, 1, parse_phase("leaderboard-20-MAP"), 3, "Rocket", SubmissionStatus.RUNNING, "i", None, None
+)
+
+
+def ended(index: int, failure: Failure | None = None) -> ShardStatus:
+    return ShardStatus(index, ShardState.FAILED if failure else ShardState.FINISHED, failure=failure)
+
+
+def test_shards_that_failed_alike_are_named_once() -> None:
+    statuses = {0: ended(0, CRASH), 1: ended(1), 2: ended(2, CRASH), 3: ShardStatus(3, ShardState.GONE)}
+    with pytest.raises(ShardsFailed) as raised:
+        raise_for_failures(statuses)
+    assert str(raised.value) == (
+        "3 of 4 shards failed: "
+        "shard 0, 2: The agent crashed (exit code 139); shard 3: its Job has disappeared. Mend it."
+    )
+    assert raised.value.fault is Fault.TEAM
+
+
+def test_the_team_is_charged_only_for_its_own() -> None:
+    with pytest.raises(ShardsFailed) as raised:
+        raise_for_failures({0: ended(0, LOST), 1: ended(1)})
+    assert raised.value.fault is Fault.INFRASTRUCTURE
+    assert failed(SUBMISSION, raised.value, None).fault is Fault.INFRASTRUCTURE
+    assert failed(SUBMISSION, ServiceUnavailable("S3 is down"), None).fault is Fault.INFRASTRUCTURE
+    assert failed(SUBMISSION, InvalidCheckpoint("broken"), None).fault is Fault.INFRASTRUCTURE
+    assert failed(SUBMISSION, ImageRefused("no image"), None).fault is Fault.TEAM
+
+
+def test_a_failure_keeps_what_was_driven_but_reports_no_score() -> None:
+    so_far = Outcome(Ending.FINISHED, "", result=[{"split": "x"}], metrics={"Driving score": 1.0}, routes_done=3,
+                     routes_total=20, summary="routes", merged="{}")  # fmt: skip
+    outcome = failed(SUBMISSION, ServiceUnavailable("S3 is down"), so_far)
+    report = outcome.report(SUBMISSION)
+    assert (report.status, report.result, report.stdout, report.metadata) == (
+        SubmissionStatus.FAILED, (), "routes", "{}",
+    )  # fmt: skip
+    assert (
+        "S3 is down. This was not the agent's fault: a host can resume the submission. 3 of 20 routes" in report.stderr
+    )
+    assert outcome.metrics == {}
+
+
+@pytest.mark.parametrize("status", SubmissionStatus)
+def test_submitted_and_resuming_run_and_a_run_goes_on_with_its_own(status: SubmissionStatus) -> None:
+    fresh = {"submitted", "submitting", "resuming"}
+    assert may_run(status, again=False) is (status.value in fresh)
+    assert may_run(status, again=True) is (status.value in fresh | {"queued", "running", "partially_evaluated"})
