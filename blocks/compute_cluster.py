@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 import k8s_jobs.pod
 from blocks.artifact_bucket import read_location
+from blocks.kubernetes_jobs import KubernetesJobs
 from evaluation.ports import JobBackend
 from evaluation.routes import parse_route_xml
 from evaluation.shards import Budgets
@@ -35,7 +36,7 @@ class ComputeCluster(Block):
 
     cluster: str = Field(description="The phase codename up to its last hyphen, e.g. leaderboard-20.")
     generation: Generation = Field(description="1.0 (OpenGL) or 2.0 (Vulkan; also 2.1).")
-    compute: LocalProcesses = Field(description="What runs the shards.")
+    compute: LocalProcesses | KubernetesJobs = Field(discriminator="kind", description="What runs the shards.")
     credentials: AwsCredentials
     bucket: str = Field(description="S3 bucket of the submissions' folders.")
     routes: str = Field(description="The route XML: s3://bucket/key, or a file's path.")
@@ -59,7 +60,9 @@ class ComputeCluster(Block):
         return parse_route_xml(read_location(self.routes, self.credentials), self.routes)
 
     def backend(self) -> JobBackend:
-        """What runs this cluster's shards."""
+        """What runs this cluster's shards; raises InvalidConfiguration that names a wrong setting."""
+        if isinstance(self.compute, KubernetesJobs):
+            return self.compute.backend(self.routes, self.credentials)
         return LocalJobBackend(
             workdir=self.compute.workdir,
             routes=self.routes,

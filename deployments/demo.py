@@ -1,6 +1,7 @@
 """The main job, end to end, on this machine: `leaderboard demo`; and the pieces that `submit --wait` shares with it."""
 
 import time
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from rich.console import Console
@@ -9,8 +10,9 @@ from deployments.people import EvalAIWebsite
 from deployments.progress import Observer, Progress
 from deployments.progress_view import values_table, watch
 from deployments.settings import Settings
-from deployments.stack import running_stack
+from deployments.stack import Stack, running_stack
 from deployments.stack_state import StackState
+from evaluation.errors import DeadlineExceeded
 from evaluation.submission import SubmissionStatus, parse_phase
 
 PHASE = "leaderboard-20-SENSORS"
@@ -25,10 +27,24 @@ def run_demo(settings: Settings, console: Console) -> int:
         pk = EvalAIWebsite(stack.state).submit(stack.state.phase_pk(PHASE), IMAGE)
         console.print(f"\n[bold]Submission {pk}[/]: {IMAGE} for {PHASE}", highlight=False)
         observer = Observer(stack.state)
-        seen = watch(console, observer.follow(pk))
+        seen = watch(console, _in_time(stack, observer.follow(pk), settings.demo_seconds))
         metrics = observer.result(pk, PHASE)
         show_outcome(console, stack.state, seen, metrics)
     return finish(console.file, seen, metrics, time.monotonic() - began)
+
+
+def _in_time(stack: Stack, looks: Iterable[Progress], seconds: float) -> Iterator[Progress]:
+    """The looks, as long as the stack is well and the time is not up; raises ServiceUnavailable, DeadlineExceeded."""
+    deadline = time.monotonic() + seconds
+    for seen in looks:
+        stack.processes.check()
+        if not seen.over and time.monotonic() > deadline:
+            raise DeadlineExceeded(
+                f"Submission {seen.submission} is still {seen.evalai.value} after {seconds:.0f} s",
+                "on this machine that means that something is broken",
+                f"Look into {stack.state.folder / 'logs'}, first worker.log.",
+            )
+        yield seen
 
 
 def show_outcome(console: Console, state: StackState, seen: Progress, metrics: dict[str, float]) -> None:
@@ -39,16 +55,16 @@ def show_outcome(console: Console, state: StackState, seen: Progress, metrics: d
     else:
         console.print(seen.row.get("reason", "It never started."), markup=False, highlight=False, soft_wrap=True)
     cluster = parse_phase(seen.phase).cluster
-    run = seen.row.get("owner", "")
+    run = seen.row.get("claim-owner", "")
     places = {
         "Prefect": f"{state.prefect_url}/runs/flow-run/{run}" if run else state.prefect_url,
         "S3 folder": f"s3://{cluster}/{seen.submission}/",
         "DynamoDB row": f"table {cluster}, team-id {seen.team}, submission-id {seen.submission}",
-        "AWS endpoint": f"{state.aws_url} (aws --endpoint-url; browse {state.aws_url}/moto-api/)",
+        "AWS": f"{state.aws_url}/moto-api/",
         "EvalAI": f"{state.evalai_url}/api/jobs/submission/{seen.submission}",
         "Logs": str(state.folder / "logs"),
     }
-    console.print(values_table("Where to look", places))
+    console.print(values_table("Where to look while the stack runs (`make up` keeps it up)", places))
 
 
 def finish(file: IO[str], seen: Progress, metrics: dict[str, float], seconds: float) -> int:

@@ -2,8 +2,10 @@
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -40,7 +42,9 @@ def up() -> None:
         with running_stack(load_settings(), lambda line: screen.print(line, markup=False)) as stack:
             screen.print(values_table("The stack is up", _places(stack.state)))
             screen.print("Send a submission from another terminal, for example:")
-            screen.print("  leaderboard submit --phase leaderboard-10-MAP --image demo/agent:steady --wait")
+            screen.print(
+                f"  {_program()} submit --phase leaderboard-10-MAP --image demo/agent:steady --wait", soft_wrap=True
+            )
             screen.print("Ctrl-C stops everything.")
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
@@ -113,6 +117,11 @@ def status(submission: Annotated[int | None, Parameter(help="The submission's id
     screen.print(values_table("The ledger's row", dict(sorted(seen.row.items()))))
 
 
+def _program() -> str:
+    """How this program was called, to be repeated in a hint."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "leaderboard" else "leaderboard"
+
+
 def _screen() -> Console:
     return Console(highlight=False)
 
@@ -124,7 +133,7 @@ def _wait(state: StackState, submission: int) -> int:
     try:
         seen = watch(screen, observer.follow(submission))
     except KeyboardInterrupt:
-        screen.print(f"\nSubmission {submission} goes on without being watched: leaderboard status {submission}")
+        screen.print(f"\nSubmission {submission} goes on without being watched: {_program()} status {submission}")
         return INTERRUPTED
     metrics = observer.result(submission, seen.phase)
     show_outcome(screen, state, seen, metrics)

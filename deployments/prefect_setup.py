@@ -1,32 +1,28 @@
 """`leaderboard setup`: everything that the flows need on a Prefect server. Idempotent: a repetition changes nothing."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import boto3
 import httpx
-import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from blocks import names
-from blocks.compute_cluster import ComputeCluster
 from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS
 from blocks.fill import QueueAddresses, SaveCluster, save_blocks
 from blocks.secrets import ClusterSecret, read_site_secrets
 from blocks.submission_queue import SubmissionQueue
 from deployments.aws_resources import CREDENTIALS
+from deployments.clusters_file import ClusterSettings, compute_cluster, read_clusters
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
-
-ClusterSettings = Mapping[str, Mapping[str, Any]]
 
 
 def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -> list[str]:
@@ -35,7 +31,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -
     `clusters` is a YAML file, cluster -> fields of its ComputeCluster block; without it those blocks are left alone.
     Raises InvalidConfiguration for settings, secrets and files that are wrong, ServiceUnavailable.
     """
-    compute = _read_clusters(clusters) if clusters else {}
+    compute = read_clusters(clusters) if clusters else {}
     queue = QueueAddresses(
         _required(settings.queue_url, "queue-url"), _required(settings.dead_letter_url, "dead-letter-url")
     )
@@ -122,28 +118,10 @@ def _endpoint(settings: Settings) -> dict[str, Any]:
 def _cluster_saver(compute: ClusterSettings) -> SaveCluster:
     def save(cluster: ClusterSecret, credentials: AwsCredentials) -> None:
         fields = compute.get(cluster.cluster)
-        if fields is None:
-            return
-        try:
-            block = ComputeCluster(
-                cluster=cluster.cluster, credentials=credentials, bucket=cluster.s3_bucket, **dict(fields)
-            )
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise InvalidConfiguration(f"The settings of {cluster.cluster} are wrong", problems) from error
-        block.save(cluster.cluster, overwrite=True)
+        if fields is not None:
+            compute_cluster(cluster, credentials, fields).save(cluster.cluster, overwrite=True)
 
     return save
-
-
-def _read_clusters(file: Path) -> ClusterSettings:
-    try:
-        content = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InvalidConfiguration(f"The clusters' file {file} cannot be read", str(error)) from error
-    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
-        raise InvalidConfiguration(f"The clusters' file {file} is wrong", "it has to map cluster names to fields")
-    return content
 
 
 def _required(value: str, option: str) -> str:

@@ -99,6 +99,7 @@ class Processes:
             _signal_group(child, signal.SIGKILL)
             child.process.wait()
         end_all([*family, *family_of(self._environment[MARKER], self._shards)])
+        self._children.clear()
 
     def _popen(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], output: int

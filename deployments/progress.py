@@ -13,7 +13,7 @@ from deployments.stack_state import StackState
 from evaluation import layout
 from evaluation.errors import ServiceUnavailable
 from evaluation.pair import parse_progress
-from evaluation.shards import Shard, ShardState, parse_plan
+from evaluation.shards import ENDED, Shard, ShardState, parse_plan
 from evaluation.submission import SubmissionStatus, parse_phase
 
 OVER = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
@@ -59,6 +59,13 @@ class Progress:
         return recorded == self.evalai or (recorded is None and self.evalai is SubmissionStatus.CANCELLED)
 
 
+def _stopped(shard: ShardProgress) -> ShardProgress:
+    """A shard of a submission that is over; the last word of one that was stopped may be that it drives."""
+    if shard.state in ENDED:
+        return shard
+    return replace(shard, state=ShardState.GONE, detail="stopped with the submission")
+
+
 class Observer:
     """Looks at submissions of a running stack."""
 
@@ -80,9 +87,9 @@ class Observer:
         """Look at S3 and the ledger again, not at EvalAI."""
         cluster = parse_phase(seen.phase).cluster
         try:
-            return replace(
-                seen, row=self._row(cluster, seen.team, seen.submission), shards=self._shards(cluster, seen.submission)
-            )
+            shards = self._shards(cluster, seen.submission)
+            seen = replace(seen, row=self._row(cluster, seen.team, seen.submission), shards=shards)
+            return replace(seen, shards=tuple(map(_stopped, shards))) if seen.over else seen
         except (ClientError, BotoCoreError) as error:
             raise ServiceUnavailable("The embedded AWS does not answer", str(error)) from error
 

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     prefect_port: int = Field(default=4200, ge=1, le=65535, description="Port wanted for the embedded Prefect server.")
     aws_port: int = Field(default=4201, ge=1, le=65535, description="Port wanted for the embedded AWS.")
     evalai_port: int = Field(default=4202, ge=1, le=65535, description="Port wanted for the embedded EvalAI.")
+    demo_seconds: float = Field(default=240, gt=0, description="How long the demo's submission may take.")
     start_seconds: float = Field(default=90, gt=0, description="How long a part of the stack may take to start.")
     region: str = Field(default="us-west-2", description="AWS region of queue, tables, buckets and secrets.")
     work_pool: str = Field(default="leaderboard", description="Prefect work pool of the flow runs.")

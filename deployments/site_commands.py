@@ -37,6 +37,16 @@ def setup(
 
 def bridge() -> None:
     """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = load_settings()
+    _log_to_stderr()
     serve_bridge(load_queue(), BridgeSettings(challenge_pk=settings.challenge_pk))
+
+
+def _log_to_stderr() -> None:
+    """For this project's own loggers: Prefect configures the root logger as it likes, whenever it is first used."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("deployments")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

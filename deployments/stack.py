@@ -247,7 +247,7 @@ class _Start:
             "hang_seconds": self._settings.hang_seconds,
             "shard_deadline_seconds": 3600,
             "cancel_check_seconds": self._settings.cancel_check_seconds,
-            "partial_result_seconds": 5,
+            "partial_result_seconds": 15,
         }
 
     def _deploy(self, prefect: "Future[Child]") -> None:

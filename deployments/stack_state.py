@@ -118,4 +118,5 @@ def _locked(settings: Settings) -> bool:
 
 def _owner(settings: Settings) -> str:
     state = _stored(settings.state_file)
-    return f"process {state.pid}, {state.prefect_url}" if state else f"it holds {settings.state_dir}/stack.lock"
+    place = f"in {settings.state_dir}"
+    return f"process {state.pid} {place}, {state.prefect_url}" if state else place

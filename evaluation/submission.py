@@ -47,6 +47,19 @@ class Delivery(BaseModel):
     message_id: str
 
 
+class Succession(BaseModel):
+    """A run takes over from one whose process died: whose claim it holds, and the how manieth start it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    owner: str  # the id of the first run, which made the claim
+    start: int = Field(ge=1)
+
+    @property
+    def next(self) -> "Succession":
+        return Succession(owner=self.owner, start=self.start + 1)
+
+
 def parse_message(body: str) -> SubmissionMessage:
     """Read a queue message's body; raises InvalidMessage with one sentence that names the field."""
     try:

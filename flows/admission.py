@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from evaluation.errors import EvaluationError
 from evaluation.ports import Claim
-from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage
+from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, Succession
 from flows.retrying import on_transient_errors
 from flows.site import Cluster, Site, load_cluster
 
@@ -35,9 +35,10 @@ async def choose_cluster(phase: Phase) -> Cluster:
 
 
 @task(name="claim", **on_transient_errors(5))
-async def claim_submission(cluster: Cluster, submission: Submission) -> Claim:
-    """Take the submission in the ledger; raises AlreadyClaimed for every run but one."""
-    return await asyncio.to_thread(cluster.ledger.claim, submission, str(flow_run.get_id()))
+async def claim_submission(cluster: Cluster, submission: Submission, succession: Succession | None) -> Claim:
+    """Take the submission in the ledger; raises AlreadyClaimed for every run but one and its successors."""
+    owner = succession.owner if succession else str(flow_run.get_id())
+    return await asyncio.to_thread(cluster.ledger.claim, submission, owner)
 
 
 @task(name="acknowledge", **on_transient_errors(3))

@@ -10,10 +10,10 @@ from evaluation.errors import AlreadyClaimed, EvaluationError, PermanentError, S
 from evaluation.outcome import Outcome, cancelled, failed, may_run, skipped
 from evaluation.ports import Claim
 from evaluation.shards import ShardJob
-from evaluation.submission import Delivery, Submission, SubmissionMessage, SubmissionStatus
+from evaluation.submission import Delivery, Submission, SubmissionMessage, SubmissionStatus, Succession
 from flows.admission import acknowledge, choose_cluster, claim_submission, enrich, hold, set_aside
 from flows.board import StateName, announce, end_state
-from flows.hooks import abandon
+from flows.hooks import abandon, start_again
 from flows.reporting import merge_results, record, report, results_so_far
 from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
 from flows.site import Cluster, Site, load_site
@@ -23,21 +23,24 @@ from flows.site import Cluster, Site, load_site
     name="evaluate-submission",
     flow_run_name="submission-{message.submission_pk}",
     on_failure=[abandon],
-    on_crashed=[abandon],
+    on_crashed=[start_again],
     on_cancellation=[abandon],
 )
-async def evaluate_submission(message: SubmissionMessage, delivery: Delivery | None = None) -> State[Any]:
+async def evaluate_submission(
+    message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
+) -> State[Any]:
     """Evaluate one submission and tell EvalAI, the ledger and the UI how it ended.
 
     `delivery` says where the message lies, so that it is deleted once the submission is claimed; without it (a run
-    started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op.
+    started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `succession` is for a
+    run that takes over from one whose process died: it holds the same claim and adopts the shards that still run.
     """
     site = await load_site()
     await hold(site, delivery)  # nobody else gets the message while this run claims the submission
     try:
         submission = await enrich(site, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
-        claim = await claim_submission(cluster, submission)  # exactly one run goes on
+        claim = await claim_submission(cluster, submission, succession)  # exactly one run goes on
     except AlreadyClaimed as taken:
         await acknowledge(site, delivery)
         return Completed(name=StateName.DUPLICATE, message=str(taken))

@@ -9,14 +9,16 @@ from prefect.client.schemas.objects import State
 
 from evaluation.errors import RequestRefused, ServiceUnavailable
 from evaluation.shards import ShardJob
-from evaluation.submission import Delivery, SubmissionMessage, SubmissionStatus
+from evaluation.submission import Delivery, SubmissionMessage, SubmissionStatus, Succession
 from flows.evaluate_submission import evaluate_submission
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
 
 
-def run(message: SubmissionMessage, delivery: Delivery | None = None) -> State[None]:
-    return asyncio.run(evaluate_submission(message, delivery, return_state=True))
+def run(
+    message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
+) -> State[None]:
+    return asyncio.run(evaluate_submission(message, delivery, succession, return_state=True))
 
 
 def test_a_submission_is_scored_and_nothing_is_left(world: World) -> None:
@@ -199,6 +201,18 @@ def test_a_run_that_breaks_tells_evalai_and_stops_its_shards(world: World, monke
     assert "not the agent's fault" in report.stderr
     assert world.backend.jobs == {}
     assert world.ledger.rows[7]["status"] == "failed"
+
+
+def test_a_run_that_takes_over_adopts_the_shards_and_their_claim(world: World) -> None:
+    message, delivery = world.submitted(7)
+    world.evalai.statuses[7] = SubmissionStatus.RUNNING
+    world.ledger.rows[7] = {"attempt": 1, "claim-owner": "the-run-that-died", "claim-key": "", "status": "running"}
+
+    state = run(message, delivery, Succession(owner="the-run-that-died", start=2))
+
+    assert state.is_completed()
+    assert world.ledger.rows[7]["status"] == "finished"
+    assert world.backend.created == [f"submission-7-attempt-1-shard-{index}" for index in range(4)]
 
 
 def test_a_resume_without_an_image_takes_the_earlier_one(world: World) -> None:

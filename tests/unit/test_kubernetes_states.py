@@ -156,6 +156,12 @@ STUCK = {
         Patience(),
         "The container agent cannot be started",
     ),
+    "containers never start": (
+        job_object(),
+        [pod_object({"evaluator": waiting("ContainerCreating")}, phase="Pending", age=7300)],
+        Patience(),
+        "The shard's containers did not start",
+    ),
     "nobody ends the Job at its deadline": (
         job_object(spec={"activeDeadlineSeconds": 60}),
         [pod_object(ALL_RUN)],

@@ -1,0 +1,69 @@
+"""A compute cluster's settings, from the clusters' file and the secret to the backend."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect_aws import AwsCredentials
+
+from blocks.compute_cluster import ComputeCluster
+from blocks.secrets import ClusterSecret
+from deployments.clusters_file import compute_cluster
+from evaluation.errors import InvalidConfiguration
+from k8s_jobs.backend import KubernetesJobBackend
+from k8s_jobs.credentials import EksCluster, Kubeconfig
+
+FILE = Path(__file__).resolve().parents[2] / "deployments/eks/clusters.yaml"
+CREDENTIALS = AwsCredentials(region_name="us-west-2")
+
+
+def secret(cluster: str) -> ClusterSecret:
+    images = (f"111122223333.dkr.ecr/{name}:1" for name in ("simulator", "leaderboard", "logcopy"))
+    return ClusterSecret(cluster, cluster, "https://eks.example", "Q0E=", *images, cluster, cluster, cluster)
+
+
+@pytest.mark.parametrize("name", ["leaderboard-10", "leaderboard-20"])
+def test_the_example_file_and_the_secret_make_a_backend_on_eks(name: str) -> None:
+    fields = yaml.safe_load(FILE.read_text("utf-8"))[name]
+
+    block = compute_cluster(secret(name), CREDENTIALS, fields)
+
+    backend = block.backend()
+    assert isinstance(backend, KubernetesJobBackend)
+    assert backend.access == EksCluster(name, "https://eks.example", "Q0E=", "us-west-2")
+    assert backend.spec.logcopy_image == "111122223333.dkr.ecr/logcopy:1"
+    assert backend.spec.routes_location == f"s3://leaderboard-private-contents/{name}/routes.xml"
+    assert backend.spec.log_group == name
+
+
+def test_the_file_may_choose_a_kubeconfig_instead() -> None:
+    compute = {"kind": "kubernetes", "access": {"kind": "kubeconfig", "path": "/k"}, "storage_secret": "aws"}
+    fields = {"generation": "2.0", "routes": "s3://a/b", "image_registries": ["demo"], "compute": compute}
+
+    backend = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields).backend()
+
+    assert isinstance(backend, KubernetesJobBackend)
+    assert backend.access == Kubeconfig("/k", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"generation": "3.0"}, "generation: Input should be '1.0' or '2.0'"),
+        ({"shards": 0}, "shards: Input should be greater than or equal to 1"),
+        ({"compute": {"kind": "slurm"}}, "compute: Input tag 'slurm'"),
+    ],
+)
+def test_a_wrong_setting_is_named(change: dict[str, object], problem: str) -> None:
+    fields = {**yaml.safe_load(FILE.read_text("utf-8"))["leaderboard-20"], **change}
+    with pytest.raises(InvalidConfiguration, match="The settings of leaderboard-20 are wrong") as raised:
+        compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
+    assert problem in str(raised.value)
+
+
+def test_a_keeper_without_a_way_to_s3_is_named_when_the_backend_is_made() -> None:
+    fields = yaml.safe_load(FILE.read_text("utf-8"))["leaderboard-20"]
+    del fields["compute"]["worker_role_arn"]
+    block: ComputeCluster = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
+    with pytest.raises(InvalidConfiguration, match="way to S3"):
+        block.backend()
