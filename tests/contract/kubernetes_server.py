@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -25,6 +27,7 @@ class KubernetesServer:
         self.troubles: list[Trouble] = []
         self.accepted_token: str | None = None
         self.stuck: set[str] = set()  # names that stay in deletion
+        self.delay_seconds = 0.0  # before every answer
         self.logs: dict[tuple[str, str], str] = {}  # (pod, container) -> text
         self.port = 0
         self._versions = itertools.count(100)
@@ -38,12 +41,12 @@ class KubernetesServer:
     def count(self, verb: str, ending: str) -> int:
         return sum(1 for method, path in self.requests if method == verb and path.endswith(ending))
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._serve)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 
@@ -58,7 +61,7 @@ class KubernetesServer:
         metadata = item["metadata"]
         known = metadata["name"] in self.objects[kind]
         metadata.setdefault("uid", f"uid-{next(self._versions)}")
-        metadata.setdefault("creationTimestamp", "2026-11-20T10:00:00Z")
+        metadata.setdefault("creationTimestamp", datetime.now(UTC).isoformat())
         metadata["resourceVersion"] = str(next(self._versions))
         item["kind"] = KINDS[kind]
         self.objects[kind][metadata["name"]] = item
@@ -103,6 +106,7 @@ class KubernetesServer:
         watching = "watch" in request.query
         self.requests.append(("WATCH" if watching else request.method, request.path))
         self.tokens_seen.append(request.headers.get("Authorization", ""))
+        await asyncio.sleep(self.delay_seconds)
         for trouble in self.troubles:
             if answer := trouble(request):
                 self.troubles.remove(trouble)
@@ -177,9 +181,9 @@ class KubernetesServer:
         return response
 
 
-def status(code: int, reason: str, message: str, **headers: str) -> web.Response:
+def status(code: int, reason: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
     body = {"kind": "Status", "code": code, "reason": reason, "message": message}
-    return web.json_response(body, status=code, headers={key.replace("_", "-"): value for key, value in headers.items()})
+    return web.json_response(body, status=code, headers=headers)
 
 
 def once(method: str, ending: str, answer: web.StreamResponse) -> Trouble:
@@ -202,9 +206,9 @@ def _matches(item: Json, selector: str) -> bool:
 
 
 @asynccontextmanager
-async def running_server() -> AsyncIterator[KubernetesServer]:
+async def running_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[KubernetesServer]:
     server = KubernetesServer()
-    await server.start()
+    await server.start(tls)
     try:
         yield server
     finally:

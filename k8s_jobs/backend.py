@@ -1,0 +1,217 @@
+"""JobBackend on Kubernetes: every shard is a batch/v1 Job (k8s_jobs.manifest), found again by its name and labels."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from evaluation.errors import DeadlineExceeded, RequestRefused, ServiceUnavailable
+from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses
+from k8s_jobs.api import Json, KubernetesApi, RequestLimits
+from k8s_jobs.api_errors import ObjectExists, ObjectMissing
+from k8s_jobs.cluster import ClusterSpec
+from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path
+from k8s_jobs.credentials import ClusterAccess
+from k8s_jobs.job_warnings import JobWarnings
+from k8s_jobs.manifest import (
+    ATTEMPT,
+    SHARD,
+    SHARD_LABELS,
+    SUBMISSION,
+    attempt_selector,
+    job_manifest,
+    scripts_config_map,
+)
+from k8s_jobs.mirror import MirrorLimits, Trouble
+from k8s_jobs.pod_logs import last_lines
+from k8s_jobs.pods import name_of
+from k8s_jobs.removal import RemovalLimits, remove_attempt
+from k8s_jobs.shard_states import Patience, gone, shard_status
+
+_SELECTOR = ",".join(f"{key}={value}" for key, value in sorted(SHARD_LABELS.items()))
+_IDENTITY = (SUBMISSION, ATTEMPT, SHARD)
+
+
+@dataclass(frozen=True)
+class BackendLimits:
+    """Times in seconds; the tests shorten them."""
+
+    news_seconds: float = 5.0  # a snapshot at least so often
+    worth_telling_seconds: float = 5.0  # a cluster that is silent for less is nobody's news
+    silent_cluster_seconds: float = 3600.0  # then watching gives up; the Jobs run on
+    namesake_seconds: float = 300.0  # for a Job of the same name to finish being deleted
+    no_pod_seconds: float = 20.0  # a Job without a pod for longer asks for an explanation
+    patience: Patience = field(default_factory=Patience)
+    removal: RemovalLimits = field(default_factory=RemovalLimits)
+    requests: RequestLimits = field(default_factory=RequestLimits)
+    mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    first_list_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class KubernetesJobBackend:
+    """Backends of one cluster and namespace share a connection and a watch within an event loop.
+
+    Every method raises ServiceUnavailable when the cluster does not answer in spite of retries, InvalidConfiguration
+    when it does not let us in, and RequestRefused when it says no.
+    """
+
+    access: ClusterAccess
+    spec: ClusterSpec
+    limits: BackendLimits = field(default_factory=BackendLimits)
+    # By verb. What several backends share is counted for the one that opened the connection.
+    requests: Counter[str] = field(default_factory=Counter, compare=False)
+
+    async def ensure(self, jobs: Sequence[ShardJob]) -> None:
+        """See JobBackend. A namesake that is being deleted is waited for (DeadlineExceeded)."""
+        manifests = [job_manifest(job, self.spec) for job in jobs]
+        async with self._connection() as connection:
+            await self._ensure_scripts(connection.api)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for manifest in manifests:
+                        group.create_task(self._ensure_job(connection.api, manifest))
+            except ExceptionGroup as errors:  # the port's callers know single errors
+                raise errors.exceptions[0] from errors
+
+    async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
+        """See JobBackend. While the cluster does not answer, the last known states stay, and say so."""
+        async with self._connection() as connection, connection.watch.following(job.name for job in jobs) as follower:
+            warnings = JobWarnings(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
+            eyes = _Eyes(connection, self.spec.namespace, self._patience, warnings)
+            last: ShardStatuses = {}
+            told_at = 0.0
+            while True:
+                statuses = self._with_trouble(await eyes.look(jobs), connection.watch.trouble)
+                if statuses != last or time.monotonic() - told_at >= self.limits.news_seconds:
+                    last, told_at = statuses, time.monotonic()
+                    yield statuses
+                if all(status.state in ENDED for status in statuses.values()):
+                    return
+                await follower.wait(self.limits.news_seconds)
+                connection.watch.check()
+
+    async def remove(self, submission: int, attempt: int) -> None:
+        """See JobBackend. Foreground deletion, then empty listings of Jobs and pods."""
+        selector = attempt_selector(submission, attempt)
+        async with self._connection() as connection:
+            await remove_attempt(connection.api, self.spec.namespace, selector, self.limits.removal)
+
+    async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
+        """See JobBackend. All containers; `<name>-previous` where the pod before has failed."""
+        async with self._connection() as connection:
+            return await last_lines(connection.api, self.spec.namespace, job.name, lines)
+
+    @property
+    def _patience(self) -> Patience:
+        return replace(self.limits.patience, warmup_seconds=self.spec.simulator_warmup_seconds)
+
+    def _connection(self) -> AbstractAsyncContextManager[Connection]:
+        limits = self.limits
+        key = ClusterKey(
+            self.access,
+            self.spec.namespace,
+            _SELECTOR,
+            limits.requests,
+            limits.mirror,
+            limits.first_list_seconds,
+            self.requests,
+        )
+        return connected(key)
+
+    async def _ensure_scripts(self, api: KubernetesApi) -> None:
+        manifest = scripts_config_map(self.spec.namespace)
+        try:
+            await api.create(f"/api/v1/namespaces/{self.spec.namespace}/configmaps", manifest)
+        except ObjectExists:  # named by its content, and immutable
+            return
+
+    async def _ensure_job(self, api: KubernetesApi, manifest: Json) -> None:
+        """Create or adopt. A 409 can also be a quota's conflict, or the echo of our own lost request."""
+        namespace, name = self.spec.namespace, name_of(manifest)
+        deadline, pause = time.monotonic() + self.limits.namesake_seconds, 0.1
+        while True:
+            try:
+                await api.create(jobs_path(namespace), manifest)
+                return
+            except ObjectExists:
+                existing = await _read_job(api, namespace, name)
+            if existing and not existing["metadata"].get("deletionTimestamp"):
+                _require_same(existing, manifest)
+                return
+            if time.monotonic() > deadline:
+                seconds = self.limits.namesake_seconds
+                raise DeadlineExceeded(f"An older Job {name} is still being deleted after {seconds:g} s")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+    def _with_trouble(self, statuses: dict[int, ShardStatus], trouble: Trouble | None) -> ShardStatuses:
+        if trouble is None or (silent := time.time() - trouble.since) < self.limits.worth_telling_seconds:
+            return statuses
+        if silent >= self.limits.silent_cluster_seconds:
+            raise ServiceUnavailable(f"The cluster has not answered for {silent:.0f} s", str(trouble.error))
+        since = datetime.fromtimestamp(trouble.since, UTC)
+        return {
+            index: status
+            if status.state in ENDED
+            else replace(status, detail=f"{status.detail}; the cluster does not answer since {since:%H:%M:%S} UTC")
+            for index, status in statuses.items()
+        }
+
+
+class _Eyes:
+    """What one call of watch() has seen so far: an end stays an end, and a Job that went was there."""
+
+    def __init__(self, connection: Connection, namespace: str, patience: Patience, warnings: JobWarnings) -> None:
+        self._api = connection.api
+        self._watch = connection.watch
+        self._namespace = namespace
+        self._patience = patience
+        self._warnings = warnings
+        self._seen: set[str] = set()
+        self._ended: dict[int, ShardStatus] = {}
+
+    async def look(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
+        statuses = {job.shard.index: await self._status(job) for job in jobs}
+        self._ended = {index: status for index, status in statuses.items() if status.state in ENDED}
+        return statuses
+
+    async def _status(self, job: ShardJob) -> ShardStatus:
+        index, name = job.shard.index, job.name
+        if index in self._ended:
+            return self._ended[index]
+        found = self._watch.job(name)
+        if found is None and name not in self._seen:
+            # A watch lags behind: that a Job does not exist has to come from the cluster itself.
+            found = await _read_job(self._api, self._namespace, name)
+        if found is None:
+            return gone(index, seen=name in self._seen)
+        self._seen.add(name)
+        pods = self._watch.pods(found)
+        status = shard_status(index, found, pods, datetime.now(UTC), self._patience)
+        if pods or status.state is not ShardState.WAITING or found["spec"].get("suspend"):
+            return status
+        warning = await self._warnings.about(found)
+        return replace(status, detail=f"the cluster cannot make its pod: {warning}") if warning else status
+
+
+async def _read_job(api: KubernetesApi, namespace: str, name: str) -> Json | None:
+    try:
+        return await api.get(jobs_path(namespace, name))
+    except ObjectMissing:
+        return None
+
+
+def _require_same(existing: Json, manifest: Json) -> None:
+    """Adopt what bears our labels for the same shard of the same attempt, nothing else."""
+    theirs, ours = existing["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
+    wrong = [key for key in (*SHARD_LABELS, *_IDENTITY) if theirs.get(key) != ours[key]]
+    if wrong:
+        raise RequestRefused(
+            f"The Job {name_of(manifest)} is not ours to adopt",
+            f"its label {wrong[0]} is {theirs.get(wrong[0])!r}, not {ours[wrong[0]]!r}",
+            "Delete it, or run the shards in a namespace of their own.",
+        )

@@ -1,0 +1,206 @@
+"""One connection and one watch per cluster for everything in this process that uses the cluster at the same time."""
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from evaluation.errors import ServiceUnavailable
+from k8s_jobs.api import Json, KubernetesApi, RequestLimits
+from k8s_jobs.credentials import ClusterAccess
+from k8s_jobs.mirror import Mirror, MirrorLimits, Trouble
+
+JOB_LABEL = "batch.kubernetes.io/job-name"  # the Job controller's, on every pod
+
+
+def jobs_path(namespace: str, name: str = "") -> str:
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs" + (f"/{name}" if name else "")
+
+
+def pods_path(namespace: str, name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/pods" + (f"/{name}" if name else "")
+
+
+@dataclass(frozen=True)
+class ClusterKey:
+    """What has to be equal for two users to share a connection and a watch."""
+
+    access: ClusterAccess
+    namespace: str
+    selector: str
+    requests: RequestLimits = field(default_factory=RequestLimits)
+    mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    first_list_seconds: float = 60.0  # then following gives up
+    counter: Counter[str] = field(default_factory=Counter, compare=False)  # of requests, by verb
+
+
+@dataclass(eq=False)
+class Follower:
+    """Wakes when one of its Jobs or their pods change."""
+
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self, seconds: float) -> None:
+        """Returns at the next change, or after `seconds`."""
+        try:
+            await asyncio.wait_for(self.changed.wait(), seconds)
+        except TimeoutError:
+            return
+        finally:
+            self.changed.clear()
+
+
+class ClusterWatch:
+    """The Jobs and Pods under our label in one namespace, mirrored while anybody follows."""
+
+    def __init__(self, api: KubernetesApi, key: ClusterKey) -> None:
+        self._key = key
+        self._followers: dict[str, set[Follower]] = defaultdict(set)
+        self._pods_of: dict[str, dict[str, Json]] = defaultdict(dict)
+        self._departed: dict[str, Json] = {}  # Job's name -> the pod of it that went last
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._users = 0
+        namespace, selector, limits = key.namespace, key.selector, key.mirror
+        self._jobs = Mirror(api, jobs_path(namespace), selector, self._job_changed, limits)
+        self._pods = Mirror(api, pods_path(namespace), selector, self._pod_changed, limits)
+
+    def job(self, name: str) -> Json | None:
+        return self._jobs.objects.get(name)
+
+    def pods(self, job: Json) -> list[Json]:
+        """The Job's own pods, not an earlier namesake's; the last one that was deleted among them."""
+        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        found = list(self._pods_of.get(name, {}).values())
+        if name in self._departed:
+            found.append(self._departed[name])
+        return [pod for pod in found if any(owner.get("uid") == uid for owner in _owners(pod))]
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the mirrors may be out of date; the older one of the two."""
+        troubles = [each.trouble for each in (self._jobs, self._pods) if each.trouble]
+        return min(troubles, key=lambda trouble: trouble.since, default=None)
+
+    def check(self) -> None:
+        """Raise what keeps the mirrors from ever being up to date."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        for mirror in (self._jobs, self._pods):
+            if mirror.refused:
+                raise mirror.refused
+
+    @asynccontextmanager
+    async def following(self, names: Iterable[str]) -> AsyncIterator[Follower]:
+        """Mirror until the last follower leaves; the mirrors are complete on entry.
+
+        Raises ServiceUnavailable when the cluster does not answer in time, else what `check` raises.
+        """
+        follower, names = Follower(), tuple(names)
+        for name in names:
+            self._followers[name].add(follower)
+        self._enter()
+        try:
+            await self._complete()
+            yield follower
+        finally:
+            await self._leave()
+            for name in names:
+                self._followers[name].discard(follower)
+                if not self._followers[name]:
+                    del self._followers[name]
+
+    def _enter(self) -> None:
+        self._users += 1
+        if not self._tasks:
+            self._tasks = tuple(asyncio.create_task(mirror.run()) for mirror in (self._jobs, self._pods))
+
+    async def _leave(self) -> None:
+        self._users -= 1
+        if self._users:
+            return
+        tasks, self._tasks = self._tasks, ()
+        for mirror in (self._jobs, self._pods):
+            mirror.listed.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _complete(self) -> None:
+        deadline = time.monotonic() + self._key.first_list_seconds
+        while not (self._jobs.listed.is_set() and self._pods.listed.is_set()):
+            self.check()
+            if time.monotonic() > deadline:
+                trouble = self.trouble
+                cause = str(trouble.error) if trouble else "the first list did not come in time"
+                raise ServiceUnavailable("The cluster's Jobs cannot be listed", cause)
+            await asyncio.sleep(0.05)
+
+    def _job_changed(self, job: Json, kind: str) -> None:
+        name = job["metadata"]["name"]
+        if kind == "DELETED":
+            self._departed.pop(name, None)
+        self._wake(name)
+
+    def _pod_changed(self, pod: Json, kind: str) -> None:
+        metadata = pod["metadata"]
+        job = (metadata.get("labels") or {}).get(JOB_LABEL, "")
+        if kind == "DELETED":
+            self._pods_of[job].pop(metadata["name"], None)
+            if job in self._jobs.objects:
+                self._departed[job] = pod
+        else:
+            self._pods_of[job][metadata["name"]] = pod
+        if not self._pods_of[job]:
+            del self._pods_of[job]
+        self._wake(job)
+
+    def _wake(self, name: str) -> None:
+        for follower in self._followers.get(name, ()):
+            follower.changed.set()
+
+
+def _owners(pod: Json) -> list[Json]:
+    return pod["metadata"].get("ownerReferences") or []
+
+
+@dataclass
+class Connection:
+    """A shared connection: the API, and the watch that runs while somebody follows."""
+
+    api: KubernetesApi
+    watch: ClusterWatch
+    users: int = 0
+    opened: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_open: bool = False
+
+
+# The one thing in this package that outlives its users: sharing needs a place to meet. Sockets belong to an event loop.
+_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClusterKey, Connection]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def connected(key: ClusterKey) -> AsyncIterator[Connection]:
+    """The connection for `key`, opened for its first user and closed behind its last."""
+    shared = _connections.setdefault(asyncio.get_running_loop(), {})
+    if key not in shared:
+        api = KubernetesApi(key.access, key.requests, key.counter)
+        shared[key] = Connection(api, ClusterWatch(api, key))
+    connection = shared[key]
+    connection.users += 1
+    try:
+        async with connection.opened:
+            if not connection.is_open:
+                await connection.api.__aenter__()
+                connection.is_open = True
+        yield connection
+    finally:
+        connection.users -= 1
+        if not connection.users:
+            if shared.get(key) is connection:
+                del shared[key]
+            if connection.is_open:
+                await connection.api.__aexit__(None, None, None)
