@@ -210,7 +210,8 @@ def _refused_row(error: ClientError) -> Row:
 
 def _own_claim(submission: Submission, owner: str, key: str, row: Row) -> Claim | None:
     attempt = row.get(ATTEMPT)
-    if row.get(CLAIM_KEY) == key and row.get(CLAIM_OWNER) == owner and isinstance(attempt, int):
+    ours = row.get(CLAIM_KEY) == key and row.get(CLAIM_OWNER) == owner and END_TIME not in row
+    if ours and isinstance(attempt, int):
         return Claim(submission.pk, submission.team_pk, key, owner, attempt, again=True)
     return None
 
@@ -218,5 +219,7 @@ def _own_claim(submission: Submission, owner: str, key: str, row: Row) -> Claim 
 def _claimed_by_another(submission: int, row: Row) -> AlreadyClaimed:
     if CLAIM_OWNER not in row:
         return AlreadyClaimed(f"The claim of submission {submission} is gone", "its row in the ledger was removed")
+    if END_TIME in row:
+        return AlreadyClaimed(f"Submission {submission} was evaluated already, until {row[END_TIME]}")
     since = row.get(CLAIMED_AT, "an unknown time")
     return AlreadyClaimed(f"Submission {submission} is evaluated by flow run {row[CLAIM_OWNER]} since {since}")

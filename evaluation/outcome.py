@@ -7,7 +7,7 @@ from enum import StrEnum
 from evaluation.errors import EvaluationError, Fault, ImageRefused, ShardsFailed
 from evaluation.ports import Report
 from evaluation.shards import ShardState, ShardStatuses
-from evaluation.submission import RUNNABLE, RUNNABLE_AGAIN, Submission, SubmissionStatus
+from evaluation.submission import RUNNABLE, Submission, SubmissionStatus
 
 
 class Ending(StrEnum):
@@ -50,12 +50,15 @@ class Outcome:
 
 
 def may_run(status: SubmissionStatus, again: bool) -> bool:
-    """Whether EvalAI's status asks for an evaluation; a run that takes its own submission up again finds it running."""
-    return status in (RUNNABLE_AGAIN if again else RUNNABLE)
+    """Whether to evaluate: EvalAI asks for it, or it was begun and never ended, whatever EvalAI shows of that."""
+    return status in RUNNABLE or (again and status is not SubmissionStatus.CANCELLED)
 
 
-def cancelled(reason: str) -> Outcome:
-    return Outcome(Ending.CANCELLED, reason)
+def cancelled(reason: str, so_far: Outcome | None = None) -> Outcome:
+    """`so_far` holds the results up to the cancellation, where there are any; none of them is reported."""
+    return replace(
+        so_far or Outcome(Ending.CANCELLED, ""), ending=Ending.CANCELLED, sentence=reason, result=(), metrics={}
+    )
 
 
 def skipped(submission: Submission) -> Outcome:

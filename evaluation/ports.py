@@ -62,7 +62,10 @@ class SubmissionLedger(Protocol):
     """One row per submission, keyed by team and submission: the truth about who evaluates what."""
 
     def claim(self, submission: Submission, owner: str) -> Claim:
-        """Take the submission, atomically; raises AlreadyClaimed for any run but the first with this key."""
+        """Take the submission, atomically; raises AlreadyClaimed for any run but the first with this key.
+
+        The first may take it again until its row has an `end-time`.
+        """
 
     def update(self, claim: Claim, values: Row) -> None:
         """Write attributes of the claimed row; raises AlreadyClaimed when a newer claim has taken it over."""

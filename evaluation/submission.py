@@ -111,8 +111,6 @@ RUNNABLE = frozenset(
         SubmissionStatus.RESUMING,
     }
 )
-# A run that takes its own submission up again finds what it wrote there itself.
-RUNNABLE_AGAIN = RUNNABLE | {SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED}
 
 
 class Generation(StrEnum):

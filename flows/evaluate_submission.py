@@ -73,6 +73,6 @@ async def simulate(site: Site, cluster: Cluster, submission: Submission, claim: 
             await remove_jobs(cluster, claim)  # Remove Job, on every path
         return await merge_results(cluster, submission, jobs)
     except SubmissionCancelled as taken_back:
-        return cancelled(str(taken_back))
+        return cancelled(str(taken_back), await results_so_far(cluster, submission, jobs))
     except EvaluationError as error:
         return failed(submission, error, await results_so_far(cluster, submission, jobs))

@@ -34,7 +34,7 @@ async def merge_results(cluster: Cluster, submission: Submission, jobs: Sequence
 
 @task(name="collect-results", **on_transient_errors(2))
 async def results_so_far(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome | None:
-    """What a failed submission drove, stored like a full result; None where that cannot be read."""
+    """What an unfinished submission drove, stored like a full result; None where that cannot be read."""
     if not jobs:
         return None
     try:
@@ -130,10 +130,13 @@ async def send_report(site: Site, report: Report) -> None:
 
 @task(name="record", **on_transient_errors(7))
 async def record(cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> None:
-    """Write the outcome to the ledger: status, times, every metric, and where the files are."""
+    """Write the outcome to the ledger: status, times, every metric, and where the files are.
+
+    Without an end time while EvalAI has not been told: the run can then be retried in Prefect, and tells it.
+    """
     values: dict[str, object] = {
         "status": outcome.ending.value,
-        "end-time": datetime.now(UTC).isoformat(),
+        "end-time": None if outcome.undelivered else datetime.now(UTC).isoformat(),
         "reason": outcome.sentence,
         "fault": outcome.fault.value if outcome.fault else None,
         "undelivered": outcome.undelivered or None,

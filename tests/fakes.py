@@ -79,7 +79,7 @@ class FakeLedger:
     def claim(self, submission: Submission, owner: str) -> Claim:
         key = str(submission.rerun_resumed_at or "")
         row = self.rows.setdefault(submission.pk, {"attempt": 0})
-        if row.get("claim-owner") == owner:
+        if row.get("claim-owner") == owner and not row.get("end-time"):
             return Claim(submission.pk, submission.team_pk, key, owner, int(str(row["attempt"])), again=True)
         if "claim-key" in row and str(row["claim-key"]) >= key:
             raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by flow run {row['claim-owner']}")
@@ -93,7 +93,7 @@ class FakeLedger:
 
     def held(self, submission: Submission, owner: str) -> Claim | None:
         row = self.rows.get(submission.pk, {})
-        if row.get("claim-owner") != owner or "end-time" in row:
+        if row.get("claim-owner") != owner or row.get("end-time"):
             return None
         return Claim(submission.pk, submission.team_pk, "", owner, int(str(row["attempt"])), again=True)
 

@@ -61,6 +61,10 @@ def test_the_owner_finds_its_claim_again(ledger: LedgerTable) -> None:
     again = ledger.claim(a_submission(), "run-a")
     assert (again.attempt, again.again, again.key) == (first.attempt, True, first.key)
 
+    ledger.update(again, {"end-time": "2026-11-21T10:00:00Z"})
+    with pytest.raises(AlreadyClaimed, match="Submission 90 was evaluated already, until 2026-11-21T10:00:00Z"):
+        ledger.claim(a_submission(), "run-a")
+
 
 def test_a_resume_takes_over_and_keeps_what_is_known(ledger: LedgerTable) -> None:
     old = ledger.claim(a_submission(), "run-a")

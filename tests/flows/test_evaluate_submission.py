@@ -234,6 +234,22 @@ def test_the_run_is_named_and_tagged_after_submission_phase_and_team(world: Worl
     assert {"leaderboard-20-SENSORS", "submission:7", "team:Team Rocket 🚀"} <= set(flow_run.tags)
 
 
+def test_a_report_that_was_not_delivered_is_sent_when_the_run_is_retried(world: World) -> None:
+    world.evalai.refuses_reports = RequestRefused("EvalAI refused the result", "unknown metric")
+    message, delivery = world.submitted(7)
+    run(message, delivery)
+    world.evalai.refuses_reports = None
+    owner = str(world.ledger.rows[7]["claim-owner"])
+
+    state = run(message, delivery, Succession(owner=owner, start=2))
+
+    assert state.is_completed()
+    [report] = world.evalai.reports
+    assert report.status is SubmissionStatus.FINISHED
+    assert world.ledger.rows[7]["undelivered"] is None
+    assert world.ledger.rows[7]["attempt"] == 1
+
+
 def test_partial_results_are_published_while_the_shards_drive(world: World) -> None:
     world.backend.runs_for_ever = True
     world.only({0: 2, 1: 0, 2: 0, 3: 0})

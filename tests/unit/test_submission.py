@@ -7,10 +7,7 @@ from hypothesis import strategies as st
 
 from evaluation.errors import ImageRefused, InvalidConfiguration, InvalidMessage
 from evaluation.submission import (
-    RUNNABLE,
-    RUNNABLE_AGAIN,
     Phase,
-    SubmissionStatus,
     parse_message,
     parse_phase,
     require_allowed_image,
@@ -124,10 +121,3 @@ def test_other_images_are_refused(image: str | None) -> None:
 def test_without_a_registry_nothing_is_allowed(registries: list[str]) -> None:
     with pytest.raises(ImageRefused):
         require_allowed_image("/agent", registries)
-
-
-def test_only_new_and_resumed_submissions_may_run() -> None:
-    assert SubmissionStatus.SUBMITTED in RUNNABLE
-    assert SubmissionStatus.RESUMING in RUNNABLE
-    over = {SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED, SubmissionStatus.ARCHIVED}
-    assert not over & RUNNABLE_AGAIN
