@@ -7,7 +7,7 @@ from evaluation.pair import PairProgress
 from evaluation.shards import ShardJob, ShardState, ShardStatuses
 
 # While its Job runs, the pair itself knows better than its backend what it is doing.
-_PAIR_KNOWS_BETTER = frozenset({ShardState.STARTING, ShardState.DRIVING, ShardState.RETRYING})
+_PAIR_KNOWS_BETTER = frozenset({ShardState.STARTING, ShardState.DRIVING})
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def _view(job: ShardJob, statuses: ShardStatuses, told: PairProgress | None) -> 
     detail = (str(status.failure) if status.failure else status.detail) if status else ""
     if told and state in _PAIR_KNOWS_BETTER:
         state, detail = told.state, told.detail
+    if status and status.warning:
+        detail = f"{detail}; {status.warning}"
     return ShardView(job.shard.index, state, told.routes_done if told else 0, len(job.expected), detail)
 
 

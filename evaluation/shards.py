@@ -97,6 +97,7 @@ class ShardStatus:
     detail: str = ""  # plain words: the scheduler's reason, the budget in use
     since: datetime | None = None
     failure: Failure | None = None
+    warning: str = ""  # why this may be old news: the backend cannot see the shard now
 
 
 ShardStatuses = Mapping[int, ShardStatus]

@@ -157,7 +157,7 @@ class KubernetesJobBackend:
         return {
             index: status
             if status.state in ENDED
-            else replace(status, detail=f"{status.detail}; the cluster does not answer since {since:%H:%M:%S} UTC")
+            else replace(status, warning=f"the cluster does not answer since {since:%H:%M:%S} UTC")
             for index, status in statuses.items()
         }
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
 from evaluation.errors import ServiceUnavailable
@@ -151,6 +152,8 @@ class ClusterWatch:
         if kind == "DELETED":
             self._pods_of[job].pop(metadata["name"], None)
             if job in self._jobs.objects:
+                # Where the watch missed its end, it looks alive still.
+                metadata.setdefault("deletionTimestamp", datetime.now(UTC).isoformat())
                 self._departed[job] = pod
         else:
             self._pods_of[job][metadata["name"]] = pod

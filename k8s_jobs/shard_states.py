@@ -156,7 +156,7 @@ def _loss(pod: Json, job: Json) -> str:
     if why := disruption(pod):
         return f"the machine took its pod away ({why}), nobody is charged"
     if phase(pod) != "Failed":
-        return "its pod is being stopped"
+        return "its pod was stopped from outside"
     failure = failure_of_pod(pod)
     used, allowed = (job.get("status") or {}).get("failed") or 1, (job.get("spec") or {}).get("backoffLimit")
     budget = "agent" if failure.fault is Fault.TEAM else "infrastructure"

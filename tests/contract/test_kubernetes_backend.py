@@ -209,6 +209,18 @@ async def test_pod_without_a_job_is_removed_too(server: KubernetesServer) -> Non
     assert server.objects["pods"] == {}
 
 
+async def test_removal_returns_after_the_last_pod_even_without_a_job(server: KubernetesServer) -> None:
+    orphan = pod_object(name="orphan")
+    orphan["metadata"]["labels"] |= LABELS
+    server.put("pods", orphan)
+    server.stuck.add("orphan")
+    asyncio.get_running_loop().call_later(0.3, server.drop, "pods", "orphan")
+
+    await backend_on(server, removal=RemovalLimits(3.0, 1e9, 0.02, 0.1)).remove(7, 1)
+
+    assert server.objects["pods"] == {}
+
+
 async def test_pod_on_a_dead_node_is_taken_off_the_books(server: KubernetesServer) -> None:
     backend = backend_on(server)
     await backend.ensure(shard_jobs())

@@ -9,7 +9,9 @@ import pytest
 
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.shards import ShardJob, ShardState, ShardStatuses
+from k8s_jobs.api import RequestLimits
 from k8s_jobs.backend import KubernetesJobBackend
+from k8s_jobs.manifest import SHARD_LABELS
 from k8s_jobs.mirror import MirrorLimits
 from tests.contract.kubernetes_server import KubernetesServer, once, running_server, status
 from tests.kubernetes_objects import (
@@ -48,6 +50,14 @@ def finish(server: KubernetesServer, name: str) -> None:
     server.put("jobs", server.objects["jobs"][name] | {"status": COMPLETE})
 
 
+def add_driving_pod(server: KubernetesServer) -> None:
+    uid = server.objects["jobs"][FIRST]["metadata"]["uid"]
+    states = {"simulator": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}}
+    pod = pod_object(states, job=FIRST, job_uid=uid)
+    pod["metadata"]["labels"] |= SHARD_LABELS
+    server.put("pods", pod)
+
+
 async def states_until(
     backend: KubernetesJobBackend, jobs: list[ShardJob], done: Callable[[ShardStatuses], bool]
 ) -> list[ShardStatuses]:
@@ -59,6 +69,10 @@ async def states_until(
             if done(statuses):
                 break
     return seen
+
+
+def drives(statuses: ShardStatuses) -> bool:
+    return statuses[0].state is ShardState.DRIVING
 
 
 def all_are(state: ShardState) -> Callable[[ShardStatuses], bool]:
@@ -189,27 +203,57 @@ async def test_job_deleted_while_the_watch_is_broken_is_gone(server: KubernetesS
     assert (await watching)[-1][0].state is ShardState.GONE
 
 
+async def test_pod_that_goes_while_the_watch_is_broken_drives_no_longer(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([shard_job()])
+    add_driving_pod(server)
+    gone_on = asyncio.create_task(states_until(backend, [shard_job()], lambda each: not drives(each)))
+    await when(lambda: server.watches == 2)
+
+    server.deafen_watches()
+    server.drop("pods", "pod-a")
+
+    snapshots = await gone_on
+    assert drives(snapshots[0])
+    assert snapshots[-1][0].state is ShardState.RETRYING
+
+
+async def test_job_that_the_watch_has_yet_to_hear_of_is_not_gone(server: KubernetesServer) -> None:
+    # given: a watch that is shared, and that lags behind
+    backend = backend_on(server, requests=RequestLimits(silence_seconds=5), news_seconds=0.05)
+    await backend.ensure([shard_job(8)])
+    other = asyncio.create_task(states_until(backend, [shard_job(8)], all_are(ShardState.FINISHED)))
+    await when(lambda: server.watches == 2)
+    watches, server._watches = server._watches, []
+
+    await backend.ensure([shard_job()])
+    first = (await states_until(backend, [shard_job()], lambda _: True))[0]
+
+    assert first[0].state is ShardState.WAITING
+    server._watches = watches
+    finish(server, "submission-8-attempt-1-shard-0")
+    await other
+
+
 async def test_while_the_cluster_is_down_the_last_states_stay_and_say_so(server: KubernetesServer) -> None:
     backend = backend_on(server)
     await backend.ensure([shard_job()])
-    uid = server.objects["jobs"][FIRST]["metadata"]["uid"]
-    pod = pod_object({"simulator": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}}, job=FIRST, job_uid=uid)
-    pod["metadata"]["labels"]["app.kubernetes.io/name"] = "shard"
-    pod["metadata"]["labels"]["app.kubernetes.io/part-of"] = "leaderboard-flows"
-    server.put("pods", pod)
-    seen: list[tuple[ShardState, str]] = []
+    add_driving_pod(server)
+    seen: list[tuple[ShardState, str]] = []  # and the warning
 
     async with asyncio.timeout(8):
         async for statuses in backend.watch([shard_job()]):
-            seen.append((statuses[0].state, statuses[0].detail))
+            seen.append((statuses[0].state, statuses[0].warning))
             if len(seen) == 1:
                 await server.stop()
-            elif "does not answer since" in statuses[0].detail and server._runner is None:
+            elif "does not answer since" in statuses[0].warning and server._runner is None:
                 await server.start()
                 finish(server, FIRST)
 
-    assert seen[0] == (ShardState.DRIVING, "the agent drives its routes")
-    assert any(state is ShardState.DRIVING and "the cluster does not answer since" in detail for state, detail in seen)
+    assert seen[0] == (ShardState.DRIVING, "")
+    assert any(
+        state is ShardState.DRIVING and "the cluster does not answer since" in warning for state, warning in seen
+    )
     assert seen[-1][0] is ShardState.FINISHED
 
 

@@ -88,6 +88,12 @@ def test_fault_of_a_pod(case: str) -> None:
     assert failure.remedy
 
 
+def test_memory_is_named_as_the_cause() -> None:
+    assert failure_of_pod(CASES["agent out of memory"][0]).summary == "The agent ran out of memory"
+    ours = failure_of_pod(CASES["simulator out of memory"][0])
+    assert (ours.summary, ours.cause) == ("A container of ours ran out of memory", "simulator")
+
+
 def test_policys_words_are_enough_when_the_pod_is_gone() -> None:
     assert failure_of_job(job_object(BY_POLICY), []).summary == failure_of(Verdict.SENSORS_INVALID).summary
 

@@ -183,6 +183,13 @@ def test_no_state_lasts_for_ever(case: str) -> None:
     assert status.failure.fault is Fault.INFRASTRUCTURE
 
 
+def test_of_two_pods_of_the_same_second_the_living_one_counts() -> None:
+    pods = [pod_object(ALL_RUN, name="new"), pod_object({"simulator": ended(23)}, phase="Failed", name="old")]
+
+    assert shard_status(0, job_object(), pods, NOW, Patience()).state is ShardState.DRIVING
+    assert shard_status(0, job_object(), pods[::-1], NOW, Patience()).state is ShardState.DRIVING
+
+
 def test_slow_pull_before_is_not_held_against_the_image_that_fails_now() -> None:
     # given: the simulator's image took an hour, the agent's has failed once since
     states = ALL_RUN | {"simulator": running(30), "agent": waiting("ErrImagePull")}
