@@ -23,8 +23,9 @@ up: $(READY) ## start the embedded stack and keep it until Ctrl-C
 test: $(READY) ## every test that needs no external service
 	$(BIN)/python -m pytest tests/unit tests/contract tests/flows tests/e2e
 
-cluster-test: $(READY) ## the tests that need a Kubernetes control plane
-	$(BIN)/python -m pytest tests/cluster
+cluster-test: $(READY) ## the tests on a real Kubernetes control plane (needs Go once, ten minutes; or KUBECONFIG)
+	test -n "$$KUBECONFIG" || $(BIN)/python -m tests.cluster.binaries || true
+	$(BIN)/python -m pytest -rs tests/cluster
 
 check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff check .
