@@ -4,6 +4,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from evaluation.evalai_form import LABELS
+from evaluation.submission import Generation
+
 CHALLENGE = 1
 PHASES: Mapping[str, int] = {
     "leaderboard-10-SENSORS": 2201,
@@ -13,25 +16,6 @@ PHASES: Mapping[str, int] = {
 }
 # The second team's name is what real names are like; nothing may be built from it.
 TEAMS = ("Demo Team", "Équipe n° 2 / Straße <b>_--", "Team Rocket")
-# contracts/carla-results.md section 4: the first 12 for Leaderboard 1.0, all for 2.0.
-LABELS = (
-    "Driving score",
-    "Route completion",
-    "Infraction penalty",
-    "Collisions pedestrians",
-    "Collisions vehicles",
-    "Collisions layout",
-    "Red light infractions",
-    "Stop sign infractions",
-    "Off-road infractions",
-    "Route deviations",
-    "Route timeouts",
-    "Agent blocked",
-    "Yield emergency vehicle infractions",
-    "Scenario timeouts",
-    "Min speed infractions",
-)
-LABELS_OF_1_0 = 12
 
 
 @dataclass(frozen=True)
@@ -74,5 +58,5 @@ def standin_config(tokens: Tokens, queue_url: str, aws_url: str, region: str) ->
 
 
 def _split(codename: str, phase_pk: int) -> dict[str, object]:
-    labels = LABELS[:LABELS_OF_1_0] if codename.startswith("leaderboard-10-") else LABELS
-    return {"pk": split_of(phase_pk), "phase": phase_pk, "labels": labels}
+    generation = Generation.V1 if codename.startswith("leaderboard-10-") else Generation.V2
+    return {"pk": split_of(phase_pk), "phase": phase_pk, "labels": LABELS[generation]}
