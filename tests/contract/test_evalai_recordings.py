@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import requests
 
-from deployments.embedded_evalai import LABELS
 from deployments.evalai_standin import (
     Challenge,
     Config,
@@ -31,6 +30,7 @@ from deployments.evalai_standin import (
 )
 from deployments.evalai_standin.shown import execution_time, shown_submission
 from deployments.evalai_standin.state import LeaderboardEntry, Submission, now
+from evaluation.evalai_form import LABELS_V2
 from evaluation.submission import SubmissionStatus
 
 SHARED = Path(os.environ.get("LEADERBOARD_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
@@ -95,7 +95,7 @@ def world(file: str) -> Config:
             Challenge(pk=3, hosts=("host2",), remote_evaluation=False),
         ),
         phases=tuple(phases),
-        splits=tuple(Split(pk=n, phase=n, labels=tuple(LABELS)) for n in (1, 2, 3, 4)),
+        splits=tuple(Split(pk=n, phase=n, labels=tuple(LABELS_V2)) for n in (1, 2, 3, 4)),
         teams=(
             Team(pk=1, name="Team Rocket", members=("participant", "unverified")),
             Team(pk=2, name="Team 2", members=("participant2",)),
@@ -163,7 +163,7 @@ class Replay:
         state = self.state
         if recording == "challenge_phase_leaderboard.json 14":
             self.put(99).status = SubmissionStatus.FINISHED
-            scores = dict(zip(LABELS, content["response"]["body"]["results"][0]["result"], strict=True))
+            scores = dict(zip(LABELS_V2, content["response"]["body"]["results"][0]["result"], strict=True))
             state.entries.append(LeaderboardEntry(21, 99, 1, scores))
         elif recording == "update_partially_evaluated.json 0":
             state.entries.append(LeaderboardEntry(13, 1, 3, {}))
