@@ -1,15 +1,19 @@
-"""The embedded Prefect server: its environment, and an empty database that is made once instead of at every start."""
+"""The embedded Prefect server: its environment, and an empty database that is made once instead of at every start.
+
+`python -m deployments.prefect_server` makes the database ahead of the first start, as a part of the set-up.
+"""
 
 import os
 import shutil
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import requests
 
 from deployments.processes import Child, Processes
-from deployments.settings import Settings
+from deployments.settings import Settings, load_settings
 
 # Where a schema change of Prefect's would need minutes on a slow disk, this is what to wait for it.
 MIGRATION_SECONDS = 300
@@ -57,6 +61,14 @@ def _empty_database(settings: Settings, processes: Processes) -> Path:
     return kept
 
 
+def main() -> None:
+    """Make the empty database if there is none yet."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = {**os.environ, **prefect_environment("", folder)}
+        _empty_database(load_settings(), Processes(environment, logs=folder, folder=folder, shards=folder))
+
+
 def answers(url: str) -> bool:
     """Whether an HTTP server is there and not broken; it may well refuse an anonymous request."""
     status = _status(url)
@@ -75,3 +87,7 @@ def _status(url: str) -> int | None:
             return session.get(url, timeout=2).status_code
     except requests.RequestException:
         return None
+
+
+if __name__ == "__main__":
+    main()
