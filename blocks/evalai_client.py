@@ -1,4 +1,4 @@
-"""EvalAI for the flows, the reconciler and the command line. Source: contracts/evalai.md. Knows nothing of Prefect."""
+"""EvalAI for the flows and the command line. Source: contracts/evalai.md. Knows nothing of Prefect."""
 
 import json
 from collections.abc import Callable
@@ -8,12 +8,8 @@ from pydantic import SecretStr
 
 from blocks.evalai_fields import (
     Fields,
-    LeaderboardRow,
-    PhaseSplit,
     SubmissionRow,
     objects,
-    read_leaderboard_row,
-    read_phase_split,
     read_submission,
     report_body,
     unreadable,
@@ -24,8 +20,6 @@ from evaluation.ports import Report
 from evaluation.submission import Phase, Submission, SubmissionMessage, SubmissionStatus
 
 FINAL = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
-# EvalAI answers 400 when its list is asked for these.
-NOT_FILTERED_BY_EVALAI = frozenset({SubmissionStatus.PARTIALLY_EVALUATED, SubmissionStatus.ARCHIVED})
 
 
 class EvalAIClient:
@@ -101,66 +95,37 @@ class EvalAIClient:
         path = f"/api/jobs/challenges/{report.submission.challenge_pk}/update_partially_evaluated_submission/"
         self._http.retrying(partial(self._write, report, path, report_body(report)))
 
-    # What hosts need.
+    # What hosts and participants need.
 
     def submission_row(self, submission: int) -> SubmissionRow:
         """The submission as EvalAI shows it; raises UnknownSubmission."""
         return self._http.retrying(partial(self._look, submission))
 
-    def submissions(self, challenge: int, status: SubmissionStatus | None = None) -> list[SubmissionRow]:
+    def submissions(self, challenge: int) -> list[SubmissionRow]:
         """All submissions of the challenge, all pages of it in one request, by id."""
-        query = {"status": status.value} if status and status not in NOT_FILTERED_BY_EVALAI else None
-        content = self._get(f"/api/jobs/challenge/{challenge}/submission/", query)
+        path = f"/api/jobs/challenge/{challenge}/submission/"
+        content = self._http.retrying(lambda: self._http.send("GET", path))
         rows = map(read_submission, objects(content, f"the submissions of challenge {challenge}"))
-        return sorted((row for row in rows if status in (None, row.status)), key=lambda row: row.pk)
-
-    def phases(self, challenge: int) -> dict[int, str]:
-        """Phase id to codename."""
-        content = self._get(f"/api/challenges/{challenge}/phases/")
-        return {
-            phase.whole("id"): phase.text("codename")
-            for phase in objects(content, f"the phases of challenge {challenge}")
-        }
-
-    def phase_splits(self, challenge: int) -> list[PhaseSplit]:
-        """The challenge's leaderboards, each with the id that `leaderboard` takes."""
-        content = self._get(f"/api/challenges/{challenge}/challenge_phase_split")
-        return [read_phase_split(split) for split in objects(content, f"the leaderboards of challenge {challenge}")]
-
-    def leaderboard(self, phase_split: int) -> list[LeaderboardRow]:
-        """The best row of each team, best first."""
-        name = f"leaderboard {phase_split}"
-        found: list[Fields] = []
-        page = 1
-        while True:
-            query = {"page": str(page)} if page > 1 else None
-            answer = Fields(self._get(f"/api/jobs/challenge_phase_split/{phase_split}/leaderboard/", query), name)
-            results = objects(answer.raw("results"), name)
-            found += results
-            if not answer.raw("next") or not results:
-                return [read_leaderboard_row(rank, row) for rank, row in enumerate(found, start=1)]
-            page += 1
+        return sorted(rows, key=lambda row: row.pk)
 
     def resume(self, submission: int) -> None:
         """Send a failed submission on its way again, same id; raises RequestRefused where it is not failed."""
-        self._post_once(f"/api/jobs/submissions/{submission}/resume/")
-
-    def re_run(self, submission: int) -> None:
-        """Cancel the submission and submit it once more under a new id."""
-        self._post_once(f"/api/jobs/submissions/{submission}/re-run/")
+        # Never repeated: a second POST would publish a second message.
+        self._http.send("POST", f"/api/jobs/submissions/{submission}/resume/", about_submission=True)
 
     def cancel(self, challenge: int, submission: int) -> None:
         """Take the submission back, as its team or as a host; raises UnknownSubmission."""
         path = f"/api/jobs/challenges/{challenge}/submissions/{submission}/update_submission_meta/"
         self._http.retrying(lambda: self._http.send("PATCH", path, body={"status": "cancelled"}, about_submission=True))
 
-    def submit(self, challenge: int, phase: int, image: str) -> int:
+    def submit(self, challenge: int, phase: int, image: str, method_name: str = "") -> int:
         """Hand in an image as the participant who owns the token, and return the submission's id."""
+        form = {"status": "submitting", "method_name": method_name}
         file = json.dumps({"submitted_image_uri": image}).encode()
         answer = self._http.send(  # one attempt: a second POST would be a second submission
             "POST",
             f"/api/jobs/challenge/{challenge}/challenge_phase/{phase}/submission/",
-            upload=Upload({"status": "submitting"}, {"input_file": ("submission.json", file, "application/json")}),
+            upload=Upload(form, {"input_file": ("submission.json", file, "application/json")}),
         )
         return Fields(answer, "the new submission").whole("id")
 
@@ -191,13 +156,6 @@ class EvalAIClient:
         if report.status is not SubmissionStatus.CANCELLED:
             _refuse_cancelled(row)
         self._http.send("PUT", path, body=body, about_submission=True)
-
-    def _get(self, path: str, query: dict[str, str] | None = None) -> object:
-        return self._http.retrying(lambda: self._http.send("GET", path, query=query))
-
-    def _post_once(self, path: str) -> None:
-        # Never repeated: a second POST would publish a second message.
-        self._http.send("POST", path, about_submission=True)
 
     def _refuse_other_challenge(self, message: SubmissionMessage) -> None:
         if self._challenge_pk not in (None, message.challenge_pk):

@@ -27,34 +27,11 @@ class SubmissionRow:
     team_pk: int
     team_name: str
     status: SubmissionStatus
+    method_name: str = ""  # what the team calls its method
+    stderr_file: str = ""  # address of what the team reads about a failure
     submitted_at: datetime | None = None
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
     rerun_resumed_at: datetime | None = None
-    execution_seconds: float | None = None
     job_names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PhaseSplit:
-    """One leaderboard: a phase seen through a split of the data."""
-
-    pk: int
-    phase_pk: int
-    phase_name: str
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LeaderboardRow:
-    """A team's best submission; `scores` maps the leaderboard's labels to EvalAI's numbers, absent where not sent."""
-
-    rank: int
-    team_pk: int
-    team_name: str
-    submission: int
-    submitted_at: datetime | None
-    scores: Mapping[str, float]
 
 
 class Fields:
@@ -81,16 +58,6 @@ class Fields:
     def text(self, key: str) -> str:
         value = self._content.get(key)
         return "" if value is None else str(value)
-
-    def seconds(self, key: str) -> float | None:
-        """EvalAI writes a duration as a number, or as the word "None"."""
-        value = self._content.get(key)
-        if value is None or value in ("", "None"):
-            return None
-        try:
-            return float(str(value))
-        except ValueError:
-            raise unreadable(self._name, f"{key} is {_shown(value)}, not a number of seconds") from None
 
     def time(self, key: str) -> datetime | None:
         value = self._content.get(key)
@@ -133,33 +100,11 @@ def read_submission(fields: Fields) -> SubmissionRow:
         team_pk=fields.whole("participant_team"),
         team_name=fields.text("participant_team_name"),
         status=fields.status(),
+        method_name=fields.text("method_name"),
+        stderr_file=fields.text("stderr_file"),
         submitted_at=fields.time("submitted_at"),
-        started_at=fields.time("started_at"),
-        completed_at=fields.time("completed_at"),
         rerun_resumed_at=fields.time("rerun_resumed_at"),
-        execution_seconds=fields.seconds("execution_time"),
         job_names=fields.texts("job_name"),
-    )
-
-
-def read_phase_split(fields: Fields) -> PhaseSplit:
-    schema = fields.raw("leaderboard_schema")
-    labels = Fields(schema, "a leaderboard's schema").texts("labels") if schema is not None else ()
-    return PhaseSplit(fields.whole("id"), fields.whole("challenge_phase"), fields.text("challenge_phase_name"), labels)
-
-
-def read_leaderboard_row(rank: int, fields: Fields) -> LeaderboardRow:
-    labels = Fields(fields.raw("leaderboard__schema"), "a leaderboard's schema").texts("labels")
-    values = fields.raw("result")
-    # EvalAI sends the values in the order of the labels; a label that the submission never got is None.
-    pairs = zip(labels, values if isinstance(values, list) else [], strict=False)
-    return LeaderboardRow(
-        rank=rank,
-        team_pk=fields.whole("submission__participant_team"),
-        team_name=fields.text("submission__participant_team__team_name"),
-        submission=fields.whole("submission__id"),
-        submitted_at=fields.time("submission__submitted_at"),
-        scores={label: float(value) for label, value in pairs if _is_plain_number(value)},
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import stamina
@@ -102,6 +103,7 @@ class EvalAIHttp:
         """Raises InvalidConfiguration for a server that is no http(s) address, or a token that is no header value."""
         self._server = _checked_server(api_server)
         self._token = _checked_token(token)
+        self._on_this_machine = _on_this_machine(self._server)
         self._throttle = throttle
         self._timeouts = timeouts or Timeouts()
         self._retries = retries or RetryPolicy()
@@ -159,6 +161,7 @@ class EvalAIHttp:
         # context, so it is raised after the `except` blocks.
         try:
             with requests.Session() as session:
+                session.trust_env = not self._on_this_machine
                 sent = session.prepare_request(request)
                 settings = session.merge_environment_settings(sent.url, {}, None, None, None)
                 times = (self._timeouts.connect, self._timeouts.read)
@@ -257,6 +260,14 @@ def _checked_server(api_server: str) -> str:
             f"EvalAI's address {api_server!r} is no web address", "it must start with https://", SERVER_REMEDY
         )
     return server
+
+
+def _on_this_machine(server: str) -> bool:
+    """Whether it is a loopback address, with which a proxy of the environment has no business."""
+    try:
+        return urlsplit(server).hostname in ("127.0.0.1", "::1", "localhost")
+    except ValueError:  # no address at all: the first request says so
+        return False
 
 
 def _checked_token(token: SecretStr) -> SecretStr:

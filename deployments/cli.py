@@ -1,6 +1,7 @@
 """The command line: `leaderboard`. Commands live in modules that are imported when they are called."""
 
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
@@ -30,11 +31,12 @@ for _name, (_place, _help) in COMMANDS.items():
     app.command(f"deployments.{_place}", name=_name, help=_help)
 
 
-def main() -> None:
-    """Run one command. Errors of ours end in one sentence and code 1, wrong usage in code 2, Ctrl-C in 130."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one command. Errors of ours end in one sentence and code 1, wrong usage in one and code 2, Ctrl-C in 130."""
     try:
-        code = app(exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:  # already printed
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print("leaderboard:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(WRONG_USAGE)
     except EvaluationError as error:
         print(error, file=sys.stderr)

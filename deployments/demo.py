@@ -7,12 +7,11 @@ from typing import IO
 from rich.console import Console
 
 from deployments.people import EvalAIWebsite
-from deployments.progress import Observer, Progress
+from deployments.progress import Observer, Progress, in_time
 from deployments.progress_view import values_table, watch
 from deployments.settings import Settings
 from deployments.stack import Stack, running_stack
 from deployments.stack_state import StackState
-from evaluation.errors import DeadlineExceeded
 from evaluation.submission import SubmissionStatus, parse_phase
 
 PHASE = "leaderboard-20-SENSORS"
@@ -24,26 +23,22 @@ def run_demo(settings: Settings, console: Console) -> int:
     began = time.monotonic()
     console.print("[bold]Starting the embedded stack[/] (nothing leaves this machine)")
     with running_stack(settings, lambda line: console.print(line, markup=False, highlight=False)) as stack:
-        pk = EvalAIWebsite(stack.state).submit(stack.state.phase_pk(PHASE), IMAGE)
+        people = EvalAIWebsite(stack.state)
+        pk = people.submit(stack.state.phase_pk(PHASE), IMAGE)
         console.print(f"\n[bold]Submission {pk}[/]: {IMAGE} for {PHASE}", highlight=False)
-        observer = Observer(stack.state)
-        seen = watch(console, _in_time(stack, observer.follow(pk), settings.demo_seconds))
+        observer = Observer(stack.state, people)
+        logs = f"Look into {stack.state.folder / 'logs'}, first worker.log."
+        looks = in_time(observer.follow(pk), settings.demo_seconds, "on this machine something must be broken", logs)
+        seen = watch(console, _while_well(stack, looks))
         metrics = observer.result(pk, PHASE)
         show_outcome(console, stack.state, seen, metrics)
     return finish(console.file, seen, metrics, time.monotonic() - began)
 
 
-def _in_time(stack: Stack, looks: Iterable[Progress], seconds: float) -> Iterator[Progress]:
-    """The looks, as long as the stack is well and the time is not up; raises ServiceUnavailable, DeadlineExceeded."""
-    deadline = time.monotonic() + seconds
+def _while_well(stack: Stack, looks: Iterable[Progress]) -> Iterator[Progress]:
+    """The looks; raises ServiceUnavailable when a part of the stack has ended."""
     for seen in looks:
         stack.processes.check()
-        if not seen.over and time.monotonic() > deadline:
-            raise DeadlineExceeded(
-                f"Submission {seen.submission} is still {seen.evalai.value} after {seconds:.0f} s",
-                "on this machine that means that something is broken",
-                f"Look into {stack.state.folder / 'logs'}, first worker.log.",
-            )
         yield seen
 
 
@@ -64,6 +59,8 @@ def show_outcome(console: Console, state: StackState, seen: Progress, metrics: d
         "EvalAI": f"{state.evalai_url}/api/jobs/submission/{seen.submission}",
         "Logs": str(state.folder / "logs"),
     }
+    if seen.stderr_file:
+        places["What the team reads"] = seen.stderr_file
     console.print(values_table("Where to look while the stack runs (`make up` keeps it up)", places))
 
 

@@ -10,18 +10,24 @@ from types import FrameType
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from deployments.demo import finish, run_demo, show_outcome
 from deployments.people import EvalAIWebsite
-from deployments.progress import Observer
+from deployments.progress import Observer, in_time
 from deployments.progress_view import shards_table, submissions_table, values_table, watch
 from deployments.settings import load_settings
 from deployments.stack import running_stack
 from deployments.stack_state import StackState, read_state
+from evaluation.errors import DeadlineExceeded
 
 CHECK_SECONDS = 1.0
 INTERRUPTED = 130  # what a shell shows for Ctrl-C
+TIME_IS_UP = 124  # what timeout(1) ends with
+WAIT_SECONDS = 24 * 3600.0
+
+WaitSeconds = Annotated[float, Parameter(validator=Number(gt=0))]
 
 
 def demo() -> int:
@@ -54,7 +60,14 @@ def up() -> None:
     screen.print("Stopped.")
 
 
-def submit(*, phase: str, image: str, team: str | None = None, wait: bool = False) -> int:
+def submit(
+    *,
+    phase: str,
+    image: str,
+    team: str | None = None,
+    wait: bool = False,
+    wait_seconds: WaitSeconds = WAIT_SECONDS,
+) -> int:
     """Send a submission to the running stack, as a team does at EvalAI; prints its id.
 
     Parameters
@@ -66,18 +79,22 @@ def submit(*, phase: str, image: str, team: str | None = None, wait: bool = Fals
     team
         The team that submits; the first demo team if not given.
     wait
-        Show the progress until the end. Exit code 0: finished; 1: failed or cancelled; 130: Ctrl-C (it goes on).
+        Show the progress until the end. Exit code 0: finished; 1: failed or cancelled; 124: --wait-seconds are over
+        or 130: Ctrl-C (with both, it goes on).
+    wait_seconds
+        How long --wait waits at most.
     """
     state = read_state(load_settings())
-    pk = EvalAIWebsite(state).submit(state.phase_pk(phase), image, team)
+    people = EvalAIWebsite(state)
+    pk = people.submit(state.phase_pk(phase), image, team)
     if not wait:
         print(pk)
         return 0
     _screen().print(f"Submission {pk}: {image} for {phase}", markup=False)
-    return _wait(state, pk)
+    return _wait(state, people, pk, wait_seconds)
 
 
-def resume(submission: int, /, *, wait: bool = False) -> int:
+def resume(submission: int, /, *, wait: bool = False, wait_seconds: WaitSeconds = WAIT_SECONDS) -> int:
     """Let a failed submission go on from its checkpoints, as a host does at EvalAI.
 
     Parameters
@@ -86,10 +103,13 @@ def resume(submission: int, /, *, wait: bool = False) -> int:
         The submission's id.
     wait
         Show the progress until the end, as `submit --wait` does.
+    wait_seconds
+        How long --wait waits at most.
     """
     state = read_state(load_settings())
-    EvalAIWebsite(state).resume(submission)
-    return _wait(state, submission) if wait else 0
+    people = EvalAIWebsite(state)
+    people.resume(submission)
+    return _wait(state, people, submission, wait_seconds) if wait else 0
 
 
 def cancel(submission: int, /) -> None:
@@ -108,11 +128,12 @@ def status(submission: Annotated[int | None, Parameter(help="The submission's id
     """Show all submissions of the running stack, or one: EvalAI's status, the ledger's row, the shards."""
     state = read_state(load_settings())
     screen = _screen()
+    people = EvalAIWebsite(state)
     if submission is None:
         codenames = {pk: codename for codename, pk in state.phases.items()}
-        screen.print(submissions_table(EvalAIWebsite(state).submissions(), codenames))
+        screen.print(submissions_table(people.submissions(), codenames))
         return
-    seen = Observer(state).look(submission)
+    seen = Observer(state, people).look(submission)
     screen.print(shards_table(seen))
     screen.print(values_table("The ledger's row", dict(sorted(seen.row.items()))))
 
@@ -126,12 +147,17 @@ def _screen() -> Console:
     return Console(highlight=False)
 
 
-def _wait(state: StackState, submission: int) -> int:
+def _wait(state: StackState, people: EvalAIWebsite, submission: int, seconds: float) -> int:
     began = time.monotonic()
     screen = _screen()
-    observer = Observer(state)
+    observer = Observer(state, people)
+    goes_on = f"It goes on without being watched: {_program()} status {submission}"
     try:
-        seen = watch(screen, observer.follow(submission))
+        looks = in_time(observer.follow(submission), seconds, "--wait-seconds allow no more", goes_on)
+        seen = watch(screen, looks)
+    except DeadlineExceeded as error:
+        print(error, file=sys.stderr)
+        return TIME_IS_UP
     except KeyboardInterrupt:
         screen.print(f"\nSubmission {submission} goes on without being watched: {_program()} status {submission}")
         return INTERRUPTED

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
 from evaluation.checkpoint import MAX_BYTES, Checkpoint, parse_checkpoint, render_document
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, PermanentError
@@ -45,6 +45,8 @@ def merge(
     generation
         The evaluator that wrote the files; by default the route ids tell.
     """
+    if not files:
+        raise CycloptsError(msg="No result files are given. Name the shards' files.")
     chosen = None if generation == "auto" else Generation(generation)
     return merge_files(list(files), routes, output, repetitions, chosen)
 
@@ -52,7 +54,10 @@ def merge(
 def merge_files(
     files: list[Path], routes: str, output: Path, repetitions: int = 1, generation: Generation | None = None
 ) -> int:
-    """Merge and write; returns the exit code. Prints one line: to stdout what was merged, to stderr what is wrong."""
+    """Merge at least one file and write; returns the exit code.
+
+    Prints one line: to stdout what was merged, to stderr what is wrong.
+    """
     try:
         expected = _expected(routes, repetitions)
         merged = _merged(_different(files, output), expected, generation)
@@ -76,9 +81,7 @@ def _expected(routes: str, repetitions: int) -> tuple[RouteRun, ...]:
 
 
 def _different(files: Sequence[Path], output: Path) -> Sequence[Path]:
-    """The files, if there are any, each is given once, and none would be overwritten."""
-    if not files:
-        raise InvalidConfiguration("No result files are given", remedy="Name the shards' files.")
+    """The files, if each is given once, and none would be overwritten."""
     seen = {_resolved(output): "--output"}
     for file in files:
         place = _resolved(file)

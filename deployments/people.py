@@ -1,61 +1,57 @@
-"""What people do at EvalAI: a participant submits and cancels, a host resumes. Through its public HTTP API only."""
+"""What people do at the embedded EvalAI: a participant submits and cancels, a host resumes and looks."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from pydantic import SecretStr
 
-import requests
-
+from blocks.evalai_client import EvalAIClient
+from blocks.evalai_fields import SubmissionRow
+from blocks.evalai_http import RequestBudget, RetryPolicy, Timeouts
 from deployments.stack_state import StackState
-from evaluation.errors import RequestRefused, ServiceUnavailable
 
-TIMEOUT_SECONDS = 20
+# EvalAI allows a user 60 requests a minute; the rest is for a second command beside this one.
+REQUESTS_PER_MINUTE = 50
+TIMEOUTS = Timeouts(connect=5, read=20)
+# A person waits for the answer; who follows a submission looks again anyway.
+RETRIES = RetryPolicy(attempts=3, total_seconds=10)
 
 
 class EvalAIWebsite:
-    """The embedded EvalAI as its participants and hosts see it. Every method raises errors of `evaluation.errors`."""
+    """Each person with a client and a request budget of their own. Raises what `EvalAIClient` does."""
 
     def __init__(self, state: StackState) -> None:
         self._state = state
-        self._challenge = state.challenge_pk
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy has no business with 127.0.0.1
+        self._clients: dict[str, EvalAIClient] = {}
 
     def submit(self, phase_pk: int, image: str, team: str | None = None) -> int:
-        """Create a submission as EvalAI's own command line does; EvalAI then sends the message. Returns its pk."""
-        path = f"/api/jobs/challenge/{self._challenge}/challenge_phase/{phase_pk}/submission/"
-        upload = {"input_file": ("submission.json", json.dumps({"submitted_image_uri": image}), "application/json")}
-        form = {"status": "submitting", "method_name": image.rpartition(":")[2]}
-        return int(self._call("POST", path, self._state.team_token(team), data=form, files=upload)["id"])
+        """Hand in an image as a member of the team, and return the submission's id; EvalAI then sends the message."""
+        method_name = image.rpartition(":")[2]
+        return self._participant(team).submit(self._state.challenge_pk, phase_pk, image, method_name)
 
     def cancel(self, submission: int) -> None:
         """As a member of the submission's own team."""
-        team = str(self.submission(submission)["participant_team_name"])
-        path = f"/api/jobs/challenges/{self._challenge}/submissions/{submission}/update_submission_meta/"
-        self._call("PATCH", path, self._state.team_token(team), json={"status": "cancelled"})
+        team = self.submission(submission).team_name
+        self._participant(team).cancel(self._state.challenge_pk, submission)
 
     def resume(self, submission: int) -> None:
-        self._call("POST", f"/api/jobs/submissions/{submission}/resume/", self._state.host_token)
+        self._host.resume(submission)
 
-    def submission(self, submission: int) -> Mapping[str, Any]:
-        answer: Mapping[str, Any] = self._call("GET", f"/api/jobs/submission/{submission}", self._state.host_token)
-        return answer
+    def submission(self, submission: int) -> SubmissionRow:
+        return self._host.submission_row(submission)
 
-    def submissions(self) -> list[Mapping[str, Any]]:
+    def submissions(self) -> list[SubmissionRow]:
         """All submissions of the challenge, the newest first."""
-        found: Any = self._call("GET", f"/api/jobs/challenge/{self._challenge}/submission/", self._state.host_token)
-        return sorted(found, key=lambda row: int(row["id"]), reverse=True)
+        return self._host.submissions(self._state.challenge_pk)[::-1]
 
-    def _call(self, method: str, path: str, token: str, **arguments: Any) -> Any:
-        headers = {"Authorization": f"Bearer {token}"}
-        try:
-            answer = self._session.request(
-                method, self._state.evalai_url + path, headers=headers, timeout=TIMEOUT_SECONDS, **arguments
+    @property
+    def _host(self) -> EvalAIClient:
+        return self._client(self._state.host_token)
+
+    def _participant(self, team: str | None) -> EvalAIClient:
+        return self._client(self._state.team_token(team))
+
+    def _client(self, token: str) -> EvalAIClient:
+        if token not in self._clients:
+            budget = RequestBudget(REQUESTS_PER_MINUTE)
+            self._clients[token] = EvalAIClient(
+                self._state.evalai_url, SecretStr(token), budget, timeouts=TIMEOUTS, retries=RETRIES
             )
-        except requests.RequestException as error:
-            raise ServiceUnavailable("The embedded EvalAI does not answer", str(error), "Is the stack up?") from error
-        if answer.status_code == requests.codes.too_many_requests or answer.status_code >= 500:
-            raise ServiceUnavailable("EvalAI is too busy", f"it answers {answer.status_code}")
-        if not answer.ok:
-            raise RequestRefused(f"EvalAI refuses to {method} {path}", answer.text[:300])
-        return answer.json()
+        return self._clients[token]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,7 +11,7 @@ from deployments.aws_resources import EmbeddedAws
 from deployments.people import EvalAIWebsite
 from deployments.stack_state import StackState
 from evaluation import layout
-from evaluation.errors import ServiceUnavailable
+from evaluation.errors import DeadlineExceeded, ServiceUnavailable
 from evaluation.pair import parse_progress
 from evaluation.shards import ENDED, Shard, ShardState, parse_plan
 from evaluation.submission import SubmissionStatus, parse_phase
@@ -41,6 +41,7 @@ class Progress:
     evalai: SubmissionStatus
     row: Mapping[str, str] = field(default_factory=dict)  # the ledger's, every value as text
     shards: tuple[ShardProgress, ...] = ()
+    stderr_file: str = ""  # address of what EvalAI shows the team
 
     @property
     def routes_done(self) -> int:
@@ -66,22 +67,33 @@ def _stopped(shard: ShardProgress) -> ShardProgress:
     return replace(shard, state=ShardState.GONE, detail="stopped with the submission")
 
 
+def in_time(
+    looks: Iterable[Progress], seconds: float, cause: str, remedy: str, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
+    """The looks until the submission is over; raises DeadlineExceeded at one that comes after so many seconds."""
+    deadline = clock() + seconds
+    for seen in looks:
+        yield seen
+        if not seen.over and clock() > deadline:
+            summary = f"Submission {seen.submission} is still {seen.evalai.value} after {seconds:g} s"
+            raise DeadlineExceeded(summary, cause, remedy)
+
+
 class Observer:
     """Looks at submissions of a running stack."""
 
-    def __init__(self, state: StackState) -> None:
+    def __init__(self, state: StackState, website: EvalAIWebsite) -> None:
         aws = EmbeddedAws(state.aws_url, state.region)
         self._s3 = aws.s3
         self._dynamodb = aws.dynamodb
-        self._website = EvalAIWebsite(state)
+        self._website = website
         self._codenames = {pk: codename for codename, pk in state.phases.items()}
 
     def look(self, submission: int) -> Progress:
-        """Raises ServiceUnavailable, or RequestRefused for an unknown submission."""
-        answer = self._website.submission(submission)
-        phase = self._codenames[int(answer["challenge_phase"])]
-        status = SubmissionStatus(answer["status"])
-        return self.refresh(Progress(submission, phase, int(answer["participant_team"]), status))
+        """Raises ServiceUnavailable, or UnknownSubmission."""
+        shown = self._website.submission(submission)
+        phase = self._codenames[shown.phase_pk]
+        return self.refresh(Progress(submission, phase, shown.team_pk, shown.status, stderr_file=shown.stderr_file))
 
     def refresh(self, seen: Progress) -> Progress:
         """Look at S3 and the ledger again, not at EvalAI."""

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from blocks.evalai_fields import SubmissionRow
 from deployments.progress import Progress
 
 _COLOURS = {"finished": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow", "driving": "cyan"}
@@ -119,12 +120,12 @@ def values_table(title: str, values: Mapping[str, object]) -> Table:
     return table
 
 
-def submissions_table(submissions: Iterable[Mapping[str, object]], codenames: Mapping[int, str]) -> Table:
+def submissions_table(submissions: Iterable[SubmissionRow], codenames: Mapping[int, str]) -> Table:
     table = Table(title="Submissions")
     for heading in ("submission", "phase", "team", "image", "EvalAI's status"):
         table.add_column(heading)
     for row in submissions:
-        phase = codenames.get(int(str(row["challenge_phase"])), "?")
-        cells = (row["id"], phase, row["participant_team_name"], row.get("method_name", ""), row["status"])
+        phase = codenames.get(row.phase_pk, "?")
+        cells = (row.pk, phase, row.team_name, row.method_name, row.status.value)
         table.add_row(*(escape(str(cell)) for cell in cells))
     return table

@@ -1,9 +1,11 @@
 """One embedded stack for all end-to-end tests, on free ports, in a folder of its own."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +17,7 @@ from deployments.progress import Observer, Progress
 from deployments.settings import Settings
 from deployments.stack import PROJECT, Stack, running_stack
 from evaluation.errors import ServiceUnavailable
-from local_jobs.runs import processes_of
+from local_jobs.runs import RunDirectory, processes_of
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,30 @@ class Site:
 
     def stderr(self, submission: int) -> str:
         """What EvalAI shows the team."""
-        address = self.people.submission(submission)["stderr_file"]
-        return requests.get(address, timeout=10).text
+        return requests.get(self.people.submission(submission).stderr_file, timeout=10).text
 
     def shards_of(self, submission: int) -> list[psutil.Process]:
         return processes_of(f"{self.stack.state.shards}/submission-{submission}-")
+
+    def pods_of(self, submission: int) -> set[tuple[str, int]]:
+        """(run directory, pid) of every pod of the submission that is there now."""
+        runs = map(RunDirectory, self.stack.state.shards.glob(f"submission-{submission}-*"))
+        return {(run.path.name, run.pid) for run in runs if run.pid is not None}
+
+    def flow_runs_of(self, submission: int) -> list[dict[str, Any]]:
+        """As Prefect shows them, the first one first."""
+        everything = {"sort": "EXPECTED_START_TIME_ASC"}
+        answer = requests.post(f"{self.stack.state.prefect_api_url}/flow_runs/filter", json=everything, timeout=30)
+        answer.raise_for_status()
+        return [run for run in answer.json() if run["parameters"]["message"]["submission_pk"] == submission]
+
+    def engine_of(self, flow_run: str) -> psutil.Process:
+        """The process of this stack that executes the flow run."""
+        for process in family_of(self.stack.state.id, self.stack.state.shards):
+            with contextlib.suppress(psutil.Error, OSError):
+                if "prefect.engine" in process.cmdline() and process.environ()["PREFECT__FLOW_RUN_ID"] == flow_run:
+                    return process
+        raise AssertionError(f"flow run {flow_run} has no process")
 
     def _look(self, submission: int) -> Progress:
         while True:
@@ -61,6 +82,19 @@ class Site:
                 return self.observer.look(submission)
             except ServiceUnavailable:
                 time.sleep(1)
+
+
+UNKNOWN = '{"challenge_pk": "1", "phase_pk": "2203", "submission_pk": 4242}'
+WRONG = '{"challenge_pk": "1", "phase_pk": "2203", "submission_pk": 0}'
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Submissions that nobody has waited for yet, sent after messages that nobody can evaluate."""
+
+    refused: int
+    crashing: int
+    steady: dict[int, int]  # submission -> how many labels its leaderboard has
 
 
 def quick_settings(folder: Path) -> Settings:
@@ -73,12 +107,25 @@ def quick_settings(folder: Path) -> Settings:
         evalai_port=24202,
         route_seconds=0.4,
         start_seconds=110,
+        hang_seconds=60,  # none of these tests waits for that
     )
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_stack(quick_settings(tmp_path_factory.mktemp("stack")), print) as stack:
-        yield Site(stack, EvalAIWebsite(stack.state), Observer(stack.state))
+        people = EvalAIWebsite(stack.state)
+        yield Site(stack, people, Observer(stack.state, people))
     left = family_of(stack.state.id, stack.state.shards)
     assert left == [], f"the stack left processes behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def sent(site: Site) -> Sent:
+    for body in ("not json", UNKNOWN, WRONG):
+        site.stack.aws.sqs.send_message(QueueUrl=site.stack.state.queue_url, MessageBody=body)
+    refused = site.submit("leaderboard-20-SENSORS", "registry.example/agent:1")
+    crashing = site.submit("leaderboard-20-MAP", "demo/agent:always-crash")
+    labels = {"leaderboard-10-MAP": 12, "leaderboard-20-SENSORS": 15}
+    steady = {site.submit(phase, "demo/agent:steady"): count for phase, count in labels.items()}
+    return Sent(refused, crashing, steady)

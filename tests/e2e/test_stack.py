@@ -1,88 +1,77 @@
-"""The whole way of a message, on the embedded stack: real processes, queue, events, flow runs."""
+"""The whole way of a message, on the embedded stack: real processes, queue, events, flow runs.
+
+The submissions of different tests run at the same time: fixtures send them before their tests' turns.
+"""
 
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+import psutil
 import pytest
 
+from deployments.progress import Progress
 from deployments.settings import Settings
 from deployments.stack import PROJECT, child_environment
 from evaluation.shards import ShardState
 from evaluation.submission import SubmissionStatus
-from tests.e2e.conftest import Site
+from tests.e2e.conftest import WRONG, Sent, Site
 
-pytestmark = pytest.mark.timeout(170)  # the first test also starts the stack
-
-
-def test_two_submissions_of_different_phases_at_once_both_finish(site: Site) -> None:
-    phases = {"leaderboard-10-MAP": 12, "leaderboard-20-SENSORS": 15}
-
-    submissions = {site.submit(phase, "demo/agent:steady"): labels for phase, labels in phases.items()}
-
-    for submission, labels in submissions.items():
-        seen = site.end_of(submission)
-        assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.FINISHED, "finished")
-        assert (len(seen.shards), seen.routes_done, seen.routes_total) == (4, 20, 20)
-        metrics = site.observer.result(submission, seen.phase)
-        assert len(metrics) == labels
-        assert 0 < metrics["Driving score"] <= 100
-        assert float(seen.row["Driving score"]) == pytest.approx(metrics["Driving score"])
-        assert site.shards_of(submission) == []
+pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
 
 
-def test_an_agent_that_keeps_crashing_fails_with_its_reason_and_a_resume_goes_on(site: Site) -> None:
-    submission = site.submit("leaderboard-20-MAP", "demo/agent:always-crash")
-    failed = site.end_of(submission)
+@dataclass(frozen=True)
+class Crashed:
+    """A submission that failed, what was to be seen of it then, and that has been resumed since."""
 
-    assert failed.evalai is SubmissionStatus.FAILED
-    assert 0 < failed.routes_done < 20
-    assert "agent crashed again and again" in site.stderr(submission).lower()
-    assert "Traceback" not in site.stderr(submission)
-
-    site.people.resume(submission)
-    resumed = site.wait(submission, lambda seen: seen.row.get("attempt") == "2", 30)
-    finished = site.end_of(submission)
-
-    assert resumed.row["attempt"] == finished.row["attempt"] == "2"
-    assert (finished.evalai, finished.routes_done) == (SubmissionStatus.FINISHED, 20)
-    plan = site.stack.aws.s3.get_object(Bucket="leaderboard-20", Key=f"{submission}/shards/0/checkpoint.json")
-    records = json.loads(plan["Body"].read())["_checkpoint"]["records"]
-    assert [record["index"] for record in records] == list(range(len(records)))
+    submission: int
+    failed: Progress
+    stderr: str
 
 
-def test_a_cancelled_submission_stops_within_ten_seconds_and_stays_cancelled(site: Site) -> None:
-    submission = site.submit("leaderboard-10-SENSORS", "demo/agent:hang")
-    site.wait(submission, lambda seen: any(shard.state is ShardState.DRIVING for shard in seen.shards), 40)
-    assert len(site.shards_of(submission)) > 4
-
-    site.people.cancel(submission)
-    cancelled_at = time.monotonic()
-    while site.shards_of(submission):
-        assert time.monotonic() - cancelled_at < 10, "shards run for more than 10 s after the cancellation"
-        time.sleep(0.1)
-
-    seen = site.end_of(submission, 20)
-    assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.CANCELLED, "cancelled")
+@pytest.fixture(scope="module")
+def crashed(site: Site, sent: Sent) -> Crashed:
+    failed = site.end_of(sent.crashing)
+    stderr = site.stderr(sent.crashing)
+    site.people.resume(sent.crashing)
+    return Crashed(sent.crashing, failed, stderr)
 
 
-def test_messages_that_nobody_can_evaluate_go_aside_with_their_reasons_and_the_next_one_runs(site: Site) -> None:
-    unknown = '{"challenge_pk": "1", "phase_pk": "2203", "submission_pk": 4242}'
-    wrong = '{"challenge_pk": "1", "phase_pk": "2203", "submission_pk": 0}'
-    sqs, state = site.stack.aws.sqs, site.stack.state
-    for body in ("not json", unknown, wrong):
-        sqs.send_message(QueueUrl=state.queue_url, MessageBody=body)
-    submission = site.submit("leaderboard-20-SENSORS", "registry.example/agent:1")
+@pytest.fixture(scope="module")
+def hanging(site: Site) -> int:
+    return site.submit("leaderboard-10-SENSORS", "demo/agent:hang")
 
-    refused = site.end_of(submission)
+
+@pytest.fixture(scope="module")
+def repeated_setup(site: Site) -> Iterator["subprocess.Popen[str]"]:
+    state = site.stack.state
+    clusters = str(state.folder / "tmp" / "clusters.json")
+    addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
+    with subprocess.Popen(
+        [sys.executable, "-m", "deployments.cli", "setup", *addresses, "--clusters", clusters],
+        cwd=PROJECT,
+        env=child_environment(Settings(), state),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as setup:
+        yield setup
+
+
+def test_messages_that_nobody_can_evaluate_go_aside_with_their_reasons_and_the_next_one_runs(
+    site: Site, sent: Sent
+) -> None:
+    refused = site.end_of(sent.refused)
     reasons = set_aside(site, 3)
 
     assert refused.evalai is SubmissionStatus.FAILED
-    assert "registry.example/agent:1" in site.stderr(submission)
-    assert "Traceback" not in site.stderr(submission)
+    assert "registry.example/agent:1" in site.stderr(sent.refused)
+    assert "Traceback" not in site.stderr(sent.refused)
     assert reasons["not json"].startswith("The message is not JSON")
-    assert "submission_pk must be a positive whole number" in reasons[wrong]
+    assert "submission_pk must be a positive whole number" in reasons[WRONG]
     assert "4242" in next(reason for body, reason in reasons.items() if "4242" in body)
 
 
@@ -100,16 +89,85 @@ def set_aside(site: Site, count: int) -> dict[str, str]:
     return found
 
 
-def test_setup_can_be_repeated_on_a_server_in_use(site: Site) -> None:
-    state = site.stack.state
-    environment = child_environment(Settings(), state)
-    addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
+def test_two_submissions_of_different_phases_at_once_both_finish(site: Site, sent: Sent) -> None:
+    for submission, labels in sent.steady.items():
+        seen = site.end_of(submission)
+        assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.FINISHED, "finished")
+        assert (len(seen.shards), seen.routes_done, seen.routes_total) == (4, 20, 20)
+        metrics = site.observer.result(submission, seen.phase)
+        assert len(metrics) == labels
+        assert 0 < metrics["Driving score"] <= 100
+        assert float(seen.row["Driving score"]) == pytest.approx(metrics["Driving score"])
+        assert site.shards_of(submission) == []
 
-    clusters = str(state.folder / "tmp" / "clusters.json")
-    setup = [sys.executable, "-m", "deployments.cli", "setup", *addresses, "--clusters", clusters]
-    done = subprocess.run(setup, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
-    assert done.returncode == 0, done.stderr
-    assert "ready: work pool leaderboard (process)" in done.stdout.splitlines()
-    assert "ready: blocks of leaderboard-20" in done.stdout.splitlines()
-    assert state.host_token not in done.stdout + done.stderr
+@pytest.mark.usefixtures("crashed", "hanging", "repeated_setup")  # what the later tests look at runs meanwhile
+def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(site: Site) -> None:
+    submission = site.submit("leaderboard-10-MAP", "demo/agent:steady")
+    pods: set[tuple[str, int]] = set()
+
+    def over(seen: Progress) -> bool:
+        pods.update(site.pods_of(submission))
+        return seen.over
+
+    driving = site.wait(submission, lambda seen: drives(seen) and len(site.pods_of(submission)) == 4, 60)
+    first = driving.row["claim-owner"]
+    before = site.pods_of(submission)
+    site.engine_of(first).kill()
+    outlived = [pid for _, pid in before if psutil.pid_exists(pid)]
+
+    finished = site.wait(submission, over, 90)
+    runs = site.flow_runs_of(submission)
+    assert outlived
+    assert pods == before
+    assert [run["state_type"] for run in runs] == ["CRASHED", "COMPLETED"]
+    assert (runs[0]["id"], runs[1]["parameters"]["succession"]) == (first, {"owner": first, "start": 2})
+    assert (finished.evalai, finished.routes_done, finished.routes_total) == (SubmissionStatus.FINISHED, 20, 20)
+    assert (finished.row["attempt"], finished.row["claim-owner"]) == ("1", first)
+    assert len(site.people.submission(submission).job_names) == 1
+    assert site.shards_of(submission) == []
+
+
+def drives(seen: Progress) -> bool:
+    return any(shard.state is ShardState.DRIVING for shard in seen.shards)
+
+
+def test_setup_can_be_repeated_on_a_server_in_use(site: Site, repeated_setup: "subprocess.Popen[str]") -> None:
+    stdout, stderr = repeated_setup.communicate(timeout=60)
+
+    assert repeated_setup.returncode == 0, stderr
+    assert "ready: work pool leaderboard (process)" in stdout.splitlines()
+    assert "ready: blocks of leaderboard-20" in stdout.splitlines()
+    assert site.stack.state.host_token not in stdout + stderr
+
+
+def test_an_agent_that_keeps_crashing_fails_with_its_reason_and_a_resume_goes_on(site: Site, crashed: Crashed) -> None:
+    submission, failed = crashed.submission, crashed.failed
+    assert failed.evalai is SubmissionStatus.FAILED
+    assert 0 < failed.routes_done < 20
+    assert "agent crashed again and again" in crashed.stderr.lower()
+    assert "Traceback" not in crashed.stderr
+
+    resumed = site.wait(submission, lambda seen: seen.row.get("attempt") == "2", 30)
+    finished = site.end_of(submission)
+
+    assert resumed.row["attempt"] == finished.row["attempt"] == "2"
+    assert (finished.evalai, finished.routes_done) == (SubmissionStatus.FINISHED, 20)
+    plan = site.stack.aws.s3.get_object(Bucket="leaderboard-20", Key=f"{submission}/shards/0/checkpoint.json")
+    records = json.loads(plan["Body"].read())["_checkpoint"]["records"]
+    assert [record["index"] for record in records] == list(range(len(records)))
+
+
+def test_a_cancelled_submission_stops_within_ten_seconds_and_stays_cancelled(site: Site, hanging: int) -> None:
+    submission = hanging
+    site.wait(submission, drives, 40)
+    assert len(site.shards_of(submission)) > 4
+
+    site.people.cancel(submission)
+    cancelled_at = time.monotonic()
+    while site.shards_of(submission):
+        assert time.monotonic() - cancelled_at < 10, "shards run for more than 10 s after the cancellation"
+        time.sleep(0.1)
+
+    seen = site.end_of(submission, 20)
+    assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.CANCELLED, "cancelled")

@@ -5,8 +5,8 @@ from typing import cast
 from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
-import blocks
-from blocks import ArtifactBucket, EvalAI, LedgerTable, SubmissionQueue
+from blocks import collection
+from blocks.collection import ArtifactBucket, EvalAI, LedgerTable, SubmissionQueue
 from blocks.fill import QueueAddresses, save_blocks
 from blocks.names import CREDENTIALS, EVALAI, QUEUE
 from blocks.secrets import ClusterSecret, EvalAISecret, SiteSecrets
@@ -44,6 +44,6 @@ def test_blocks_are_saved_again_over_the_earlier_ones() -> None:
 
 
 def test_every_block_is_registered_with_the_module() -> None:
-    assert set(blocks.__all__) == {"ArtifactBucket", "ComputeCluster", "EvalAI", "LedgerTable", "SubmissionQueue"}
-    slugs = {getattr(blocks, name).get_block_type_slug() for name in blocks.__all__}
+    assert set(collection.__all__) == {"ArtifactBucket", "ComputeCluster", "EvalAI", "LedgerTable", "SubmissionQueue"}
+    slugs = {getattr(collection, name).get_block_type_slug() for name in collection.__all__}
     assert slugs == {"artifact-bucket", "compute-cluster", "evalai", "ledger-table", "submission-queue"}

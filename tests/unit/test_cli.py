@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -8,57 +10,126 @@ from rich.console import Console
 
 from deployments import cli
 from deployments.demo import finish
-from deployments.progress import Progress, ShardProgress
+from deployments.progress import Progress, ShardProgress, in_time
 from deployments.progress_view import PlainLines
+from deployments.settings import Settings
+from evaluation.errors import DeadlineExceeded
 from evaluation.shards import ShardState
 from evaluation.submission import SubmissionStatus
 
-HEAVY = ("prefect", "boto3", "moto", "requests")
+HEAVY = {"prefect", "boto3", "moto", "requests"}
 
 
-def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deployments.cli", *arguments]
-    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "COLUMNS": "200"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """The top-level packages in sys.modules after the command."""
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process, in an empty folder without settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"LEADERBOARD_{name.upper()}", raising=False)
+
+    def run(*words: str) -> Ended:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom deployments import cli\n"
-        f"sys.argv = ['leaderboard', *{arguments!r}]\n"
-        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
-        "print('\\n' + ' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+        "import sys\n"
+        "from deployments import cli\n"
+        "for words in (['--help'], ['merge', '--help'], ['status']):\n"
+        "    try:\n"
+        "        cli.main(words)\n"
+        "    except SystemExit as ended:\n"
+        "        packages = {name.partition('.')[0] for name in sys.modules}\n"
+        f"        print('ended:', ended.code, *sorted(packages.intersection({HEAVY!r})))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    return set(done.stdout.splitlines()[-1].split())
+    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    ended = [line for line in done.stdout.splitlines() if line.startswith("ended:")]
+    assert ended == ["ended: 0", "ended: 0", "ended: 1 boto3 requests"], done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("merge", "--help")])
-def test_light_commands_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert imported_by(*arguments).isdisjoint(HEAVY)
+def test_the_module_is_a_program(tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "deployments.cli", "merge"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == 'leaderboard: Command "merge" parameter --routes requires an argument.\n'
 
 
-def test_help_lists_every_command(tmp_path: Path) -> None:
-    done = run_cli("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert [name for name in cli.COMMANDS if name not in done.stdout] == []
+def test_help_lists_every_command(leaderboard: Run) -> None:
+    shown = leaderboard("--help")
+    assert shown.code == 0
+    assert [name for name in cli.COMMANDS if name not in shown.out] == []
 
 
-def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
-    done = run_cli("submit", "--phase", "leaderboard-10-MAP", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--image" in done.stdout + done.stderr
+MERGE = ("merge", "a.json", "--output", "merged.json")
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("words", "said"),
+    [
+        (("nonsense",), 'Unknown command "nonsense"'),
+        (("--version",), '"--version"'),
+        (("submit", "--phase", "leaderboard-10-MAP"), "--image requires an argument"),
+        (("submit", "--phase", "x-Y", "--image", "i", "--wait", "--wait-seconds", "0"), "--wait-seconds"),
+        (("resume", "3", "--wait", "--wait-seconds", "nan"), "--wait-seconds"),
+        (("resume", "3", "--wiat"), "Unknown option: --wiat"),
+        (("status", "seven"), 'unable to convert "seven" into int'),
+        (("cancel",), "SUBMISSION requires an argument"),
+        (MERGE, "--routes requires an argument"),
+        ((*MERGE, "--routes"), "--routes requires an argument"),
+        ((*MERGE, "--routes", "0-3", "--repetitions", "x"), '--repetitions: unable to convert "x" into int'),
+        ((*MERGE, "--routes", "0-3", "--generation", "3"), "--generation"),
+        (("merge", "--routes", "0-3", "--output", "merged.json"), "No result files are given"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_one_line(leaderboard: Run, words: tuple[str, ...], said: str) -> None:
+    ended = leaderboard(*words)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("leaderboard: ")
+    assert ended.err.count("\n") == 1
+    assert ended.err.endswith("\n")
+    assert said in ended.err
+
+
+@pytest.mark.parametrize(
+    "words",
     [("status",), ("cancel", "3"), ("resume", "3"), ("submit", "--phase", "x-Y", "--image", "demo/agent:fast")],
 )
-def test_without_a_stack_one_sentence_says_so(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = run_cli(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "No stack is running here: looked in .leaderboard. Start one in another terminal: make up\n"
+def test_without_a_stack_one_sentence_says_so(leaderboard: Run, words: tuple[str, ...]) -> None:
+    ended = leaderboard(*words)
+
+    assert ended.code == 1
+    assert ended.err == "No stack is running here: looked in .leaderboard. Start one in another terminal: make up\n"
 
 
 def a_progress(evalai: SubmissionStatus, done: int, row: dict[str, str] | None = None) -> Progress:
@@ -106,6 +177,30 @@ def test_the_last_line_and_the_exit_code(
 )
 def test_over_means_that_evalai_and_the_ledger_agree(status: SubmissionStatus, row: dict[str, str], over: bool) -> None:
     assert a_progress(status, 0, row).over is over
+
+
+def looks(*statuses: SubmissionStatus) -> Iterator[Progress]:
+    return (a_progress(status, 1, {"status": status.value}) for status in statuses)
+
+
+def test_waiting_ends_with_the_submission_however_late() -> None:
+    clock = iter((100.0, 105.0, 200.0)).__next__
+    running, finished = SubmissionStatus.RUNNING, SubmissionStatus.FINISHED
+
+    seen = list(in_time(looks(running, finished), 10, "a cause", "a remedy", clock))
+
+    assert [each.evalai for each in seen] == [running, finished]
+
+
+def test_waiting_ends_at_its_limit_and_says_what_was_seen_last() -> None:
+    clock = iter((100.0, 110.0, 110.1)).__next__
+    seen = in_time(looks(*[SubmissionStatus.RUNNING] * 9), 10, "a cause", "A remedy.", clock)
+
+    assert [next(seen).routes_done for _ in range(2)] == [1, 1]
+    with pytest.raises(DeadlineExceeded) as caught:
+        next(seen)
+
+    assert str(caught.value) == "Submission 7 is still running after 10 s: a cause. A remedy."
 
 
 def test_plain_lines_say_only_what_is_new() -> None:

@@ -75,7 +75,7 @@ def as_list(value: str | list[str]) -> list[str]:
 
 
 def test_every_file_is_of_a_kind_that_is_tested() -> None:
-    known = {FOLDER / "README.md", FOLDER / "flows/base-job-template.json"}
+    known = {FOLDER / "README.md", FOLDER / "clusters.yaml", FOLDER / "flows/base-job-template.json"}
     known |= {FOLDER / f"{name}.yaml" for name in CLUSTERS}
     known |= set(FOLDER.glob("iam/*.json")) | {path for path, _ in kubernetes_objects()}
 

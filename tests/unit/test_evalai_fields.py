@@ -11,7 +11,6 @@ from blocks.evalai_fields import (
     METADATA_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     Fields,
-    read_leaderboard_row,
     read_submission,
     report_body,
     result_text,
@@ -35,21 +34,16 @@ def test_missing_keys_and_odd_types_are_tolerated() -> None:
     row = read_submission(
         Fields(
             PLAIN
-            | {"id": "7", "status": "RUNNING", "execution_time": "None", "submitted_at": "2026-11-21T01:37:30.979699Z"}
-            | {"started_at": "2026-11-21T02:37:30+01:00", "job_name": None, "participant_team_name": None},
+            | {"id": "7", "status": "RUNNING", "submitted_at": "2026-11-21T01:37:30.979699Z", "stderr_file": None}
+            | {"rerun_resumed_at": "2026-11-21T02:37:30+01:00", "job_name": None, "participant_team_name": None},
             "submission 7",
         )
     )
 
-    assert (row.pk, row.status, row.execution_seconds, row.job_names) == (7, SubmissionStatus.RUNNING, None, ())
+    assert (row.pk, row.status, row.job_names) == (7, SubmissionStatus.RUNNING, ())
     assert row.submitted_at == datetime(2026, 11, 21, 1, 37, 30, 979699, tzinfo=UTC)
-    assert row.started_at == datetime(2026, 11, 21, 1, 37, 30, tzinfo=UTC)
-    assert (row.team_name, row.completed_at, row.rerun_resumed_at) == ("", None, None)
-
-
-@pytest.mark.parametrize(("given", "seconds"), [(12.5, 12.5), ("12.5", 12.5), ("None", None), (None, None), (0, 0.0)])
-def test_execution_time_is_a_number_or_the_word_none(given: object, seconds: float | None) -> None:
-    assert read_submission(Fields(PLAIN | {"execution_time": given}, "x")).execution_seconds == seconds
+    assert row.rerun_resumed_at == datetime(2026, 11, 21, 1, 37, 30, tzinfo=UTC)
+    assert (row.team_name, row.method_name, row.stderr_file) == ("", "", "")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,6 @@ def test_execution_time_is_a_number_or_the_word_none(given: object, seconds: flo
         ({"participant_team": "Team Rocket"}, "participant_team is 'Team Rocket'"),
         ({"challenge_phase": None}, "challenge_phase is None"),
         ({"submitted_at": "yesterday"}, "submitted_at is 'yesterday', not an ISO time"),
-        ({"execution_time": "long"}, "execution_time is 'long'"),
     ],
 )
 def test_what_cannot_be_read_is_named(more: dict[str, object], words: str) -> None:
@@ -75,23 +68,6 @@ def test_what_cannot_be_read_is_named(more: dict[str, object], words: str) -> No
 def test_an_answer_that_is_no_object_is_named() -> None:
     with pytest.raises(RequestRefused, match="it is a list, not an object"):
         Fields([], "submission 7")
-
-
-def test_a_leaderboard_row_leaves_out_what_was_never_sent() -> None:
-    row = read_leaderboard_row(
-        1,
-        Fields(
-            {
-                "leaderboard__schema": {"labels": ["a", "b", "c"]},
-                "result": [1, None, 2.5],
-                "submission__participant_team": 2,
-                "submission__id": 7,
-            },
-            "x",
-        ),
-    )
-
-    assert row.scores == {"a": 1.0, "c": 2.5}
 
 
 def test_the_result_is_sent_as_text() -> None:

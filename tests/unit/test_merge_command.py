@@ -156,10 +156,6 @@ def test_bad_repetitions_are_refused(halves: list[Path], tmp_path: Path, capsys:
     assert "--repetitions" in refused([*halves, "--routes", "0-3", "--repetitions", 0], tmp_path, capsys)
 
 
-def test_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "No result files" in refused(["--routes", "0-3"], tmp_path, capsys)
-
-
 def test_output_that_cannot_be_written_is_refused(
     halves: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

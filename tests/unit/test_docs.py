@@ -1,0 +1,80 @@
+"""What the documents say of files, targets, commands and settings is so."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from deployments import settings_page
+from deployments.cli import COMMANDS
+from local_jobs.catalogue import BEHAVIOURS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "deployments/**/*.md") for page in ROOT.glob(pattern))
+FOR_PEOPLE = ["README.md", "CONTRIBUTING.md"]
+FOR_USERS = ["README.md", "deployments/eks/README.md", *sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+
+
+def read(page: str | Path) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+def code_of(page: str) -> str:
+    """Everything on the page that is set as code, each piece on lines of its own."""
+    text = read(page)
+    return "\n".join([*FENCED.findall(text), *INLINE.findall(FENCED.sub("", text))])
+
+
+def named(pattern: str, pages: Iterable[str]) -> dict[str, str]:
+    """What the pattern's group finds in the pages' code -> the last page that says so."""
+    return {word: page for page in pages for word in re.findall(pattern, code_of(page))}
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", read(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path, link: str) -> bool:
+    place, _, anchor = link.partition("#")
+    target = (page.parent / place).resolve() if place else page
+    return not target.exists() or (bool(anchor) and anchor not in anchors(target))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(FENCED.sub("", read(page))) if "://" not in link]
+
+    assert [link for link in links if broken(page, link)] == []
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+
+    said = named(r"\bmake ([a-z][a-z-]*)", FOR_PEOPLE)
+
+    assert {"demo", "test", "check"} <= set(said)
+    assert {target: page for target, page in said.items() if target not in targets} == {}
+
+
+def test_every_command_exists() -> None:
+    said = named(r"(?<![\w-])leaderboard ([a-z][a-z-]*)", FOR_USERS)
+
+    assert {"submit", "merge", "setup"} <= set(said)
+    assert {command: page for command, page in said.items() if command not in COMMANDS} == {}
+
+
+def test_the_readme_lists_the_demo_images() -> None:
+    paragraph = next(text for text in read("README.md").split("\n\n") if "(local_jobs/catalogue.py)" in text)
+
+    assert INLINE.findall(paragraph) == list(BEHAVIOURS)
+
+
+def test_the_page_of_the_settings_is_todays() -> None:
+    assert read("docs/settings.md") == settings_page.render(), "python -m deployments.settings_page > docs/settings.md"
