@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from evaluation.shards import Budgets, Shard, ShardJob, ShardState, ShardStatus
 from evaluation.submission import Generation, parse_phase
 from local_jobs import backend as backend_module
 from tests.contract.local_site import STORAGE, LocalSite
+from tests.waiting import eventually, runs
 
 BUCKET = "leaderboard-20-results"
 
@@ -90,13 +91,6 @@ class Machine:
         return progress
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def machine(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Machine]:
     s3 = boto3.client("s3", **aws)
@@ -124,7 +118,7 @@ def test_when_either_half_is_killed_both_restart_and_resume(
     counters = machine.progress().counters
     assert (counters.agent_restarts, counters.infrastructure_restarts) == used
     assert counters.starts == 2
-    assert not any(process.is_running() for process in pair)
+    assert not any(map(runs, pair))
 
 
 def test_a_killed_keeper_is_started_again_and_the_pair_drives_on(machine: Machine) -> None:
@@ -135,7 +129,7 @@ def test_a_killed_keeper_is_started_again_and_the_pair_drives_on(machine: Machin
     machine.process("k8s_jobs.pod.logcopy").kill()
     time.sleep(0.3)
 
-    assert evaluator.is_running()
+    assert runs(evaluator)
     assert machine.end(job).state is ShardState.FINISHED
     assert machine.progress().counters.starts == 1
 
@@ -150,7 +144,7 @@ def test_a_lost_pod_is_replaced_its_orphans_ended_and_the_drive_resumed(machine:
     machine.process(victim).kill()
 
     assert machine.end(job).state is ShardState.FINISHED
-    assert not evaluator.is_running()
+    assert not runs(evaluator)
     assert machine.progress().counters.starts == 2
 
 

@@ -26,6 +26,7 @@ from k8s_jobs.pod.logcopy import Keeper, Stopped
 from k8s_jobs.pod.prepare import prepare
 from k8s_jobs.pod.settings import PairSettings, read_settings
 from k8s_jobs.pod.storage import Storage
+from tests.waiting import eventually
 
 BUCKET = "leaderboard-20-results"
 ROUTES = (0, 1, 2)
@@ -108,13 +109,6 @@ class Bench:
         progress = parse_progress(self.stored(layout.progress_key) or b"")
         assert progress
         return progress
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 Make = Callable[..., Bench]

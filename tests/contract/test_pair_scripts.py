@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import k8s_jobs.pod
+from tests.waiting import eventually, runs
 
 SCRIPTS = Path(k8s_jobs.pod.__file__).parent
 BASH = shutil.which("bash") or "bash"
@@ -46,13 +47,6 @@ class Party:
 
         eventually(look)
         return found[0]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 Start = Callable[..., Party]
@@ -160,7 +154,7 @@ def test_kill_9_is_an_end_by_itself_and_leaves_no_process_of_the_simulator(start
     child.kill()
 
     assert simulator.says("exit1") == "died 137"
-    eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in family))
+    eventually(lambda: not any(map(runs, family)))
 
 
 def test_a_start_is_stopped_and_followed_by_the_next(start: Start, pair: Path) -> None:
@@ -212,7 +206,7 @@ def test_the_verdict_ends_a_party_with_its_number(start: Start, pair: Path, part
     (pair / "keeper" / "verdict").write_text("13\n")
 
     assert running.ends() == 13
-    assert not child.is_running()
+    assert not runs(child)
 
 
 @pytest.mark.parametrize("party", ["simulator", "agent"])
@@ -231,7 +225,7 @@ def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
 
     assert running.ends() == 30
     assert time.monotonic() - began < 1
-    assert child is None or not child.is_running()
+    assert child is None or not runs(child)
 
 
 def test_a_partys_output_goes_to_its_stdout_and_its_log(start: Start, pair: Path) -> None:
