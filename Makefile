@@ -24,7 +24,7 @@ test: $(READY) ## every test that needs no external service
 	$(BIN)/python -m pytest tests/unit tests/contract tests/flows tests/e2e
 
 cluster-test: $(READY) ## the tests on a real Kubernetes control plane (needs Go once, ten minutes; or KUBECONFIG)
-	test -n "$$KUBECONFIG" || $(BIN)/python -m tests.cluster.binaries || true
+	test -n "$$KUBECONFIG" || { $(BIN)/python -m tests.cluster.binaries && $(BIN)/python -m tests.cluster.binaries kubelet; } || true
 	$(BIN)/python -m pytest -rs tests/cluster
 
 check: $(READY) ## lint, format, types, import contracts

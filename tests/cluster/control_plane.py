@@ -113,7 +113,7 @@ class ControlPlane:
     def restart_apiserver(self, *, grace_seconds: float = 10) -> None:
         """Ends the API server (0 seconds of grace: kill -9) and returns when it is ready again, at the same address."""
         self.components["kube-apiserver"].stop(grace_seconds=grace_seconds)
-        self._starter.submit(self.components["kube-apiserver"].start).result()
+        self.start_component(self.components["kube-apiserver"])
         self._await("the API server", lambda: self.admin("GET", "/readyz") == b"ok")
 
     def add_node(self, name: str, gpus: int = GPUS_PER_NODE) -> None:
@@ -139,7 +139,7 @@ class ControlPlane:
     def _run(self, name: str, command: Sequence[str]) -> None:
         component = Component(name, [str(self._bin / command[0]), *command[1:]], self.work_dir)
         self.components[name] = component
-        self._starter.submit(component.start).result()
+        self.start_component(component)
 
     def _await(self, what: str, probe: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -158,10 +158,20 @@ class ControlPlane:
         with socket.create_connection(("127.0.0.1", self._ports[port]), timeout=1):
             return True
 
-    def _kubeconfig_of(self, user: str) -> str:
+    @property
+    def authority(self) -> Path:
+        """The certificate that signed everybody's."""
+        return self._authority.pair.certificate
+
+    def kubeconfig_of(self, user: str, organization: str | None = None) -> Path:
+        """A new kubeconfig for this user, of this group."""
         path = self.work_dir / f"{user.replace(':', '-')}.kubeconfig"
-        write_kubeconfig(path, self._server, self._authority.pair.certificate, self._authority.issue(user))
-        return str(path)
+        write_kubeconfig(path, self._server, self.authority, self._authority.issue(user, organization))
+        return path
+
+    def start_component(self, component: Component) -> None:
+        """In the thread whose end would be the component's; the caller stops it."""
+        self._starter.submit(component.start).result()
 
     def _etcd(self) -> list[str]:
         client, peer = f"https://127.0.0.1:{self._ports['etcd']}", f"http://127.0.0.1:{self._ports['peer']}"
@@ -211,7 +221,7 @@ class ControlPlane:
     def _controllers(self) -> list[str]:
         return [
             "kube-controller-manager",
-            f"--kubeconfig={self._kubeconfig_of('system:kube-controller-manager')}",
+            f"--kubeconfig={self.kubeconfig_of('system:kube-controller-manager')}",
             f"--controllers={','.join(CONTROLLERS)}",
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={self._service_accounts.key}",
@@ -229,7 +239,7 @@ class ControlPlane:
     def _scheduler(self) -> list[str]:
         return [
             "kube-scheduler",
-            f"--kubeconfig={self._kubeconfig_of('system:kube-scheduler')}",
+            f"--kubeconfig={self.kubeconfig_of('system:kube-scheduler')}",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--secure-port={self._ports['scheduler']}",
