@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from evaluation.pair import PairProgress
 from evaluation.shards import ShardJob, ShardState, ShardStatuses
@@ -19,12 +20,14 @@ class ShardView:
     routes_done: int
     routes_total: int
     detail: str
+    since: datetime | None = None  # when the backend saw it enter this state
 
     @property
     def row(self) -> dict[str, str]:
         return {
             "shard": str(self.index),
             "state": self.state.value,
+            "since": f"{self.since.astimezone(UTC):%H:%M:%S} UTC" if self.since else "",
             "routes": f"{self.routes_done}/{self.routes_total}",
             "what it is doing": self.detail,
         }
@@ -41,11 +44,13 @@ def _view(job: ShardJob, statuses: ShardStatuses, told: PairProgress | None) -> 
     status = statuses.get(job.shard.index)
     state = status.state if status else ShardState.WAITING
     detail = (str(status.failure) if status.failure else status.detail) if status else ""
+    since = status.since if status else None
     if told and state in _PAIR_KNOWS_BETTER:
+        since = since if told.state is state else None
         state, detail = told.state, told.detail
     if status and status.warning:
         detail = f"{detail}; {status.warning}"
-    return ShardView(job.shard.index, state, told.routes_done if told else 0, len(job.expected), detail)
+    return ShardView(job.shard.index, state, told.routes_done if told else 0, len(job.expected), detail, since)
 
 
 def percentage(views: Sequence[ShardView]) -> float:

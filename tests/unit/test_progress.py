@@ -49,6 +49,14 @@ def test_while_the_job_runs_the_pair_knows_better() -> None:
     assert percentage([view]) == 50
 
 
+def test_a_shard_that_waits_says_since_when_and_why() -> None:
+    since = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
+    status = ShardStatus(0, ShardState.WAITING, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu", since)
+    [view] = shard_views([JOB], {0: status}, {})
+    assert view.row["since"] == "10:30:00 UTC"
+    assert view.row["what it is doing"] == "0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
+
+
 @pytest.mark.parametrize("state", [ShardState.RETRYING, ShardState.PULLING, ShardState.WAITING])
 def test_a_pod_that_is_gone_does_not_hide_what_its_successor_waits_for(state: ShardState) -> None:
     [view] = shard_views([JOB], {0: ShardStatus(0, state, "no node has a free GPU")}, {0: TOLD})
@@ -67,6 +75,7 @@ def test_a_failure_is_told_in_full() -> None:
     assert view.row == {
         "shard": "0",
         "state": "failed",
+        "since": "",
         "routes": "2/4",
         "what it is doing": "The agent crashed: exit code 139. Mend it.",
     }
