@@ -1,0 +1,1 @@
+"""Shard jobs on AWS Batch."""

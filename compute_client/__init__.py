@@ -1,0 +1,1 @@
+"""Any Python function as scalable asynchronous compute: a queue, a function, a result."""
