@@ -89,7 +89,10 @@ class EvalAIClient:
         self._http.retrying(partial(self._write, report, path, report_body(report)))
 
     def report_partial(self, report: Report) -> None:
-        """Show results so far, status partially_evaluated; raises SubmissionCancelled, as above."""
+        """Show results so far, status partially_evaluated; raises SubmissionCancelled, as above.
+
+        Does nothing where EvalAI shows an end already.
+        """
         if report.status is not SubmissionStatus.PARTIALLY_EVALUATED:
             raise RequestRefused("EvalAI's partial report must be partially_evaluated", f"not {report.status}")
         path = f"/api/jobs/challenges/{report.submission.challenge_pk}/update_partially_evaluated_submission/"
@@ -155,6 +158,8 @@ class EvalAIClient:
         row = self._look(report.submission.pk)
         if report.status is not SubmissionStatus.CANCELLED:
             _refuse_cancelled(row)
+        if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in FINAL:
+            return  # it has ended in the meantime: EvalAI would show it as running again
         self._http.send("PUT", path, body=body, about_submission=True)
 
     def _refuse_other_challenge(self, message: SubmissionMessage) -> None:

@@ -4,8 +4,9 @@ Keys: `team-id` and `submission-id`, both strings (contracts/aws.md). Rows of th
 attributes and count as never claimed.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from botocore.exceptions import ClientError
@@ -16,16 +17,45 @@ from pydantic import Field, PrivateAttr
 from blocks.aws_errors import aws_client, aws_errors, error_code
 from blocks.dynamodb_values import decode, encode
 from evaluation.errors import AlreadyClaimed, RequestRefused
+from evaluation.ledger_entry import (
+    ATTEMPT,
+    CHALLENGE,
+    CLAIM_KEY,
+    CLAIM_OWNER,
+    CLAIM_START,
+    CLAIM_TOKEN,
+    CLAIMED_AT,
+    CLUSTER,
+    END_TIME,
+    FAULT,
+    IMAGE,
+    LEASE_UNTIL,
+    OUTCOME,
+    PHASE,
+    PHASE_ID,
+    REASON,
+    REFUSED,
+    STAGE,
+    STAGE_SINCE,
+    STATUS,
+    SUBMISSION,
+    TEAM,
+    UNDELIVERED,
+    LedgerEntry,
+    read_entry,
+)
 from evaluation.ports import Claim, Row
+from evaluation.stages import LEASE_SECONDS, Stage
 from evaluation.submission import Submission
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
-CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
-TEAM, SUBMISSION = "team-id", "submission-id"
-END_TIME = "end-time"  # on the row from the moment an evaluation has ended until a resume
-_RESERVED = frozenset({TEAM, SUBMISSION, CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT})
+# What a new claim removes: the row then speaks of this attempt only.
+_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT)
+_RESERVED = frozenset(
+    {TEAM, SUBMISSION, CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_START, CLAIM_TOKEN, LEASE_UNTIL, ATTEMPT, STAGE}
+)
 
 Key = Mapping[str, Any]
 
@@ -56,6 +86,11 @@ class LedgerTable(Block):
         description="DynamoDB table with partition key team-id and sort key submission-id, both strings."
     )
     credentials: AwsCredentials
+    lease_seconds: int = Field(
+        default=LEASE_SECONDS,
+        ge=3,
+        description="A run that has not renewed its claim for so long counts as dead, and another takes over.",
+    )
 
     _now: Callable[[], datetime] = PrivateAttr(default_factory=lambda: _utc_now)  # pydantic binds a default
 
@@ -65,33 +100,43 @@ class LedgerTable(Block):
         ledger._now = now
         return ledger
 
-    def claim(self, submission: Submission, owner: str) -> Claim:
+    def claim(self, submission: Submission, owner: str, start: int = 1) -> Claim:
         """Take the submission in one conditional write; raises AlreadyClaimed naming the owner and the time.
 
-        Only a later `rerun_resumed_at` than the row's takes over. DynamoDB counts the attempt in the same write, so
-        that no claim is lost between a read and a write.
+        Only a later `rerun_resumed_at` than the row's makes a new claim. DynamoDB counts the attempt in the same
+        write, so that no claim is lost between a read and a write. The owner of an evaluation that has not ended may
+        take it again with the same or a later `start`; whoever held it before, holds it no more.
         """
-        key = claim_key(submission.rerun_resumed_at)
+        key, token = claim_key(submission.rerun_resumed_at), uuid.uuid4().hex
         with aws_errors(f"Claiming submission {submission.pk} in DynamoDB table {self.table}"):
             try:
-                answer = self._client().update_item(**self._takeover(submission, owner, key))
+                answer = self._client().update_item(**self._new_claim(submission, owner, start, key, token))
             except ClientError as error:
                 row = _refused_row(error)
-                if own := _own_claim(submission, owner, key, row):
-                    return own
-                raise _claimed_by_another(submission.pk, row) from error
+                if row.get(CLAIM_OWNER) != owner or row.get(CLAIM_KEY) != key:
+                    raise _claimed_by_another(submission.pk, row) from error
+                return self._claim_again(submission, owner, start, key, token)
         attempt = cast(int, decode(answer["Attributes"])[ATTEMPT])
-        return Claim(submission.pk, submission.team_pk, key, owner, attempt, again=False)
+        return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again=False)
 
-    def _takeover(self, submission: Submission, owner: str, key: str) -> dict[str, Any]:
-        values = {**_description(submission), **_claim_values(owner, key, self._now())}
+    def _new_claim(self, submission: Submission, owner: str, start: int, key: str, token: str) -> dict[str, Any]:
+        now = self._now()
         expression = Expression()
+        values = {
+            **_description(submission),
+            CLAIM_KEY: key,
+            CLAIM_OWNER: owner,
+            CLAIMED_AT: now,
+            "start-time": now,
+            **self._held(start, token),
+            **_stage(Stage.CLAIMED, now),
+        }
         expression.set({name: value for name, value in values.items() if value is not None})
         attempt = expression.name(ATTEMPT)
         expression.sets.append(
             f"{attempt} = if_not_exists({attempt}, {expression.value('', 0)}) + {expression.value('', 1)}"
         )
-        expression.remove(END_TIME)  # a resumed submission has not ended
+        expression.remove(*_OF_THE_ATTEMPT)
         held = expression.name(CLAIM_KEY)
         return {
             "TableName": self.table,
@@ -102,6 +147,27 @@ class LedgerTable(Block):
             **expression.arguments(),
         }
 
+    def _claim_again(self, submission: Submission, owner: str, start: int, key: str, token: str) -> Claim:
+        expression = Expression()
+        expression.set(self._held(start, token))
+        row = self._write(
+            submission.team_pk,
+            submission.pk,
+            expression,
+            f"{expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, owner)}",
+            f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, key)}",
+            f"{expression.name(CLAIM_START)} <= {expression.value(CLAIM_START, start)}",
+            f"attribute_not_exists({expression.name(END_TIME)})",
+        )
+        attempt = cast(int, row[ATTEMPT])
+        return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again=True)
+
+    def _held(self, start: int, token: str) -> dict[str, object]:
+        return {CLAIM_START: start, CLAIM_TOKEN: token, **self._lease()}
+
+    def _lease(self) -> dict[str, object]:
+        return {LEASE_UNTIL: self._now() + timedelta(seconds=self.lease_seconds)}
+
     def update(self, claim: Claim, values: Row) -> None:
         """Write attributes of the claimed row; None removes one. Raises AlreadyClaimed where the claim has passed on.
 
@@ -109,31 +175,58 @@ class LedgerTable(Block):
         """
         if reserved := sorted(_RESERVED & values.keys()):
             raise RequestRefused(f"The ledger's own attributes cannot be written: {', '.join(reserved)}")
+        self._write_held(claim, {**values, **self._lease()})
+
+    def renew(self, claim: Claim, stage: Stage | None = None) -> None:
+        """Say that the run lives, and which stage it enters; raises AlreadyClaimed where the claim has passed on."""
+        self._write_held(claim, {**self._lease(), **(_stage(stage, self._now()) if stage else {})})
+
+    def _write_held(self, claim: Claim, values: Row) -> None:
         expression = Expression()
-        # A write of nothing writes the claim's own key, so that it checks the claim like any other.
-        expression.set({name: value for name, value in (values or {CLAIM_KEY: claim.key}).items() if value is not None})
+        expression.set({name: value for name, value in values.items() if value is not None})
         expression.remove(*(name for name, value in values.items() if value is None))
-        condition = f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, claim.key)}"
-        condition += f" AND {expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, claim.owner)}"
-        with aws_errors(f"Writing the row of submission {claim.submission} in DynamoDB table {self.table}"):
+        token = f"{expression.name(CLAIM_TOKEN)} = {expression.value(CLAIM_TOKEN, claim.token)}"
+        self._write(claim.team, claim.submission, expression, token)
+
+    def reopen(self, entry: LedgerEntry) -> None:
+        """Let a run take the ended evaluation once more, to send its kept outcome again; raises AlreadyClaimed."""
+        expression = Expression()
+        expression.set({LEASE_UNTIL: self._now()})
+        expression.remove(END_TIME)
+        self._write(
+            entry.team,
+            entry.submission,
+            expression,
+            f"{expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, entry.owner)}",
+            f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, entry.key)}",
+            f"attribute_exists({expression.name(OUTCOME)})",
+        )
+
+    def _write(self, team: int, submission: int, expression: "Expression", *conditions: str) -> Row:
+        """One conditional write; returns the row after it, raises AlreadyClaimed where a condition does not hold."""
+        with aws_errors(f"Writing the row of submission {submission} in DynamoDB table {self.table}"):
             try:
-                self._client().update_item(
+                answer = self._client().update_item(
                     TableName=self.table,
-                    Key=_key(claim.team, claim.submission),
-                    ConditionExpression=condition,
+                    Key=_key(team, submission),
+                    ConditionExpression=" AND ".join(conditions),
+                    ReturnValues="ALL_NEW",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                     **expression.arguments(),
                 )
             except ClientError as error:
-                raise _claimed_by_another(claim.submission, _refused_row(error)) from error
+                raise _claimed_by_another(submission, _refused_row(error)) from error
+        return decode(answer["Attributes"])
 
-    def held(self, submission: Submission, owner: str) -> Claim | None:
-        """The claim that `owner` holds on the submission and has not ended (no `end-time`) yet, or None."""
-        row = self.row(submission.team_pk, submission.pk) or {}
-        attempt = row.get(ATTEMPT)
-        if row.get(CLAIM_OWNER) != owner or END_TIME in row or not isinstance(attempt, int):
-            return None
-        return Claim(submission.pk, submission.team_pk, str(row[CLAIM_KEY]), owner, attempt, again=True)
+    def entries(self) -> Iterator[LedgerEntry]:
+        """Every row that somebody of ours has claimed. Reads the whole table, page by page."""
+        with aws_errors(f"Reading DynamoDB table {self.table}"):
+            pages = self._client().get_paginator("scan").paginate(TableName=self.table)
+            for page in pages:
+                for item in page["Items"]:
+                    entry = read_entry(decode(item))
+                    if entry:
+                        yield entry
 
     def row(self, team: int, submission: int) -> Row | None:
         """The row as it is, numbers as int or float, or None."""
@@ -186,19 +279,19 @@ def _description(submission: Submission) -> dict[str, object]:
     # None leaves what an earlier attempt wrote: a resume's message may come without its image.
     return {
         "team-name": submission.team_name,
-        "challenge-id": str(submission.challenge_pk),
-        "phase-id": str(submission.phase_pk),
-        "phase": submission.phase.codename,
+        CHALLENGE: str(submission.challenge_pk),
+        PHASE_ID: str(submission.phase_pk),
+        PHASE: submission.phase.codename,
         "track": submission.phase.track,
-        "cluster": submission.phase.cluster,
-        "image": submission.image,
+        CLUSTER: submission.phase.cluster,
+        IMAGE: submission.image,
         "submitted-at": submission.submitted_at,
-        "status": submission.status,
+        STATUS: submission.status,
     }
 
 
-def _claim_values(owner: str, key: str, now: datetime) -> dict[str, object]:
-    return {CLAIM_KEY: key, CLAIM_OWNER: owner, CLAIMED_AT: now, "start-time": now}
+def _stage(stage: Stage, now: datetime) -> dict[str, object]:
+    return {STAGE: stage.value, STAGE_SINCE: now}
 
 
 def _refused_row(error: ClientError) -> Row:
@@ -206,14 +299,6 @@ def _refused_row(error: ClientError) -> Row:
     if error_code(error) != "ConditionalCheckFailedException":
         raise error
     return decode(cast("dict[str, Any]", error.response).get("Item", {}))
-
-
-def _own_claim(submission: Submission, owner: str, key: str, row: Row) -> Claim | None:
-    attempt = row.get(ATTEMPT)
-    ours = row.get(CLAIM_KEY) == key and row.get(CLAIM_OWNER) == owner and END_TIME not in row
-    if ours and isinstance(attempt, int):
-        return Claim(submission.pk, submission.team_pk, key, owner, attempt, again=True)
-    return None
 
 
 def _claimed_by_another(submission: int, row: Row) -> AlreadyClaimed:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from evaluation.errors import InvalidCheckpoint
 from evaluation.records import (
+    REMEDY,
     check_record,
     crashed_record,
     member,
@@ -23,9 +24,13 @@ from evaluation.records import (
 from evaluation.routes import RouteRun
 from evaluation.submission import Generation
 
-MAX_BYTES = 64 * 1024 * 1024  # the largest published file has 0.7 MB for 220 routes
+# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 200 MB when they are read, and the
+# keeper's container has 512: with more, an agent could end its own keeper.
+MAX_BYTES = 4 * 1024 * 1024
 _MAX_DEPTH = 32  # the format needs five
+_TOO_DEEP = f"is nested more than {_MAX_DEPTH} levels deep"
 _MAX_ROUTES = 100_000
+_MAX_DIGITS = 1000  # of a whole number; Python refuses to read 4300
 _ENTRY_STATUS = frozenset(
     {
         "",  # 1.0 at the start
@@ -110,6 +115,12 @@ def parse_checkpoint(data: bytes, source: str, generation: Generation | None = N
     return Checkpoint(document, found, runs, total)
 
 
+def check_size(size: int, source: str) -> None:
+    """Refuse a file of so many bytes before it is read; raises InvalidCheckpoint."""
+    if size > MAX_BYTES:
+        refuse(source, "the file", f"has {size} bytes, more than {MAX_BYTES}")
+
+
 def check_expected(checkpoint: Checkpoint, expected: Sequence[RouteRun], source: str) -> None:
     """Compare with the routes sent out: the same, in the same order, up to where the shard has come.
 
@@ -170,34 +181,59 @@ def render_document(document: Mapping[str, Any], generation: Generation) -> str:
 
 
 def _read_json(data: bytes, source: str) -> Document:
-    if len(data) > MAX_BYTES:
-        refuse(source, "the file", f"has {len(data)} bytes, more than {MAX_BYTES}")
+    check_size(len(data), source)
     if not data.strip():
         refuse(source, "the file", "is empty")
     try:
-        content = json.loads(data.decode(), parse_constant=_not_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
+        content = json.loads(
+            data.decode(),
+            parse_constant=_not_finite,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_without_repetition,
+        )
+    except _Unwanted as error:
+        refuse(source, "the file", str(error))
+    except RecursionError:
+        refuse(source, "the file", _TOO_DEEP)
+    except ValueError as error:
         reason = " ".join(str(error).split())[:120]
-        raise InvalidCheckpoint(
-            f"{source}: the file is not JSON, or was cut off",
-            reason,
-            "Put the shard's last good checkpoint in its place, or drive the shard again.",
-        ) from error
+        raise InvalidCheckpoint(f"{source}: the file is not JSON, or was cut off", reason, REMEDY) from error
     if not isinstance(content, dict):
         refuse(source, "the file", f"must be a JSON object, not {shown(content)}")
     _check_depth(content, source)
     return content
 
 
+class _Unwanted(ValueError):
+    """JSON as Python reads it that no checkpoint holds."""
+
+
 def _not_finite(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise _Unwanted(f"holds {constant}, which is no number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text[:40]} is too large")
+        raise _Unwanted(f"holds {text[:40]}, which is too large")
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise _Unwanted(f"holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> Document:
+    """Refuse what readers could understand in two ways."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise _Unwanted(f"has the key {shown(twice)} twice in one object")
+    return content
 
 
 def _check_depth(content: Document, source: str) -> None:
@@ -211,7 +247,7 @@ def _check_depth(content: Document, source: str) -> None:
             if isinstance(child, dict | list)
         ]
     if level:
-        refuse(source, "the file", f"is nested more than {_MAX_DEPTH} levels deep")
+        refuse(source, "the file", _TOO_DEEP)
 
 
 def _recognise(document: Document, records: list[Any]) -> Generation:

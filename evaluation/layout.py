@@ -4,6 +4,7 @@
 <pk>/shards/<i>/checkpoint.json               the last good checkpoint
 <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.PairProgress)
 <pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, logcopy, init
+<pk>/outcomes/attempt-<a>-start-<s>.json      how the attempt ended, kept before anybody is told (evaluation.outcome)
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
@@ -22,6 +23,10 @@ def progress_key(submission: int, shard: int) -> str:
 
 def log_key(submission: int, shard: int, attempt: int, process: str) -> str:
     return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{process}.log"
+
+
+def outcome_key(submission: int, attempt: int, start: int) -> str:
+    return f"{submission}/outcomes/attempt-{attempt}-start-{start}.json"
 
 
 def result_key(submission: int, name: str) -> str:

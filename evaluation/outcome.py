@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from evaluation.errors import EvaluationError, Fault, ImageRefused, ShardsFailed
+from pydantic import TypeAdapter, ValidationError
+
+from evaluation.errors import EvaluationError, Fault, ImageRefused, InvalidCheckpoint, PermanentError, ShardsFailed
 from evaluation.ports import Report
 from evaluation.shards import ShardState, ShardStatuses
-from evaluation.submission import RUNNABLE, Submission, SubmissionStatus
+from evaluation.submission import RUNNABLE, Submission, SubmissionStatus, Succession
 
 
 class Ending(StrEnum):
@@ -32,6 +34,7 @@ class Outcome:
     merged: str = ""  # the merged file
     logs: str = ""  # the last lines of the agents that failed
     undelivered: str = ""  # why EvalAI could not be told, if it could not
+    refused: bool = False  # EvalAI understood the report and said no
 
     def report(self, submission: Submission) -> Report:
         """What EvalAI is told; only FINISHED and FAILED are for EvalAI."""
@@ -46,12 +49,48 @@ class Outcome:
         )
 
     def not_delivered(self, error: EvaluationError) -> "Outcome":
-        return replace(self, undelivered=str(error))
+        return replace(self, undelivered=str(error), refused=isinstance(error, PermanentError))
 
 
-def may_run(status: SubmissionStatus, again: bool) -> bool:
-    """Whether to evaluate: EvalAI asks for it, or it was begun and never ended, whatever EvalAI shows of that."""
-    return status in RUNNABLE or (again and status is not SubmissionStatus.CANCELLED)
+_OUTCOME = TypeAdapter(Outcome)
+
+
+def render_outcome(outcome: Outcome) -> bytes:
+    """The outcome as JSON, to be kept until everybody is told."""
+    return _OUTCOME.dump_json(outcome, indent=1)
+
+
+def parse_outcome(data: bytes, source: str) -> Outcome:
+    """Read what `render_outcome` wrote; raises InvalidCheckpoint, naming the source."""
+    try:
+        return _OUTCOME.validate_json(data)
+    except ValidationError as error:
+        raise InvalidCheckpoint(f"{source} is not a kept outcome", str(error)) from error
+
+
+MOST_DEATHS = 5  # so often a run's process may die before its submission is given up
+
+
+def reason_not_to_run(submission: Submission, again: bool, succession: Succession | None) -> Outcome | None:
+    """The outcome of a claimed submission that is not to be simulated; None for one that is."""
+    if submission.status is SubmissionStatus.CANCELLED:
+        return cancelled("The team cancelled the submission before it was simulated.")
+    if succession and succession.stopped:
+        return _given_up(submission, "a host stopped its run in Prefect")
+    if succession and succession.deaths > MOST_DEATHS:
+        return _given_up(submission, f"its run broke {succession.deaths} times, for reasons that the runs' logs show")
+    # What was begun goes on, whatever EvalAI shows of it.
+    if submission.status in RUNNABLE or again:
+        return None
+    return _skipped(submission)
+
+
+def _given_up(submission: Submission, happened: str) -> Outcome:
+    sentence = (
+        f"Submission {submission.pk} failed: {happened}. This was not the agent's fault. "
+        "The routes that are driven are kept: a host can resume the submission."
+    )
+    return Outcome(Ending.FAILED, sentence, Fault.INFRASTRUCTURE)
 
 
 def cancelled(reason: str, so_far: Outcome | None = None) -> Outcome:
@@ -61,8 +100,7 @@ def cancelled(reason: str, so_far: Outcome | None = None) -> Outcome:
     )
 
 
-def skipped(submission: Submission) -> Outcome:
-    """For a status that is neither submitted nor resuming."""
+def _skipped(submission: Submission) -> Outcome:
     sentence = f"EvalAI says that submission {submission.pk} is {submission.status}: nothing to simulate."
     return Outcome(Ending.SKIPPED, sentence)
 

@@ -79,6 +79,7 @@ class Shown:
 
     expected: Sequence[RouteRun]
     statuses: Sequence[str]  # of the records, in order; they are the first of `expected`
+    refused: str = ""  # why the evaluator's own file is not that checkpoint, if it cannot be used
 
     @property
     def driven(self) -> int:
@@ -110,9 +111,14 @@ def decide(counters: Counters, budgets: Budgets, ending: Ending, shown: Shown) -
         what = "the simulator did not get ready in time"
         return _charge_infrastructure(counters, budgets, what, keep, Verdict.SIMULATOR_NOT_READY)
     if ending.stop is StopReason.HANG:
-        return _charge_agent(counters, budgets, "the agent stopped making progress", keep, Verdict.AGENT_HANGS)
-    what = f"the evaluator ended with code {ending.agent.code} before all routes were driven"
+        what = f"the agent stopped making progress{_bad_file(shown)}"
+        return _charge_agent(counters, budgets, what, keep, Verdict.AGENT_HANGS)
+    what = f"the evaluator ended with code {ending.agent.code} before all routes were driven{_bad_file(shown)}"
     return _charge_agent(counters, budgets, what, keep, Verdict.AGENT_CRASHED)
+
+
+def _bad_file(shown: Shown) -> str:
+    return f" and left a bad checkpoint ({shown.refused})" if shown.refused else ""
 
 
 def _failing(agent: Exit | None) -> bool:

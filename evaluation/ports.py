@@ -4,11 +4,13 @@ Methods of the synchronous ports block and are called in threads. Every method r
 `evaluation.errors`: TransientError where the same call may succeed later, PermanentError otherwise.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from evaluation.ledger_entry import LedgerEntry
 from evaluation.shards import ShardJob, ShardStatuses
+from evaluation.stages import Stage
 from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, SubmissionStatus
 
 
@@ -52,7 +54,9 @@ class Claim:
     key: str  # `rerun_resumed_at` in ISO 8601 UTC, or "" for a first run
     owner: str  # the flow run's id
     attempt: int  # counts successful claims of the submission from 1
-    again: bool  # the same owner had it before: its Jobs may already run
+    start: int  # which start of the evaluation has it; a later one may take it away
+    token: str  # new at each claim: only its holder may write
+    again: bool  # an earlier start had it: its Jobs may already run
 
 
 Row = Mapping[str, object]
@@ -61,17 +65,27 @@ Row = Mapping[str, object]
 class SubmissionLedger(Protocol):
     """One row per submission, keyed by team and submission: the truth about who evaluates what."""
 
-    def claim(self, submission: Submission, owner: str) -> Claim:
+    def claim(self, submission: Submission, owner: str, start: int = 1) -> Claim:
         """Take the submission, atomically; raises AlreadyClaimed for any run but the first with this key.
 
-        The first may take it again until its row has an `end-time`.
+        A later start for the same owner may take it from an earlier one until its row has an `end-time`.
         """
 
     def update(self, claim: Claim, values: Row) -> None:
-        """Write attributes of the claimed row; raises AlreadyClaimed when a newer claim has taken it over."""
+        """Write attributes of the claimed row; raises AlreadyClaimed when another has taken the claim."""
 
-    def held(self, submission: Submission, owner: str) -> Claim | None:
-        """The claim that `owner` holds on the submission and has not ended yet, or None."""
+    def renew(self, claim: Claim, stage: Stage | None = None) -> None:
+        """Say that the claim's run lives, and which stage it enters; raises AlreadyClaimed, as above."""
+
+    def reopen(self, entry: LedgerEntry) -> None:
+        """Let a successor take the ended evaluation once more, to send its kept outcome; raises AlreadyClaimed."""
+
+    def entries(self) -> Iterable[LedgerEntry]:
+        """Every submission that was ever claimed."""
+
+    @property
+    def lease_seconds(self) -> int:
+        """How long a claim counts as held after its last renewal."""
 
     def row(self, team: int, submission: int) -> Row | None:
         """The row as it is, or None."""
@@ -119,6 +133,9 @@ class JobBackend(Protocol):
 
         Removing nothing is fine. Raises CleanupIncomplete, naming what is left, after a deadline.
         """
+
+    async def running(self) -> frozenset[tuple[int, int]]:
+        """(submission, attempt) of every Job that exists here, ended or not."""
 
     async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
         """The last lines of each process of the shard, by process name; empty where there are none."""

@@ -38,16 +38,16 @@ INFRACTIONS = {Generation.V1: _V1_INFRACTIONS, Generation.V2: _V2_INFRACTIONS}
 SCORES = {"score_route": 100.0, "score_penalty": 1.0, "score_composed": 100.0}  # each with its maximum; in file order
 META = {"route_length": 0.0, "duration_game": -1.0, "duration_system": -1.0}  # each with its minimum; -1 is "unset"
 
-_ROUTE_ID = re.compile(r"RouteScenario_([0-9]{1,9})(?:_rep([0-9]{1,9}))?")
+_ROUTE_ID = re.compile(r"RouteScenario_(0|[1-9][0-9]{0,8})(?:_rep(0|[1-9][0-9]{0,8}))?")
 _STATUS = {
     Generation.V1: re.compile(r"Completed|Failed( - .{1,200})?"),
     Generation.V2: re.compile(r"Completed|Perfect|Started|Failed( - .{1,200})?"),
 }
 _MOST = 1e9  # metres, seconds; beyond it a figure is no measurement
-_REMEDY = "Put the shard's last good checkpoint in its place, or drive the shard again."
+REMEDY = "Put the shard's last good checkpoint in its place, or drive the shard again."
 
 
-def refuse(source: str, field: str, problem: str, remedy: str = _REMEDY) -> NoReturn:
+def refuse(source: str, field: str, problem: str, remedy: str = REMEDY) -> NoReturn:
     raise InvalidCheckpoint(f"{source}: {field} {problem}", remedy=remedy)
 
 

@@ -1,6 +1,7 @@
 """How a submission's routes are split over GPU pairs, and what a shard can be doing."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -70,6 +71,15 @@ class ShardJob:
 
 def attempt_prefix(submission: int, attempt: int) -> str:
     return f"submission-{submission}-attempt-{attempt}"
+
+
+_JOB_NAME = re.compile(r"submission-(\d+)-attempt-(\d+)-shard-\d+")
+
+
+def attempt_of(job_name: str) -> tuple[int, int] | None:
+    """(submission, attempt) of a shard's Job by its name, or None for a name of another kind."""
+    parts = _JOB_NAME.fullmatch(job_name)
+    return (int(parts[1]), int(parts[2])) if parts else None
 
 
 class ShardState(StrEnum):

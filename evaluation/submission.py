@@ -48,16 +48,25 @@ class Delivery(BaseModel):
 
 
 class Succession(BaseModel):
-    """A run takes over from one whose process died: whose claim it holds, and the how manieth start it is."""
+    """A run goes on with what an earlier one began: whose claim it takes over, the how manieth start it is, and why."""
 
     model_config = ConfigDict(frozen=True)
 
     owner: str  # the id of the first run, which made the claim
     start: int = Field(ge=1)
+    deaths: int = Field(default=0, ge=0)  # how many starts died without an outage that explains it
+    stopped: bool = False  # a host stopped the run in Prefect: end the evaluation instead of going on
+
+    def after_death(self) -> "Succession":
+        return self.model_copy(update={"start": self.start + 1, "deaths": self.deaths + 1})
+
+    def after_stop(self) -> "Succession":
+        return self.model_copy(update={"start": self.start + 1, "stopped": True})
 
     @property
-    def next(self) -> "Succession":
-        return Succession(owner=self.owner, start=self.start + 1)
+    def key(self) -> str:
+        """The same for everybody who wants to start this very successor, so that there is one."""
+        return f"{self.owner}-start-{self.start}"
 
 
 def parse_message(body: str) -> SubmissionMessage:

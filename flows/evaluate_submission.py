@@ -6,15 +6,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from evaluation.errors import AlreadyClaimed, EvaluationError, PermanentError, SubmissionCancelled
-from evaluation.outcome import Outcome, cancelled, failed, may_run, skipped
+from evaluation.errors import AlreadyClaimed, PermanentError, SubmissionCancelled, TransientError
+from evaluation.outcome import Outcome, cancelled, failed, reason_not_to_run
 from evaluation.ports import Claim
 from evaluation.shards import ShardJob
-from evaluation.submission import Delivery, Submission, SubmissionMessage, SubmissionStatus, Succession
+from evaluation.submission import Delivery, Submission, SubmissionMessage, Succession
 from flows.admission import acknowledge, choose_cluster, claim_submission, enrich, hold, set_aside
 from flows.board import StateName, announce, end_state
-from flows.hooks import abandon, start_again
-from flows.reporting import merge_results, record, report, results_so_far
+from flows.hooks import hand_over
+from flows.lease import Lease
+from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
 from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
 from flows.site import Cluster, Site, load_site
 
@@ -22,9 +23,9 @@ from flows.site import Cluster, Site, load_site
 @flow(
     name="evaluate-submission",
     flow_run_name="submission-{message.submission_pk}",
-    on_failure=[abandon],
-    on_crashed=[start_again],
-    on_cancellation=[abandon],
+    on_failure=[hand_over],
+    on_crashed=[hand_over],
+    on_cancellation=[hand_over],
 )
 async def evaluate_submission(
     message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
@@ -33,46 +34,69 @@ async def evaluate_submission(
 
     `delivery` says where the message lies, so that it is deleted once the submission is claimed; without it (a run
     started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `succession` is for a
-    run that takes over from one whose process died: it holds the same claim and adopts the shards that still run.
+    run that goes on with what another began: it takes over the claim and adopts the shards that still run.
     """
     site = await load_site()
-    await hold(site, delivery)  # nobody else gets the message while this run claims the submission
     try:
+        await hold(site, delivery)  # nobody else gets the message while this run claims the submission
         submission = await enrich(site, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
         claim = await claim_submission(cluster, submission, succession)  # exactly one run goes on
+        await acknowledge(site, delivery)  # from here on the ledger holds the submission
     except AlreadyClaimed as taken:
         await acknowledge(site, delivery)
         return Completed(name=StateName.DUPLICATE, message=str(taken))
     except PermanentError as error:
         await set_aside(site, message, delivery, error)  # dead-letter queue, with the reason
         return Failed(name=StateName.REJECTED, message=str(error))
-    await acknowledge(site, delivery)  # from here on the ledger holds the submission
+    except TransientError as outage:
+        return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
     await announce(submission, claim)
-
-    outcome = await simulate(site, cluster, submission, claim)
-    outcome = await report(site, submission, outcome)  # PostEKS
-    await record(cluster, submission, claim, outcome)
+    try:
+        outcome = await evaluate(site, cluster, submission, claim, succession)
+    except AlreadyClaimed as taken:
+        return Completed(name=StateName.TAKEN_OVER, message=str(taken))
+    except TransientError as outage:
+        return Failed(name=StateName.INTERRUPTED, message=f"{outage} Another run goes on with it by itself.")
     return await end_state(submission, outcome)
 
 
-async def simulate(site: Site, cluster: Cluster, submission: Submission, claim: Claim) -> Outcome:
-    """From the Choice to the results: every way out of here is an outcome that can be reported."""
-    if submission.status is SubmissionStatus.CANCELLED:
-        return cancelled("The team cancelled the submission before it started.")
-    if not may_run(submission.status, claim.again):
-        return skipped(submission)
+async def evaluate(
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, succession: Succession | None
+) -> Outcome:
+    """Decide the outcome once, keep it, then tell everybody. Raises AlreadyClaimed and, in outages, TransientError."""
+    async with Lease(cluster.ledger, claim) as lease:
+        outcome = await kept_outcome(cluster, submission, claim)
+        if outcome is None:
+            outcome = await simulate(site, cluster, submission, claim, lease, succession)
+            await keep_outcome(cluster, submission, claim, outcome)
+        outcome = await report(site, cluster, submission, claim, outcome)  # PostEKS
+        await record(cluster, submission, claim, outcome)
+        return outcome
+
+
+async def simulate(
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, lease: Lease, succession: Succession | None
+) -> Outcome:
+    """From the Choice to the results: every way out that is not an outage is an outcome that can be reported."""
+    if unwanted := reason_not_to_run(submission, claim.again, succession):
+        await remove_jobs(cluster, claim)
+        return unwanted
     jobs: tuple[ShardJob, ...] = ()
     try:
         jobs = await plan_shards(cluster, submission, claim)
         await mark_running(site, cluster, submission, claim)
         try:
-            await launch_shards(cluster, jobs)  # EKS Run Job, one Job a shard
-            await watch_shards(site, cluster, submission, jobs)
-        finally:
-            await remove_jobs(cluster, claim)  # Remove Job, on every path
-        return await merge_results(cluster, submission, jobs)
+            await launch_shards(cluster, claim, jobs)  # EKS Run Job, one Job a shard
+            await watch_shards(site, cluster, submission, claim, lease, jobs)
+        except PermanentError:  # in an outage the shards drive on, and a successor adopts them
+            await remove_jobs(cluster, claim)
+            raise
+        await remove_jobs(cluster, claim)  # Remove Job
+        return await merge_results(cluster, submission, claim, jobs)
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back), await results_so_far(cluster, submission, jobs))
-    except EvaluationError as error:
+    except AlreadyClaimed:
+        raise
+    except PermanentError as error:
         return failed(submission, error, await results_so_far(cluster, submission, jobs))

@@ -3,28 +3,32 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 
 from evaluation import layout
 from evaluation.checkpoint import Checkpoint, check_expected, parse_checkpoint, render_document
-from evaluation.errors import EvaluationError, InvalidCheckpoint, SubmissionCancelled
+from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidCheckpoint, SubmissionCancelled
 from evaluation.evalai_form import accuracies, evalai_result, partial_result
+from evaluation.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
 from evaluation.merge import Merged, merge
-from evaluation.outcome import Ending, Outcome, cancelled
+from evaluation.outcome import Ending, Outcome, cancelled, parse_outcome, render_outcome
 from evaluation.pair_decisions import PERMANENT
 from evaluation.ports import Claim, Report
 from evaluation.shards import ShardJob
+from evaluation.stages import Stage
 from evaluation.submission import Submission, SubmissionStatus
 from evaluation.summary import summary_text
 from flows.retrying import on_transient_errors
 from flows.site import Cluster, Site
 
 
-@task(name="merge-results", **on_transient_errors(5))
-async def merge_results(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome:
+@task(name="merge-results", **on_transient_errors(8))
+async def merge_results(cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]) -> Outcome:
     """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there."""
+    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.MERGING)
     outcome = await asyncio.to_thread(_collect, cluster, submission, jobs)
     if outcome.ending is not Ending.FINISHED:
         done, total = outcome.routes_done, outcome.routes_total
@@ -85,11 +89,12 @@ def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
 
 
 async def publish_partial(
-    site: Site, cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob], published: int
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob], published: int
 ) -> int:
     """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
 
-    Skips what cannot be merged at the moment: the final merge decides. Raises SubmissionCancelled.
+    Skips what cannot be merged at the moment: the final merge decides. Raises SubmissionCancelled,
+    and AlreadyClaimed where another run has taken over.
     """
     try:
         merged = await asyncio.to_thread(_merge, cluster, jobs)
@@ -105,44 +110,81 @@ async def publish_partial(
         result=partial_result(merged),
         stdout=summary_text(merged.document, merged.generation, total, merged.missing),
     )
+    await asyncio.to_thread(cluster.ledger.renew, claim)
     await asyncio.to_thread(site.evalai.report_partial, report)
     return merged.routes_done
 
 
-async def report(site: Site, submission: Submission, outcome: Outcome) -> Outcome:
+async def kept_outcome(cluster: Cluster, submission: Submission, claim: Claim) -> Outcome | None:
+    """How an earlier start decided this attempt, if it came that far: it is told now, and never decided again."""
+    if not claim.again:
+        return None
+    entry = read_entry(await asyncio.to_thread(cluster.ledger.row, submission.team_pk, submission.pk))
+    if entry is None or entry.outcome is None:
+        return None
+    body = await asyncio.to_thread(cluster.artifacts.read, entry.outcome)
+    return None if body is None else parse_outcome(body, cluster.artifacts.location(entry.outcome))
+
+
+@task(name="keep-outcome", **on_transient_errors(8))
+async def keep_outcome(cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> None:
+    """Store the outcome before anybody is told, so that whatever dies now, the same is told later.
+
+    Raises AlreadyClaimed where another run has taken over, whose outcome counts.
+    """
+    key = layout.outcome_key(submission.pk, claim.attempt, claim.start)
+    await asyncio.to_thread(cluster.artifacts.write, key, render_outcome(outcome), "application/json")
+    await asyncio.to_thread(cluster.ledger.update, claim, {OUTCOME: key, **_values(cluster, submission, outcome)})
+
+
+async def report(site: Site, cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> Outcome:
     """Tell EvalAI; a cancellation that came in between stands, and what EvalAI did not take is said in the outcome."""
+    outcome = replace(outcome, undelivered="", refused=False)
     if outcome.ending not in (Ending.FINISHED, Ending.FAILED):
         return outcome
     try:
-        await send_report(site, outcome.report(submission))
+        await send_report(site, cluster, claim, outcome.report(submission))
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back))
+    except AlreadyClaimed:
+        raise
     except EvaluationError as error:
         return outcome.not_delivered(error)
     return outcome
 
 
 @task(name="report", **on_transient_errors(7, first_delay_seconds=15))  # the last retry comes after about half an hour
-async def send_report(site: Site, report: Report) -> None:
-    """Write the terminal status at EvalAI; raises SubmissionCancelled rather than overwrite a cancellation."""
+async def send_report(site: Site, cluster: Cluster, claim: Claim, report: Report) -> None:
+    """Write the terminal status at EvalAI; raises SubmissionCancelled rather than overwrite a cancellation.
+
+    Raises AlreadyClaimed where another run has taken over: EvalAI would let its late write overwrite anything.
+    """
+    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.REPORTING)
     await asyncio.to_thread(site.evalai.report, report)
 
 
-@task(name="record", **on_transient_errors(7))
+@task(name="record", **on_transient_errors(8))
 async def record(cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> None:
     """Write the outcome to the ledger: status, times, every metric, and where the files are.
 
-    Without an end time while EvalAI has not been told: the run can then be retried in Prefect, and tells it.
+    Without an end time while EvalAI has not been told: a successor, or the run retried in Prefect, tells it.
     """
-    values: dict[str, object] = {
-        "status": outcome.ending.value,
-        "end-time": None if outcome.undelivered else datetime.now(UTC).isoformat(),
-        "reason": outcome.sentence,
-        "fault": outcome.fault.value if outcome.fault else None,
-        "undelivered": outcome.undelivered or None,
+    values = _values(cluster, submission, outcome)
+    if not outcome.undelivered:
+        await asyncio.to_thread(cluster.ledger.renew, claim, Stage.ENDED)
+        values[END_TIME] = datetime.now(UTC).isoformat()
+    await asyncio.to_thread(cluster.ledger.update, claim, values)
+
+
+def _values(cluster: Cluster, submission: Submission, outcome: Outcome) -> dict[str, object]:
+    return {
+        STATUS: outcome.ending.value,
+        REASON: outcome.sentence,
+        FAULT: outcome.fault.value if outcome.fault else None,
+        UNDELIVERED: outcome.undelivered or None,
+        REFUSED: outcome.refused or None,
         "routes-done": outcome.routes_done,
         "routes-total": outcome.routes_total,
         "s3-folder": cluster.artifacts.location(f"{submission.pk}/"),
         **outcome.metrics,
     }
-    await asyncio.to_thread(cluster.ledger.update, claim, values)

@@ -12,8 +12,10 @@ from evaluation.outcome import raise_for_failures
 from evaluation.pair import PairProgress, parse_progress
 from evaluation.ports import Claim
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
+from evaluation.stages import Stage
 from evaluation.submission import Submission, SubmissionStatus, require_allowed_image
 from flows.board import ProgressBoard
+from flows.lease import Lease
 from flows.reporting import publish_partial
 from flows.retrying import on_transient_errors
 from flows.site import Cluster, Site
@@ -21,7 +23,7 @@ from flows.site import Cluster, Site
 LOG_LINES = 40
 
 
-@task(name="plan-shards", **on_transient_errors(3))
+@task(name="plan-shards", **on_transient_errors(8))
 async def plan_shards(cluster: Cluster, submission: Submission, claim: Claim) -> tuple[ShardJob, ...]:
     """Check the image, then split the routes; an earlier attempt's plan is kept, so that its checkpoints fit."""
     image = submission.image or await asyncio.to_thread(_earlier_image, cluster, submission)
@@ -66,28 +68,34 @@ def _plan(cluster: Cluster, submission: int) -> tuple[tuple[Shard, ...], int]:
 
 @task(name="mark-running", **on_transient_errors(5))
 async def mark_running(site: Site, cluster: Cluster, submission: Submission, claim: Claim) -> None:
-    """Tell the ledger and EvalAI that the simulation starts; raises SubmissionCancelled."""
+    """Tell the ledger and EvalAI that the simulation starts; raises SubmissionCancelled, AlreadyClaimed."""
     await asyncio.to_thread(cluster.ledger.update, claim, {"status": SubmissionStatus.RUNNING.value})
     job_name = f"submission-{submission.pk}-attempt-{claim.attempt}"
     await asyncio.to_thread(site.evalai.mark_running, submission, job_name)
 
 
-@task(name="launch-shards", **on_transient_errors(5))
-async def launch_shards(cluster: Cluster, jobs: Sequence[ShardJob]) -> None:
-    """Create the shards' Jobs, or adopt those that run already."""
+@task(name="launch-shards", **on_transient_errors(8))
+async def launch_shards(cluster: Cluster, claim: Claim, jobs: Sequence[ShardJob]) -> None:
+    """Create the shards' Jobs, or adopt those that run already; raises AlreadyClaimed."""
+    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.LAUNCHING)
     await cluster.backend.ensure(jobs)
 
 
-@task(name="watch-shards", **on_transient_errors(5))
-async def watch_shards(site: Site, cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> None:
+@task(name="watch-shards", **on_transient_errors(8))
+async def watch_shards(
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, lease: Lease, jobs: Sequence[ShardJob]
+) -> None:
     """Follow the shards until all have finished, showing their progress and publishing partial results.
 
-    Raises ShardsFailed with the failed shards' last lines, or SubmissionCancelled soon after EvalAI says so.
+    Raises ShardsFailed with the failed shards' last lines, SubmissionCancelled soon after EvalAI says so, or
+    AlreadyClaimed soon after another run has taken over.
     """
+    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.SIMULATING)
     statuses = await _first_to_end(
         _follow(cluster, jobs),
         _look_for_cancellation(site, cluster, submission),
-        _publish_partial_results(site, cluster, submission, jobs),
+        _publish_partial_results(site, cluster, submission, claim, jobs),
+        lease.taken(),
     )
     try:
         raise_for_failures(statuses)
@@ -96,9 +104,13 @@ async def watch_shards(site: Site, cluster: Cluster, submission: Submission, job
         raise
 
 
-@task(name="remove-jobs", **on_transient_errors(5))
+@task(name="remove-jobs", **on_transient_errors(8))
 async def remove_jobs(cluster: Cluster, claim: Claim) -> None:
-    """Stop and delete every Job of the attempt, on every path; returns when none is left."""
+    """Stop and delete every Job of the attempt; returns when none is left.
+
+    Raises AlreadyClaimed where another run has taken over, whose Jobs they are now.
+    """
+    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.CLEARING)
     await cluster.backend.remove(claim.submission, claim.attempt)
 
 
@@ -149,13 +161,13 @@ async def _look_for_cancellation(site: Site, cluster: Cluster, submission: Submi
 
 
 async def _publish_partial_results(
-    site: Site, cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> ShardStatuses:
     published = 0
     while True:
         await asyncio.sleep(cluster.settings.partial_result_seconds)
         try:
-            published = await publish_partial(site, cluster, submission, jobs, published)
+            published = await publish_partial(site, cluster, submission, claim, jobs, published)
         except TransientError as error:
             get_run_logger().warning("Partial results are not published now: %s", error)
 

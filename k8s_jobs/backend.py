@@ -13,7 +13,7 @@ from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardSta
 from k8s_jobs.api import Json, KubernetesApi, RequestLimits
 from k8s_jobs.api_errors import ObjectExists, ObjectMissing
 from k8s_jobs.cluster import ClusterSpec
-from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path
+from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path, pods_path
 from k8s_jobs.credentials import ClusterAccess
 from k8s_jobs.job_warnings import JobWarnings
 from k8s_jobs.manifest import (
@@ -99,6 +99,16 @@ class KubernetesJobBackend:
         selector = attempt_selector(submission, attempt)
         async with self._connection() as connection:
             await remove_attempt(connection.api, self.spec.namespace, selector, self.limits.removal)
+
+    async def running(self) -> frozenset[tuple[int, int]]:
+        """See JobBackend. By the labels of Jobs and pods: a pod can outlive its Job."""
+        query = {"labelSelector": _SELECTOR}
+        namespace = self.spec.namespace
+        async with self._connection() as connection:
+            listings = [await connection.api.get(path, query) for path in (jobs_path(namespace), pods_path(namespace))]
+        labels = [thing["metadata"].get("labels") or {} for listing in listings for thing in listing.get("items") or []]
+        found = [(str(each.get(SUBMISSION, "")), str(each.get(ATTEMPT, ""))) for each in labels]
+        return frozenset((int(pk), int(attempt)) for pk, attempt in found if pk.isdigit() and attempt.isdigit())
 
     async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
         """See JobBackend. All containers; `<name>-previous` where the pod before has failed."""

@@ -14,7 +14,7 @@ from typing import Any
 from evaluation.errors import CleanupIncomplete, Failure, Fault, InvalidConfiguration
 from evaluation.pair import failure_of_exit, parse_progress
 from evaluation.routes import format_route_list
-from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_prefix
+from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_of, attempt_prefix
 from local_jobs.catalogue import require_known
 from local_jobs.runs import PODS, RunDirectory, describe, end_processes, plain_environment, tail
 
@@ -70,6 +70,11 @@ class LocalJobBackend:
     async def remove(self, submission: int, attempt: int) -> None:
         """See JobBackend: within 5 seconds no process of the attempt is left, or CleanupIncomplete names it."""
         await asyncio.to_thread(self._remove, f"{attempt_prefix(submission, attempt)}-shard-")
+
+    async def running(self) -> frozenset[tuple[int, int]]:
+        """See JobBackend: every run directory is a Job."""
+        names = await asyncio.to_thread(lambda: [path.name for path in self.workdir.resolve().glob("submission-*")])
+        return frozenset(attempt for name in names if (attempt := attempt_of(name)))
 
     async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
         """See JobBackend."""

@@ -4,11 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from evaluation import layout
 from evaluation.errors import AlreadyClaimed, EvaluationError, Failure, Fault, SubmissionCancelled, UnknownSubmission
+from evaluation.ledger_entry import LedgerEntry, read_entry
 from evaluation.ports import Claim, Report, Row
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
+from evaluation.stages import Stage
 from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, SubmissionStatus, parse_phase
 
 
@@ -74,31 +77,60 @@ class FakePhases:
 
 @dataclass
 class FakeLedger:
-    rows: dict[int, dict[str, object]] = field(default_factory=dict)
+    """The claim's rules in memory; blocks.ledger_table keeps the same ones in DynamoDB."""
 
-    def claim(self, submission: Submission, owner: str) -> Claim:
+    rows: dict[int, dict[str, object]] = field(default_factory=dict)
+    lease_seconds: int = 180
+    stages: list[str] = field(default_factory=list)
+
+    def claim(self, submission: Submission, owner: str, start: int = 1) -> Claim:
         key = str(submission.rerun_resumed_at or "")
         row = self.rows.setdefault(submission.pk, {"attempt": 0})
-        if row.get("claim-owner") == owner and not row.get("end-time"):
-            return Claim(submission.pk, submission.team_pk, key, owner, int(str(row["attempt"])), again=True)
-        if "claim-key" in row and str(row["claim-key"]) >= key:
+        again = row.get("claim-owner") == owner and row.get("claim-key") == key and not row.get("end-time")
+        if not again and "claim-key" in row and str(row["claim-key"]) >= key:
             raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by flow run {row['claim-owner']}")
-        row.update(
-            {"claim-owner": owner, "claim-key": key, "attempt": int(str(row["attempt"])) + 1, "status": "submitted"}
-        )
-        return Claim(submission.pk, submission.team_pk, key, owner, int(str(row["attempt"])), again=False)
+        if again and start < int(str(row.get("claim-start", 1))):
+            raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by start {row['claim-start']}")
+        if not again:
+            row.update({"claim-owner": owner, "claim-key": key, "attempt": int(str(row["attempt"])) + 1})
+            row.update({"status": "submitted", "outcome": None, "end-time": None})
+        token = f"{owner}-{start}-{len(self.stages)}"
+        row.update({"claim-start": start, "claim-token": token, **_described(submission)})
+        attempt = int(str(row["attempt"]))
+        return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again)
 
     def update(self, claim: Claim, values: Row) -> None:
+        self.renew(claim)
         self.rows[claim.submission].update(values)
 
-    def held(self, submission: Submission, owner: str) -> Claim | None:
-        row = self.rows.get(submission.pk, {})
-        if row.get("claim-owner") != owner or row.get("end-time"):
-            return None
-        return Claim(submission.pk, submission.team_pk, "", owner, int(str(row["attempt"])), again=True)
+    def renew(self, claim: Claim, stage: Stage | None = None) -> None:
+        row = self.rows[claim.submission]
+        if row.get("claim-token") != claim.token:
+            raise AlreadyClaimed(f"Submission {claim.submission} is evaluated by start {row.get('claim-start')}")
+        row["lease-until"] = datetime.now(UTC) + timedelta(seconds=self.lease_seconds)
+        if stage:
+            self.stages.append(stage.value)
+            row.update({"stage": stage.value, "stage-since": datetime.now(UTC)})
+
+    def reopen(self, entry: LedgerEntry) -> None:
+        self.rows[entry.submission]["end-time"] = None
+
+    def entries(self) -> list[LedgerEntry]:
+        return [entry for row in self.rows.values() if (entry := read_entry(row))]
 
     def row(self, team: int, submission: int) -> Row | None:
         return self.rows.get(submission)
+
+
+def _described(submission: Submission) -> dict[str, object]:
+    return {
+        "team-id": str(submission.team_pk),
+        "submission-id": str(submission.pk),
+        "challenge-id": str(submission.challenge_pk),
+        "phase-id": str(submission.phase_pk),
+        "cluster": submission.phase.cluster,
+        **({"image": submission.image} if submission.image else {}),
+    }
 
 
 @dataclass
@@ -161,6 +193,9 @@ class FakeBackend:
     async def remove(self, submission: int, attempt: int) -> None:
         self.removed.append((submission, attempt))
         self.jobs = {name: job for name, job in self.jobs.items() if job.submission != submission}
+
+    async def running(self) -> frozenset[tuple[int, int]]:
+        return frozenset((job.submission, job.attempt) for job in self.jobs.values())
 
     async def logs(self, job: ShardJob, lines: int) -> Mapping[str, str]:
         return {"agent": f"agent of shard {job.shard.index}: Traceback", "simulator": "not for the team"}

@@ -81,8 +81,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         partial_result_seconds=0.05,
     )
     the_world = World(settings)
-    for module in ("flows.evaluate_submission", "flows.hooks"):
-        monkeypatch.setattr(f"{module}.load_site", the_world.load_site)
-    for module in ("flows.admission", "flows.hooks"):
-        monkeypatch.setattr(f"{module}.load_cluster", the_world.load_cluster)
+    monkeypatch.setattr("flows.evaluate_submission.load_site", the_world.load_site)
+    monkeypatch.setattr("flows.admission.load_cluster", the_world.load_cluster)
     return the_world

@@ -160,7 +160,7 @@ def test_an_outage_before_the_claim_leaves_the_message_on_the_queue(
 
     state = run(*world.submitted(7))
 
-    assert state.is_failed()
+    assert (state.name, state.is_failed()) == ("Postponed", True)
     assert world.queue.deleted == []
     assert world.queue.dead == []
     assert world.evalai.reports == []
@@ -185,7 +185,7 @@ def test_a_report_that_evalai_refuses_is_said_and_the_result_is_kept(world: Worl
     assert world.merged(7)["entry_status"] == "Finished"
 
 
-def test_a_run_that_breaks_tells_evalai_and_stops_its_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_breaks_leaves_its_shards_to_a_successor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down(job: ShardJob) -> bytes:
         raise RuntimeError("a bug of ours")
 
@@ -195,12 +195,90 @@ def test_a_run_that_breaks_tells_evalai_and_stops_its_shards(world: World, monke
     state = run(*world.submitted(7))
 
     assert (state.name, state.is_failed()) == ("Failed", True)
+    assert world.evalai.reports == []
+    assert len(world.backend.jobs) == 4
+    assert not world.ledger.rows[7]["end-time"]
+
+
+@pytest.mark.parametrize(
+    ("succession", "reason"),
+    [
+        (Succession(owner="first", start=3, stopped=True), "a host stopped its run in Prefect"),
+        (Succession(owner="first", start=8, deaths=6), "its run broke 6 times"),
+    ],
+)
+def test_a_successor_that_is_to_end_the_evaluation_tells_evalai_and_stops_the_shards(
+    world: World, succession: Succession, reason: str
+) -> None:
+    message, delivery = world.submitted(7)
+    world.ledger.rows[7] = {"attempt": 1, "claim-owner": "first", "claim-key": "", "status": "running"}
+
+    state = run(message, delivery, succession)
+
+    assert state.name == "InfrastructureFailed"
     [report] = world.evalai.reports
-    assert report.status is SubmissionStatus.FAILED
-    assert "a bug of ours" in report.stderr
+    assert reason in report.stderr
     assert "not the agent's fault" in report.stderr
-    assert world.backend.jobs == {}
+    assert world.backend.removed == [(7, 1)]
     assert world.ledger.rows[7]["status"] == "failed"
+
+
+def test_a_run_whose_claim_was_taken_ends_as_a_no_op_and_leaves_the_jobs(world: World) -> None:
+    world.backend.runs_for_ever = True
+    message, delivery = world.submitted(7)
+
+    async def take_over_soon() -> State[None]:
+        task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
+        while not world.backend.created:
+            await asyncio.sleep(0.02)
+        world.ledger.rows[7]["claim-token"] = "the successor's"
+        return await task
+
+    world.ledger.lease_seconds = 0
+    state = asyncio.run(take_over_soon())
+
+    assert (state.name, state.is_completed()) == ("TakenOver", True)
+    assert len(world.backend.jobs) == 4
+    assert world.backend.removed == []
+    assert world.evalai.reports == []
+
+
+def test_an_outage_while_the_shards_drive_interrupts_the_run_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_storage(job: ShardJob) -> bytes:
+        raise ServiceUnavailable("S3 does not answer")
+
+    world.backend.checkpoint = no_storage
+    monkeypatch.setattr("flows.simulation.watch_shards.retries", 0)
+
+    state = run(*world.submitted(7))
+
+    assert (state.name, state.is_failed()) == ("Interrupted", True)
+    assert "S3 does not answer" in (state.message or "")
+    assert world.evalai.reports == []
+    assert len(world.backend.jobs) == 4
+    assert world.ledger.rows[7]["status"] == "running"
+
+
+def test_an_outcome_is_told_as_it_was_decided_and_never_decided_again(world: World) -> None:
+    world.backend.endings = {1: AGENT_CRASHED}
+    world.evalai.refuses_reports = ServiceUnavailable("EvalAI does not answer")
+    message, delivery = world.submitted(7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.reporting.send_report.retries", 0)
+        first = run(message, delivery)
+    world.evalai.refuses_reports = None
+    world.backend.endings = {}  # another simulation would succeed
+    owner = str(world.ledger.rows[7]["claim-owner"])
+
+    second = run(message, None, Succession(owner=owner, start=2))
+
+    assert (first.name, second.name) == ("Undelivered", "AgentFailed")
+    assert len(world.backend.created) == 4
+    [report] = world.evalai.reports
+    assert "The agent crashed" in report.stderr
+    assert world.ledger.rows[7]["fault"] == "team"
 
 
 def test_a_run_that_takes_over_adopts_the_shards_and_their_claim(world: World) -> None:

@@ -1,9 +1,19 @@
 """What people read of an outcome."""
 
+from dataclasses import replace
+
 import pytest
 
 from evaluation.errors import Failure, Fault, ImageRefused, InvalidCheckpoint, ServiceUnavailable, ShardsFailed
-from evaluation.outcome import Ending, Outcome, failed, may_run, raise_for_failures
+from evaluation.outcome import (
+    Ending,
+    Outcome,
+    failed,
+    parse_outcome,
+    raise_for_failures,
+    reason_not_to_run,
+    render_outcome,
+)
 from evaluation.shards import ShardState, ShardStatus
 from evaluation.submission import Submission, SubmissionStatus, parse_phase
 
@@ -55,5 +65,22 @@ def test_a_failure_keeps_what_was_driven_but_reports_no_score() -> None:
 
 @pytest.mark.parametrize("status", SubmissionStatus)
 def test_submitted_and_resuming_run_and_a_run_goes_on_with_its_own(status: SubmissionStatus) -> None:
-    assert may_run(status, again=False) is (status.value in {"submitted", "submitting", "resuming"})
-    assert may_run(status, again=True) is (status.value != "cancelled")
+    submission = replace(SUBMISSION, status=status)
+    new, again = reason_not_to_run(submission, False, None), reason_not_to_run(submission, True, None)
+    assert (new is None) is (status.value in {"submitted", "submitting", "resuming"})
+    assert (again is None) is (status.value != "cancelled")
+
+
+def test_a_kept_outcome_is_the_same_when_it_is_read() -> None:
+    outcome = Outcome(
+        Ending.FAILED, "It failed.", Fault.TEAM, ({"split": "s", "accuracies": {"Driving score": 1.5}},),
+        {"Driving score": 1.5}, 3, 20, "routes", "{}", "Traceback", "EvalAI is down.",
+    )  # fmt: skip
+    assert parse_outcome(render_outcome(outcome), "s3://b/7/outcome.json") == replace(
+        outcome, result=list(outcome.result)
+    )
+
+
+def test_a_broken_kept_outcome_is_named() -> None:
+    with pytest.raises(InvalidCheckpoint, match=r"outcome\.json is not a kept outcome"):
+        parse_outcome(b'{"ending": "finis', "s3://b/7/outcome.json")

@@ -1,0 +1,38 @@
+"""Where a claimed submission is, and how long it may be there before somebody is told."""
+
+from datetime import timedelta
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Written to the ledger as the run that holds the claim goes on; each write also checks that it still holds it."""
+
+    CLAIMED = "claimed"  # the plan is made, EvalAI is told that it runs
+    LAUNCHING = "launching"  # the shards' Jobs are created or adopted
+    SIMULATING = "simulating"  # the shards wait for machines, then drive
+    CLEARING = "clearing"  # the Jobs are stopped and removed
+    MERGING = "merging"  # the checkpoints become one result
+    REPORTING = "reporting"  # the outcome is kept; EvalAI and the ledger are told
+    ENDED = "ended"
+
+
+# A stage that lasts longer is shown to the hosts, whether its run lives or not. Every task's own retries fit in.
+LONGEST = {
+    Stage.CLAIMED: timedelta(hours=3),
+    Stage.LAUNCHING: timedelta(hours=3),
+    Stage.CLEARING: timedelta(hours=3),
+    Stage.MERGING: timedelta(hours=3),
+    Stage.REPORTING: timedelta(hours=3),
+}
+QUEUED_AT_EVALAI = timedelta(minutes=30)  # from "submitted" or "resuming" to a claim, before it counts as never queued
+RUN_TO_START = timedelta(minutes=10)  # from a successor's creation to its claim, before another is started
+SETTLED = timedelta(minutes=2)  # after an end, before what is left of the submission counts as left behind
+REFUSED_REPORT = timedelta(hours=1)  # between two tries of a report that EvalAI refuses
+LEASE_SECONDS = 180  # a claim whose run has not said for so long that it lives is taken over
+
+
+def longest(stage: Stage, shard_deadline_seconds: float) -> timedelta | None:
+    """How long a submission may be in the stage: the simulation its shards' deadline and an hour; None for ENDED."""
+    if stage is Stage.SIMULATING:
+        return timedelta(seconds=shard_deadline_seconds) + timedelta(hours=1)
+    return LONGEST.get(stage)

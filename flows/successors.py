@@ -1,0 +1,27 @@
+"""Runs that go on with what another began. Whoever wants the same successor gets the same run."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Scheduled
+
+from evaluation.submission import Succession
+
+DEPLOYMENT = "evaluate-submission/evaluate-submission"
+
+
+async def start_successor(
+    client: PrefectClient, deployment: UUID, parameters: dict[str, Any], succession: Succession, tags: list[str]
+) -> FlowRun:
+    """Create the run, at once for the first death and later for each further one: what kills runs may pass."""
+    pause = timedelta(seconds=10 * 3 ** (succession.deaths - 1) if succession.deaths > 1 else 0)
+    return await client.create_flow_run_from_deployment(
+        deployment,
+        parameters={**parameters, "succession": succession.model_dump()},
+        state=Scheduled(scheduled_time=datetime.now(UTC) + pause),
+        idempotency_key=succession.key,
+        tags=tags,
+    )
