@@ -53,6 +53,11 @@ class EvalAI(Block):
             )
         return parse_phase(codename)
 
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The clusters that the phases name; raises InvalidConfiguration for a codename that names none."""
+        return tuple(sorted({parse_phase(codename).cluster for codename in self.phases.values()}))
+
     def client(self, timeouts: Timeouts | None = None, retries: RetryPolicy | None = None) -> EvalAIClient:
         """A client whose every request takes a slot of the installation's one budget, kept by Prefect's server."""
         return EvalAIClient(

@@ -11,6 +11,7 @@ from blocks.ledger_table import LedgerTable
 from blocks.names import CREDENTIALS, EVALAI, QUEUE
 from blocks.secrets import ClusterSecret, SiteSecrets
 from blocks.submission_queue import SubmissionQueue
+from evaluation.stages import LEASE_SECONDS
 
 SaveCluster = Callable[[ClusterSecret, AwsCredentials], None]
 
@@ -27,6 +28,7 @@ def save_blocks(
     queue: QueueAddresses,
     save_cluster: SaveCluster,
     challenge_pk: int | None = None,
+    lease_seconds: int = LEASE_SECONDS,
 ) -> None:
     """Save the site as blocks, over earlier ones of the same names (blocks.names); a repetition changes nothing.
 
@@ -43,6 +45,8 @@ def save_blocks(
         QUEUE, overwrite=True
     )
     for name, cluster in site.clusters.items():
-        LedgerTable(table=cluster.table, credentials=credentials).save(name, overwrite=True)
+        LedgerTable(table=cluster.table, credentials=credentials, lease_seconds=lease_seconds).save(
+            name, overwrite=True
+        )
         ArtifactBucket(bucket=cluster.s3_bucket, credentials=credentials).save(name, overwrite=True)
         save_cluster(cluster, credentials)

@@ -15,7 +15,8 @@ from prefect_aws import AwsCredentials
 from pydantic import Field, PrivateAttr
 
 from blocks.aws_errors import aws_client, aws_errors, error_code
-from blocks.dynamodb_values import decode, encode
+from blocks.dynamodb_expression import Expression
+from blocks.dynamodb_values import decode
 from evaluation.errors import AlreadyClaimed, RequestRefused
 from evaluation.ledger_entry import (
     ATTEMPT,
@@ -40,8 +41,10 @@ from evaluation.ledger_entry import (
     STATUS,
     SUBMISSION,
     TEAM,
+    TEAM_NAME,
     UNDELIVERED,
     LedgerEntry,
+    claim_key,
     read_entry,
 )
 from evaluation.ports import Claim, Row
@@ -58,17 +61,6 @@ _RESERVED = frozenset(
 )
 
 Key = Mapping[str, Any]
-
-
-def claim_key(rerun_resumed_at: datetime | None) -> str:
-    """`2026-11-21T01:37:57.537792Z`: UTC and of fixed width, so that text order is time order; "" for a first run.
-
-    EvalAI sends UTC; a time without a zone is read as UTC.
-    """
-    if rerun_resumed_at is None:
-        return ""
-    moment = rerun_resumed_at if rerun_resumed_at.tzinfo else rerun_resumed_at.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _utc_now() -> datetime:
@@ -156,7 +148,7 @@ class LedgerTable(Block):
             expression,
             f"{expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, owner)}",
             f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, key)}",
-            f"{expression.name(CLAIM_START)} <= {expression.value(CLAIM_START, start)}",
+            _earlier_or_equal(expression, start),
             f"attribute_not_exists({expression.name(END_TIME)})",
         )
         attempt = cast(int, row[ATTEMPT])
@@ -189,20 +181,25 @@ class LedgerTable(Block):
         self._write(claim.team, claim.submission, expression, token)
 
     def reopen(self, entry: LedgerEntry) -> None:
-        """Let a run take the ended evaluation once more, to send its kept outcome again; raises AlreadyClaimed."""
+        """Let a run take the ended evaluation once more, to send its kept outcome again.
+
+        Raises AlreadyClaimed where it has not ended, or is no longer that of the entry: the entry may be old.
+        """
         expression = Expression()
         expression.set({LEASE_UNTIL: self._now()})
-        expression.remove(END_TIME)
+        expression.remove(END_TIME, CLAIM_TOKEN)  # whoever ended it cannot end it anew
         self._write(
             entry.team,
             entry.submission,
             expression,
             f"{expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, entry.owner)}",
             f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, entry.key)}",
+            f"{expression.name(CLAIM_START)} = {expression.value(CLAIM_START, entry.start)}",
+            f"attribute_exists({expression.name(END_TIME)})",
             f"attribute_exists({expression.name(OUTCOME)})",
         )
 
-    def _write(self, team: int, submission: int, expression: "Expression", *conditions: str) -> Row:
+    def _write(self, team: int, submission: int, expression: Expression, *conditions: str) -> Row:
         """One conditional write; returns the row after it, raises AlreadyClaimed where a condition does not hold."""
         with aws_errors(f"Writing the row of submission {submission} in DynamoDB table {self.table}"):
             try:
@@ -221,7 +218,7 @@ class LedgerTable(Block):
     def entries(self) -> Iterator[LedgerEntry]:
         """Every row that somebody of ours has claimed. Reads the whole table, page by page."""
         with aws_errors(f"Reading DynamoDB table {self.table}"):
-            pages = self._client().get_paginator("scan").paginate(TableName=self.table)
+            pages = self._client().get_paginator("scan").paginate(TableName=self.table, ConsistentRead=True)
             for page in pages:
                 for item in page["Items"]:
                     entry = read_entry(decode(item))
@@ -238,39 +235,6 @@ class LedgerTable(Block):
         return cast("DynamoDBClient", aws_client(self.credentials, "dynamodb"))
 
 
-class Expression:
-    """An update's expression with a placeholder for every name and value: metric names contain spaces."""
-
-    def __init__(self) -> None:
-        self.sets: list[str] = []
-        self._removes: list[str] = []
-        self._names: dict[str, str] = {}
-        self._values: dict[str, Any] = {}
-
-    def name(self, attribute: str) -> str:
-        return self._names.setdefault(attribute, f"#n{len(self._names)}")
-
-    def value(self, attribute: str, value: object) -> str:
-        placeholder = f":v{len(self._values)}"
-        self._values[placeholder] = encode(attribute, value)
-        return placeholder
-
-    def set(self, values: Row) -> None:
-        self.sets += [f"{self.name(attribute)} = {self.value(attribute, value)}" for attribute, value in values.items()]
-
-    def remove(self, *attributes: str) -> None:
-        self._removes += [self.name(attribute) for attribute in attributes]
-
-    def arguments(self) -> dict[str, Any]:
-        clauses = [("SET", self.sets), ("REMOVE", self._removes)]
-        update = " ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses if parts)
-        return {
-            **({"UpdateExpression": update} if update else {}),
-            "ExpressionAttributeNames": {placeholder: name for name, placeholder in self._names.items()},
-            "ExpressionAttributeValues": self._values,
-        }
-
-
 def _key(team: int, submission: int) -> Key:
     return {TEAM: {"S": str(team)}, SUBMISSION: {"S": str(submission)}}
 
@@ -278,7 +242,7 @@ def _key(team: int, submission: int) -> Key:
 def _description(submission: Submission) -> dict[str, object]:
     # None leaves what an earlier attempt wrote: a resume's message may come without its image.
     return {
-        "team-name": submission.team_name,
+        TEAM_NAME: submission.team_name,
         CHALLENGE: str(submission.challenge_pk),
         PHASE_ID: str(submission.phase_pk),
         PHASE: submission.phase.codename,
@@ -288,6 +252,12 @@ def _description(submission: Submission) -> dict[str, object]:
         "submitted-at": submission.submitted_at,
         STATUS: submission.status,
     }
+
+
+def _earlier_or_equal(expression: Expression, start: int) -> str:
+    """The row's start is not later; one that an earlier version of ours claimed has none."""
+    held = expression.name(CLAIM_START)
+    return f"(attribute_not_exists({held}) OR {held} <= {expression.value(CLAIM_START, start)})"
 
 
 def _stage(stage: Stage, now: datetime) -> dict[str, object]:
@@ -306,5 +276,6 @@ def _claimed_by_another(submission: int, row: Row) -> AlreadyClaimed:
         return AlreadyClaimed(f"The claim of submission {submission} is gone", "its row in the ledger was removed")
     if END_TIME in row:
         return AlreadyClaimed(f"Submission {submission} was evaluated already, until {row[END_TIME]}")
-    since = row.get(CLAIMED_AT, "an unknown time")
-    return AlreadyClaimed(f"Submission {submission} is evaluated by flow run {row[CLAIM_OWNER]} since {since}")
+    since, start = row.get(CLAIMED_AT, "an unknown time"), row.get(CLAIM_START, 1)
+    run = f"flow run {row[CLAIM_OWNER]}" if start == 1 else f"start {start} of flow run {row[CLAIM_OWNER]}"
+    return AlreadyClaimed(f"Submission {submission} is evaluated by {run} since {since}")

@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import boto3
 import httpx
+from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -17,12 +18,14 @@ from pydantic import SecretStr
 from blocks import names
 from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS
 from blocks.fill import QueueAddresses, SaveCluster, save_blocks
-from blocks.secrets import ClusterSecret, read_site_secrets
+from blocks.secrets import ClusterSecret, SecretNames, read_site_secrets
 from blocks.submission_queue import SubmissionQueue
 from deployments.aws_resources import CREDENTIALS
 from deployments.clusters_file import ClusterSettings, compute_cluster, read_clusters
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+
+SomeBlock = TypeVar("SomeBlock", bound=Block)
 
 
 def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -> list[str]:
@@ -40,8 +43,16 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -
         try:
             pool = _work_pool(client, settings)
             _request_budget(client)
-            site = read_site_secrets(_session(settings).client("secretsmanager", **_endpoint(settings)))
-            save_blocks(site, _credentials(settings), queue, _cluster_saver(compute), settings.challenge_pk)
+            secrets = _session(settings).client("secretsmanager", **_endpoint(settings))
+            site = read_site_secrets(secrets, SecretNames().prefixed(settings.secrets_prefix))
+            save_blocks(
+                site,
+                _credentials(settings),
+                queue,
+                _cluster_saver(compute),
+                settings.challenge_pk,
+                settings.lease_seconds,
+            )
         except httpx.HTTPError as error:
             raise ServiceUnavailable("Prefect's server refuses the set-up", str(error)) from error
     blocks = [f"blocks of {cluster}" for cluster in site.clusters]
@@ -50,12 +61,18 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -
 
 def load_queue() -> SubmissionQueue:
     """The queue's block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
+    return load_block(SubmissionQueue, names.QUEUE)
+
+
+def load_block(kind: type[SomeBlock], name: str) -> SomeBlock:
+    """A saved block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
     with _client():
         try:
-            return cast(SubmissionQueue, SubmissionQueue.load(names.QUEUE))
+            return cast(SomeBlock, kind.load(name))
         except ValueError as error:
+            block = f"{kind.get_block_type_slug()}/{name}"
             raise InvalidConfiguration(
-                f"The block {names.QUEUE!r} is missing", str(error), "Run `leaderboard setup`."
+                f"The block {block} is missing", str(error), "Run `leaderboard setup`."
             ) from error
         except httpx.HTTPError as error:
             raise ServiceUnavailable("Prefect's server does not answer", str(error)) from error

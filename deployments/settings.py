@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from evaluation.errors import InvalidConfiguration
+from evaluation.stages import LEASE_SECONDS
 
 
 class Settings(BaseSettings):
@@ -25,19 +26,33 @@ class Settings(BaseSettings):
     demo_seconds: float = Field(default=240, gt=0, description="How long the demo's submission may take.")
     start_seconds: float = Field(default=90, gt=0, description="How long a part of the stack may take to start.")
     region: str = Field(default="us-west-2", description="AWS region of queue, tables, buckets and secrets.")
+    secrets_prefix: str = Field(
+        default="",
+        description="What the secrets' names begin with, for `leaderboard setup`; `staging-` in a staging.",
+    )
     work_pool: str = Field(default="leaderboard", description="Prefect work pool of the flow runs.")
     work_pool_type: str = Field(default="process", description="Type of that pool where `setup` has to make it.")
     aws_endpoint_url: str = Field(
         default="", description="Address of an AWS emulator: `setup` then stores it, with made-up keys, in the block."
     )
     challenge_pk: int | None = Field(
-        default=None, gt=0, description="Refuse messages of other challenges, which may share the queue."
+        default=None,
+        gt=0,
+        description="The challenge: the reconciler lists it, and messages of others on the same queue are refused.",
+    )
+    lease_seconds: int = Field(
+        default=LEASE_SECONDS,
+        ge=3,
+        description="A run silent for so long counts as dead, for `leaderboard setup`; the embedded stack has its own.",
     )
     queue_url: str = Field(default="", description="URL of EvalAI's queue, for `leaderboard setup`.")
     dead_letter_url: str = Field(default="", description="URL of its dead-letter queue, for `leaderboard setup`.")
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     cancel_check_seconds: float = Field(
         default=3.0, gt=0, description="How often the embedded flow asks EvalAI for a cancellation, in seconds."
+    )
+    reconcile_seconds: float = Field(
+        default=60, ge=10, description="How often the embedded stack's reconciler looks, in seconds."
     )
     hang_seconds: float = Field(default=8.0, gt=0, description="Without output this long, a stand-in agent hangs.")
     visibility_seconds: int = Field(

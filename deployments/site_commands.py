@@ -12,6 +12,7 @@ def setup(
     *,
     queue_url: str | None = None,
     dead_letter_url: str | None = None,
+    lease_seconds: int | None = None,
     clusters: Path | None = None,
     wait: float = 0,
 ) -> None:
@@ -23,13 +24,15 @@ def setup(
         URL of EvalAI's queue; LEADERBOARD_QUEUE_URL if not given.
     dead_letter_url
         URL of its dead-letter queue; LEADERBOARD_DEAD_LETTER_URL if not given.
+    lease_seconds
+        A run silent for so long counts as dead; LEADERBOARD_LEASE_SECONDS if not given.
     clusters
         YAML file: cluster -> fields of its Compute Cluster block. Without it those blocks are left alone.
     wait
         How long to wait for the server to come up, in seconds.
     """
     settings = load_settings()
-    given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url}
+    given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url, "lease_seconds": lease_seconds}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     for line in set_up(settings, clusters, wait):
         print(f"ready: {line}")

@@ -8,6 +8,7 @@ from evaluation.stages import Stage
 
 TEAM, SUBMISSION = "team-id", "submission-id"
 CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase", "cluster", "image"
+TEAM_NAME = "team-name"
 CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
 CLAIM_START, CLAIM_TOKEN, LEASE_UNTIL = "claim-start", "claim-token", "lease-until"
 STAGE, STAGE_SINCE = "stage", "stage-since"
@@ -16,6 +17,17 @@ OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the m
 UNDELIVERED = "undelivered"  # why EvalAI has not been told yet
 REFUSED = "refused"  # EvalAI understood the report and said no: a host has to look
 END_TIME = "end-time"  # from the moment an evaluation has ended until a resume
+
+
+def claim_key(rerun_resumed_at: datetime | None) -> str:
+    """`2026-11-21T01:37:57.537792Z`: UTC and of fixed width, so that text order is time order; "" for a first run.
+
+    EvalAI sends UTC; a time without a zone is read as UTC.
+    """
+    if rerun_resumed_at is None:
+        return ""
+    moment = rerun_resumed_at if rerun_resumed_at.tzinfo else rerun_resumed_at.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,8 @@ class LedgerEntry:
     challenge: int
     phase_pk: int
     cluster: str
+    phase: str  # its codename
+    team_name: str
     key: str
     owner: str
     start: int
@@ -66,6 +80,8 @@ def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
         challenge=_whole(row, CHALLENGE),
         phase_pk=_whole(row, PHASE_ID),
         cluster=text(CLUSTER),
+        phase=text(PHASE),
+        team_name=text(TEAM_NAME),
         key=text(CLAIM_KEY),
         owner=text(CLAIM_OWNER),
         start=_whole(row, CLAIM_START, 1),

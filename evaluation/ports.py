@@ -6,6 +6,7 @@ Methods of the synchronous ports block and are called in threads. Every method r
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from evaluation.ledger_entry import LedgerEntry
@@ -26,8 +27,26 @@ class Report:
     metadata: str = ""  # JSON text
 
 
+class ListedSubmission(Protocol):
+    """A submission in EvalAI's list. Times are UTC."""
+
+    @property
+    def pk(self) -> int: ...
+    @property
+    def phase_pk(self) -> int: ...
+    @property
+    def status(self) -> SubmissionStatus: ...
+    @property
+    def submitted_at(self) -> datetime | None: ...
+    @property
+    def rerun_resumed_at(self) -> datetime | None: ...
+
+
 class EvaluationServer(Protocol):
     """EvalAI."""
+
+    def submissions(self, challenge: int) -> Sequence[ListedSubmission]:
+        """Every submission of the challenge, in one request."""
 
     def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
         """Ask for the submission; raises UnknownSubmission."""

@@ -1,5 +1,6 @@
 """Where a claimed submission is, and how long it may be there before somebody is told."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
@@ -24,11 +25,34 @@ LONGEST = {
     Stage.MERGING: timedelta(hours=3),
     Stage.REPORTING: timedelta(hours=3),
 }
-QUEUED_AT_EVALAI = timedelta(minutes=30)  # from "submitted" or "resuming" to a claim, before it counts as never queued
-RUN_TO_START = timedelta(minutes=10)  # from a successor's creation to its claim, before another is started
-SETTLED = timedelta(minutes=2)  # after an end, before what is left of the submission counts as left behind
-REFUSED_REPORT = timedelta(hours=1)  # between two tries of a report that EvalAI refuses
 LEASE_SECONDS = 180  # a claim whose run has not said for so long that it lives is taken over
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the reconciler lets things take. The lease sets the pace: a laptop's is shorter than a cluster's."""
+
+    lease: timedelta
+
+    @property
+    def claim(self) -> timedelta:
+        """From "submitted" or "resuming" at EvalAI to a claim, before the message counts as lost."""
+        return 10 * self.lease
+
+    @property
+    def start(self) -> timedelta:
+        """From the moment when a worker takes a run to its claim, before another is started."""
+        return 3 * self.lease
+
+    @property
+    def settled(self) -> timedelta:
+        """After an end, before what is left of the submission counts as left behind."""
+        return self.lease
+
+    @property
+    def refused(self) -> timedelta:
+        """Between two tries of what only a host can mend, such as a report that EvalAI refuses."""
+        return 20 * self.lease
 
 
 def longest(stage: Stage, shard_deadline_seconds: float) -> timedelta | None:

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from evaluation import layout
-from evaluation.errors import ServiceUnavailable, ShardsFailed, SubmissionCancelled, TransientError
+from evaluation.errors import ShardsFailed, SubmissionCancelled, TransientError
 from evaluation.outcome import raise_for_failures
 from evaluation.pair import PairProgress, parse_progress
 from evaluation.ports import Claim
@@ -29,24 +29,8 @@ async def plan_shards(cluster: Cluster, submission: Submission, claim: Claim) ->
     image = submission.image or await asyncio.to_thread(_earlier_image, cluster, submission)
     image = require_allowed_image(image, cluster.settings.image_registries)
     shards, repetitions = await asyncio.to_thread(_plan, cluster, submission.pk)
-    settings = cluster.settings
-    return tuple(
-        ShardJob(
-            submission=submission.pk,
-            attempt=claim.attempt,
-            shard=shard,
-            phase=submission.phase,
-            generation=settings.generation,
-            repetitions=repetitions,
-            image=image,
-            team_name=submission.team_name,
-            bucket=settings.bucket,
-            budgets=settings.budgets,
-            hang_seconds=settings.hang_seconds,
-            deadline_seconds=settings.shard_deadline_seconds,
-        )
-        for shard in shards
-    )
+    phase, team = submission.phase, submission.team_name
+    return cluster.settings.shard_jobs(submission.pk, claim.attempt, phase, team, image, shards, repetitions)
 
 
 def _earlier_image(cluster: Cluster, submission: Submission) -> str | None:
@@ -130,19 +114,23 @@ async def _follow(cluster: Cluster, jobs: Sequence[ShardJob]) -> ShardStatuses:
     board = await ProgressBoard.open(jobs)
     statuses: ShardStatuses = {}
     async for statuses in cluster.backend.watch(jobs):
-        await board.show(statuses, await read_progress(cluster, jobs))
-    await board.show(statuses, await read_progress(cluster, jobs))
+        await board.show(statuses, await _progress_if_there(cluster, jobs))
+    await board.show(statuses, await _progress_if_there(cluster, jobs))
     return statuses
 
 
-async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:
-    """What each pair says of itself, for the shards that have said anything in this attempt."""
-    keys = [layout.progress_key(job.submission, job.shard.index) for job in jobs]
+async def _progress_if_there(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:
     try:
-        bodies = await asyncio.gather(*(asyncio.to_thread(cluster.artifacts.read, key) for key in keys))
-    except ServiceUnavailable as error:
+        return await read_progress(cluster, jobs)
+    except TransientError as error:
         get_run_logger().warning("The shards' progress cannot be read now: %s", error)
         return {}
+
+
+async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:
+    """What each pair says of itself, for the shards that have said anything in this attempt; raises TransientError."""
+    keys = [layout.progress_key(job.submission, job.shard.index) for job in jobs]
+    bodies = await asyncio.gather(*(asyncio.to_thread(cluster.artifacts.read, key) for key in keys))
     told = {job.shard.index: parse_progress(body) for job, body in zip(jobs, bodies, strict=True) if body}
     attempt = jobs[0].attempt
     return {index: progress for index, progress in told.items() if progress and progress.attempt == attempt}

@@ -22,6 +22,12 @@ class Phases(Protocol):
 
     def phase(self, phase_pk: int) -> Phase: ...
 
+    @property
+    def clusters(self) -> tuple[str, ...]: ...
+
+    @property
+    def challenge_pk(self) -> int | None: ...
+
 
 class Site:
     """The challenge as a whole. Clusters are loaded when a phase names them.

@@ -6,11 +6,23 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
+from evaluation.errors import InvalidConfiguration
 from evaluation.submission import Succession
 
 DEPLOYMENT = "evaluate-submission/evaluate-submission"
+
+
+async def deployment_id(client: PrefectClient) -> UUID:
+    """The deployment that evaluates submissions; raises InvalidConfiguration where there is none."""
+    try:
+        return (await client.read_deployment_by_name(DEPLOYMENT)).id
+    except ObjectNotFound as error:
+        raise InvalidConfiguration(
+            f"Prefect has no deployment {DEPLOYMENT}", remedy="Run `prefect deploy --all`."
+        ) from error
 
 
 async def start_successor(
@@ -21,6 +33,7 @@ async def start_successor(
     return await client.create_flow_run_from_deployment(
         deployment,
         parameters={**parameters, "succession": succession.model_dump()},
+        name=f"submission-{parameters['message']['submission_pk']}",
         state=Scheduled(scheduled_time=datetime.now(UTC) + pause),
         idempotency_key=succession.key,
         tags=tags,

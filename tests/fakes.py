@@ -16,10 +16,22 @@ from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage
 
 
 @dataclass
+class Listed:
+    """One line of EvalAI's list."""
+
+    pk: int
+    status: SubmissionStatus
+    submitted_at: datetime | None = None
+    rerun_resumed_at: datetime | None = None
+    phase_pk: int = 1
+
+
+@dataclass
 class FakeEvalAI:
     """EvalAI with a few submissions; `trouble` is raised by the next calls, one each."""
 
     statuses: dict[int, SubmissionStatus] = field(default_factory=dict)
+    since: dict[int, datetime] = field(default_factory=dict)  # when a submission was handed in
     image: str | None = "demo/agent:steady"
     reports: list[Report] = field(default_factory=list)
     partial_reports: list[Report] = field(default_factory=list)
@@ -41,6 +53,11 @@ class FakeEvalAI:
             submitted_at=None,
             rerun_resumed_at=None,
         )
+
+    def submissions(self, challenge: int) -> list[Listed]:
+        if self.trouble:
+            raise self.trouble.pop(0)
+        return [Listed(pk, status, self.since.get(pk)) for pk, status in self.statuses.items()]
 
     def status(self, submission: int) -> SubmissionStatus:
         if submission not in self.statuses:
@@ -71,8 +88,14 @@ class FakeEvalAI:
 class FakePhases:
     codenames: dict[int, str] = field(default_factory=lambda: {1: "leaderboard-20-SENSORS"})
 
+    challenge_pk: int | None = 1
+
     def phase(self, phase_pk: int) -> Phase:
         return parse_phase(self.codenames[phase_pk])
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        return tuple(sorted({parse_phase(codename).cluster for codename in self.codenames.values()}))
 
 
 @dataclass

@@ -82,5 +82,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     )
     the_world = World(settings)
     monkeypatch.setattr("flows.evaluate_submission.load_site", the_world.load_site)
+    monkeypatch.setattr("flows.reconcile.load_site", the_world.load_site)
     monkeypatch.setattr("flows.admission.load_cluster", the_world.load_cluster)
+    monkeypatch.setattr("flows.survey.load_cluster", the_world.load_cluster)
     return the_world

@@ -1,0 +1,243 @@
+"""What EvalAI, the ledger, Prefect and the clusters each say of a submission, and what to do where they disagree.
+
+Pure: flows.survey gathers the views, flows.repairs does what is decided here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from evaluation.ledger_entry import LedgerEntry
+from evaluation.outcome import MOST_DEATHS, Ending
+from evaluation.stages import Patience, longest
+from evaluation.submission import SubmissionStatus, Succession
+
+WAITING = frozenset({SubmissionStatus.SUBMITTED, SubmissionStatus.SUBMITTING, SubmissionStatus.RESUMING})
+UNDER_WAY = frozenset({SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED})
+TOLD = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A submission as EvalAI lists it. Times are UTC; `key` is the claim key that a claim made now would have."""
+
+    pk: int
+    phase_pk: int
+    status: SubmissionStatus
+    since: datetime | None  # when it was submitted or last resumed
+    key: str
+
+
+class RunState(StrEnum):
+    """A flow run as far as the reconciler cares."""
+
+    SCHEDULED = "scheduled"  # waits for its time, or for a worker
+    PENDING = "pending"  # a worker has taken it, its process has not said anything
+    RUNNING = "running"
+    DIED = "died"  # crashed, or failed without an outcome
+    STOPPED = "stopped"  # a host cancelled it in Prefect
+    WAITED = "waited"  # ended in an outage of ours: postponed, interrupted or undelivered
+    REJECTED = "rejected"  # its message is in the dead-letter queue
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the submission's flow runs."""
+
+    id: str
+    state: RunState
+    state_since: datetime  # for a scheduled one, when it was to start
+    succession: Succession | None
+    message: str = ""  # the state's own words
+
+    @property
+    def owner(self) -> str:
+        return self.succession.owner if self.succession else self.id
+
+    @property
+    def start(self) -> int:
+        return self.succession.start if self.succession else 1
+
+    @property
+    def deaths(self) -> int:
+        return self.succession.deaths if self.succession else 0
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is known of one submission. None and empty mean: that system knows nothing of it."""
+
+    submission: int
+    shown: Shown | None
+    entry: LedgerEntry | None
+    patience: Patience
+    shard_deadline_seconds: float
+    attempts: frozenset[int] = frozenset()  # of which Jobs exist
+    runs: tuple[Run, ...] = ()
+
+
+class Repair(StrEnum):
+    """What is safe to do. Everything is idempotent: two reconcilers at once do it once."""
+
+    START = "start"  # a first run for a submission that was never queued
+    GO_ON = "go on"  # a successor for a claim whose run is dead
+    REMOVE_JOBS = "remove Jobs"
+    SEND_AGAIN = "send the report again"
+    TELL = "tell a host"  # nothing is safe
+
+
+@dataclass(frozen=True)
+class Finding:
+    submission: int
+    sentence: str  # what is wrong, and what is done about it or what a host should do
+    repair: Repair
+    attempts: tuple[int, ...] = ()  # REMOVE_JOBS
+    succession: Succession | None = None  # GO_ON
+    dead_runs: tuple[str, ...] = ()  # ids of runs that Prefect shows as alive and that are not
+
+
+def needs_runs(view: View, now: datetime) -> bool:
+    """Whether Prefect has to be asked about the submission: most are healthy, and not worth the requests."""
+    if view.entry and view.entry.open:
+        return not view.entry.held_at(now)
+    return _never_queued(view, now)
+
+
+def judge(view: View, now: datetime) -> list[Finding]:
+    """What is wrong with the submission, in the order in which it is to be repaired; empty where nothing is."""
+    entry = view.entry
+    findings = _leftovers(view, now)
+    if entry and entry.open:
+        findings += _late(view, entry, now) + ([] if entry.held_at(now) else _dead(view, entry, now))
+    elif _never_queued(view, now):
+        findings += _waiting_in_vain(view, now)
+    elif entry:
+        findings += _untold(view, entry, now)
+    elif view.shown and view.shown.status in UNDER_WAY:
+        remedy = "If no other system evaluates it, let it fail at EvalAI and resume it."
+        findings.append(_tell(view, f"EvalAI says {view.shown.status}, and no run ever claimed it. {remedy}"))
+    return findings
+
+
+def _leftovers(view: View, now: datetime) -> list[Finding]:
+    """Jobs of earlier attempts, and all Jobs of an evaluation that has ended."""
+    entry = view.entry
+    if entry is None:
+        unknown = "Jobs of it exist, but the ledger does not know it. Remove them by hand."
+        return [_tell(view, unknown)] if view.attempts else []
+    settled = entry.ended_at is not None and now - entry.ended_at > view.patience.settled
+    left = tuple(sorted(number for number in view.attempts if number < entry.attempt or settled))
+    if not left:
+        return []
+    sentence = f"Jobs of attempt {', '.join(map(str, left))} are left; they are removed."
+    return [Finding(view.submission, sentence, Repair.REMOVE_JOBS, left)]
+
+
+def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
+    limit = longest(entry.stage, view.shard_deadline_seconds) if entry.stage else None
+    if limit is None or entry.stage_since is None or now - entry.stage_since <= limit:
+        return []
+    return [_tell(view, f"It has been {entry.stage} since {at(entry.stage_since)}, longer than {hours(limit)}.")]
+
+
+def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
+    """Nobody renews the claim: a successor goes on, unless one is on its way."""
+    own = [run for run in view.runs if run.owner == entry.owner]
+    coming = [run for run in own if run.start > entry.start]
+    if waiting := _waits_for_a_worker(view, coming, now):
+        return waiting
+    if any(_about_to_claim(view, run, now) for run in coming):
+        return []
+    if entry.refused and entry.stage_since and now - entry.stage_since < view.patience.refused:
+        return [_tell(view, f"EvalAI refuses its report: {entry.undelivered} Mend that: it is sent again every hour.")]
+    last = max(own, key=lambda run: run.start, default=None)
+    deaths = (last.deaths + (last.state in (RunState.DIED, RunState.RUNNING))) if last else 0
+    if last and deaths > MOST_DEATHS + 1 and now - last.state_since < view.patience.refused:
+        return [_tell(view, f"{deaths} of its runs broke, {_last_words(last)}. The next try comes within the hour.")]
+    start = max([entry.start, *(run.start for run in own)]) + 1
+    stopped = any(run.state is RunState.STOPPED for run in own)
+    happened = f"No run has renewed its claim since {at(entry.lease_until)}: {_last_words(last)}"
+    return [
+        Finding(
+            view.submission,
+            f"{happened}. Start {start} goes on.",
+            Repair.GO_ON,
+            succession=Succession(owner=entry.owner, start=start, deaths=deaths, stopped=stopped),
+            dead_runs=tuple(run.id for run in own if run.state in (RunState.RUNNING, RunState.PENDING)),
+        )
+    ]
+
+
+def _waiting_in_vain(view: View, now: datetime) -> list[Finding]:
+    """EvalAI waits for it, and it has not been claimed for so long that its message must be lost."""
+    if waiting := _waits_for_a_worker(view, view.runs, now):
+        return waiting
+    if view.shown is None or any(_about_to_claim(view, run, now) for run in view.runs):
+        return []
+    since = f"EvalAI says {view.shown.status} since {at(view.shown.since)}, and no run has claimed it"
+    rejected = next((run for run in view.runs if run.state is RunState.REJECTED), None)
+    if rejected:
+        remedy = f"Mend that, then `leaderboard queue redrive {view.submission}`."
+        return [_tell(view, f"{since}: {rejected.message} {remedy}")]
+    return [Finding(view.submission, f"{since}: its message must be lost. It is started.", Repair.START)]
+
+
+def _untold(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
+    """The evaluation has ended; EvalAI must show that."""
+    shown = view.shown
+    if shown is None or entry.ended_at is None or now - entry.ended_at <= view.patience.settled:
+        return []
+    if entry.status not in (Ending.FINISHED, Ending.FAILED) or shown.key > entry.key:
+        return []
+    differs = f"The ledger says {entry.status} since {at(entry.ended_at)}, EvalAI {shown.status}"
+    if shown.status in UNDER_WAY | WAITING and entry.outcome:
+        return [Finding(view.submission, f"{differs}; the report is sent again.", Repair.SEND_AGAIN)]
+    if shown.status in TOLD - {SubmissionStatus.CANCELLED} and shown.status.value != entry.status:
+        return [_tell(view, f"{differs}: somebody else wrote there.")]
+    return []
+
+
+def _never_queued(view: View, now: datetime) -> bool:
+    shown, entry = view.shown, view.entry
+    if shown is None or shown.status not in WAITING or (entry and (entry.open or shown.key <= entry.key)):
+        return False
+    return shown.since is not None and now - shown.since > view.patience.claim
+
+
+def _waits_for_a_worker(view: View, runs: Sequence[Run], now: datetime) -> list[Finding]:
+    run = next((run for run in runs if run.state is RunState.SCHEDULED), None)
+    if run is None or now - run.state_since < view.patience.start:
+        return []
+    remedy = "Does a worker poll the work pool, and is its limit high enough?"
+    return [_tell(view, f"Its run {run.id} should have started at {at(run.state_since)}. {remedy}")]
+
+
+def _about_to_claim(view: View, run: Run, now: datetime) -> bool:
+    if run.state in (RunState.PENDING, RunState.RUNNING):
+        return now - run.state_since < view.patience.start
+    return run.state is RunState.SCHEDULED
+
+
+def _tell(view: View, sentence: str) -> Finding:
+    return Finding(view.submission, sentence, Repair.TELL)
+
+
+def _last_words(run: Run | None) -> str:
+    if run is None:
+        return "its run is unknown to Prefect"
+    return f"run {run.id} {run.state}{f' ({run.message})' if run.message else ''}"
+
+
+def at(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "an unknown time"
+
+
+def hours(span: timedelta) -> str:
+    return f"{span.total_seconds() / 3600:g} h"
+
+
+def order(findings: Iterable[Finding]) -> list[Finding]:
+    """What is repaired first, then what a host has to read; each by submission."""
+    return sorted(findings, key=lambda finding: (finding.repair is Repair.TELL, finding.submission))

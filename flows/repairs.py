@@ -1,0 +1,99 @@
+"""What the reconciler does about a finding. Every repair may be done twice, or by two at once, and counts once."""
+
+import asyncio
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.states import Crashed
+
+from evaluation.errors import AlreadyClaimed, InvalidConfiguration
+from evaluation.reconciliation import Finding, Repair, View
+from evaluation.submission import SubmissionMessage, Succession
+from flows.site import Site
+from flows.successors import deployment_id, start_successor
+from flows.survey import Survey
+
+
+async def repair(site: Site, seen: Survey, finding: Finding) -> None:
+    """Do what the finding says. Raises what the ports raise, and httpx's errors where Prefect does not answer."""
+    view = next(view for view in seen.views if view.submission == finding.submission)
+    match finding.repair:
+        case Repair.REMOVE_JOBS:
+            for attempt in finding.attempts:
+                await _remove(seen, view, attempt)
+        case Repair.GO_ON if finding.succession:
+            async with get_client() as client:
+                for run in finding.dead_runs:
+                    await _bury(client, run)
+                await _start(client, site, view, finding.succession)
+        case Repair.START:
+            async with get_client() as client:
+                await _start(client, site, view, None)
+        case Repair.SEND_AGAIN:
+            await _send_again(site, seen, view)
+        case _:
+            return
+
+
+async def _remove(seen: Survey, view: View, attempt: int) -> None:
+    """In every cluster: two may share one place for their Jobs, and a phase may have moved."""
+    for cluster in seen.clusters.values():
+        if (view.submission, attempt) in await cluster.backend.running():
+            await cluster.backend.remove(view.submission, attempt)
+
+
+async def _send_again(site: Site, seen: Survey, view: View) -> None:
+    """Open the evaluation once more; a successor finds the outcome decided, tells EvalAI, and ends it."""
+    entry = view.entry
+    if entry is None:
+        return
+    ledger = seen.clusters[entry.cluster].ledger
+    try:
+        await asyncio.to_thread(ledger.reopen, entry)
+    except AlreadyClaimed:  # resumed in the meantime
+        return
+    async with get_client() as client:
+        await _start(client, site, view, Succession(owner=entry.owner, start=entry.start + 1))
+
+
+async def _start(client: PrefectClient, site: Site, view: View, succession: Succession | None) -> None:
+    message = _message(site, view)
+    parameters = {"message": message.model_dump(mode="json"), "delivery": None}
+    if succession:
+        await start_successor(client, await deployment_id(client), parameters, succession, [])
+        return
+    key = view.shown.key if view.shown else ""
+    await client.create_flow_run_from_deployment(
+        await deployment_id(client),
+        parameters=parameters,
+        name=f"submission-{view.submission}",
+        # Once per lapse of patience: a run that did not get to its claim either is followed by another.
+        idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
+    )
+
+
+def _message(site: Site, view: View) -> SubmissionMessage:
+    """The message that was lost, or would come again."""
+    if view.entry:
+        entry = view.entry
+        return SubmissionMessage(
+            challenge_pk=entry.challenge,
+            phase_pk=entry.phase_pk,
+            submission_pk=entry.submission,
+            submitted_image_uri=entry.image,
+        )
+    if view.shown is None or site.phases.challenge_pk is None:
+        raise InvalidConfiguration(f"Nothing says which phase submission {view.submission} belongs to")
+    return SubmissionMessage(
+        challenge_pk=site.phases.challenge_pk, phase_pk=view.shown.phase_pk, submission_pk=view.submission
+    )
+
+
+async def _bury(client: PrefectClient, run: str) -> None:
+    """Let Prefect show what is true: the run's process has not been heard of since its lease was over."""
+    flow_run = await client.read_flow_run(UUID(run))
+    if flow_run.state and flow_run.state.type in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
+        message = "The run has not renewed its claim in the ledger; another goes on with its submission."
+        await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)

@@ -1,0 +1,214 @@
+"""What EvalAI, the ledger, Prefect and the clusters say of every submission, side by side."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterName,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from pydantic import ValidationError
+
+from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable, TransientError
+from evaluation.ledger_entry import LedgerEntry, claim_key
+from evaluation.ports import ListedSubmission
+from evaluation.reconciliation import WAITING, Run, RunState, Shown, View, needs_runs
+from evaluation.stages import Patience
+from evaluation.submission import SubmissionMessage, Succession
+from flows.board import StateName
+from flows.site import Cluster, Site, load_cluster
+
+MOST_RUNS = 200  # Prefect gives no more at once
+_WAITED = frozenset({StateName.POSTPONED, StateName.INTERRUPTED, StateName.UNDELIVERED})
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Every submission that anybody knows of, and the clusters by name."""
+
+    views: tuple[View, ...]
+    clusters: Mapping[str, Cluster]
+    taken_at: datetime
+    blind: tuple[str, ...] = ()  # what could not be asked, one sentence each
+
+
+async def survey(site: Site, only: int | None = None) -> Survey:
+    """Look at everything, or at one submission with all its runs. Raises ServiceUnavailable for want of a ledger.
+
+    Costs one request to EvalAI, a read of each table, a listing of each cluster's Jobs, and one request to Prefect for
+    each submission whose claim nobody renews. What does not answer is left out, and said.
+    """
+    eyes = _Eyes()
+    clusters = {name: await load_cluster(name) for name in site.phases.clusters}
+    taken_at = datetime.now(UTC)
+    # Jobs before the ledger: a claim is older than its Jobs, so that none of them can seem to have no claim.
+    attempts = [pair for name, each in clusters.items() for pair in await eyes.jobs(name, each)]
+    listed = await eyes.listed(site)
+    entries = [entry for name, each in clusters.items() for entry in await eyes.entries(name, each)]
+    views = _views(site, clusters, listed, entries, attempts, only)
+    async with get_client() as client:
+        asked = [view for view in views if only or needs_runs(view, taken_at)]
+        runs = await runs_of(client, [view.submission for view in asked])
+    views = [replace(view, runs=runs.get(view.submission, ())) for view in views]
+    return Survey(tuple(views), clusters, taken_at, tuple(eyes.blind))
+
+
+class _Eyes:
+    """Asks one system after the other; one that does not answer leaves a blind spot."""
+
+    def __init__(self) -> None:
+        self.blind: list[str] = []
+
+    async def listed(self, site: Site) -> Mapping[int, Shown]:
+        try:
+            return await asyncio.to_thread(_listed, site)
+        except EvaluationError as error:
+            self.blind.append(f"EvalAI's list is missing: {error}")
+            return {}
+
+    async def jobs(self, name: str, cluster: Cluster) -> Collection[tuple[int, int]]:
+        try:
+            return await cluster.backend.running()
+        except EvaluationError as error:
+            self.blind.append(f"The Jobs of {name} cannot be listed: {error}")
+            return ()
+
+    async def entries(self, name: str, cluster: Cluster) -> Collection[LedgerEntry]:
+        try:
+            return await asyncio.to_thread(_entries, cluster)
+        except TransientError as error:
+            raise ServiceUnavailable(f"Nothing can be compared without the ledger of {name}", str(error)) from error
+
+
+def _listed(site: Site) -> dict[int, Shown]:
+    challenge = site.phases.challenge_pk
+    if challenge is None:
+        raise InvalidConfiguration(
+            "EvalAI's submissions cannot be listed",
+            "the block evalai does not name the challenge",
+            "Set LEADERBOARD_CHALLENGE_PK and run `leaderboard setup`.",
+        )
+    return {row.pk: _shown(row) for row in site.evalai.submissions(challenge)}
+
+
+def _shown(row: ListedSubmission) -> Shown:
+    since = row.rerun_resumed_at or row.submitted_at
+    return Shown(row.pk, row.phase_pk, row.status, since, claim_key(row.rerun_resumed_at))
+
+
+def _entries(cluster: Cluster) -> list[LedgerEntry]:
+    return list(cluster.ledger.entries())
+
+
+def _views(
+    site: Site,
+    clusters: Mapping[str, Cluster],
+    listed: Mapping[int, Shown],
+    entries: Iterable[LedgerEntry],
+    attempts: Collection[tuple[int, int]],
+    only: int | None,
+) -> list[View]:
+    claimed = {entry.submission: entry for entry in entries}
+    known = sorted({*listed, *claimed, *(submission for submission, _ in attempts)})
+    views = []
+    for pk in known if only is None else [only]:
+        cluster = _cluster_of(site, clusters, listed.get(pk), claimed.get(pk))
+        views.append(
+            View(
+                submission=pk,
+                shown=listed.get(pk),
+                entry=claimed.get(pk),
+                patience=Patience(timedelta(seconds=cluster.ledger.lease_seconds)),
+                shard_deadline_seconds=cluster.settings.shard_deadline_seconds,
+                attempts=frozenset(attempt for submission, attempt in attempts if submission == pk),
+            )
+        )
+    return views
+
+
+def _cluster_of(site: Site, clusters: Mapping[str, Cluster], shown: Shown | None, entry: LedgerEntry | None) -> Cluster:
+    """The submission's cluster; any, for one of which nobody knows more than that it has Jobs."""
+    if entry and entry.cluster in clusters:
+        return clusters[entry.cluster]
+    if shown and shown.status in WAITING:
+        return clusters[site.phases.phase(shown.phase_pk).cluster]
+    return next(iter(clusters.values()))
+
+
+async def runs_of(client: PrefectClient, submissions: Collection[int]) -> dict[int, tuple[Run, ...]]:
+    """The submissions' newest flow runs. One that has begun bears its submission's name, one that has not may not."""
+    if not submissions:
+        return {}
+    coming = FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])
+    found = await _read(client, FlowRunFilter(state=FlowRunFilterState(type=coming)))
+    for submission in submissions:  # a partial match: submission-1 also finds submission-12
+        found += await _read(client, FlowRunFilter(name=FlowRunFilterName(like_=f"submission-{submission}")))
+    runs: dict[int, dict[str, Run]] = {submission: {} for submission in submissions}
+    for each in found:
+        run, submission_pk = _run(each), _submission_of(each)
+        if run and submission_pk in runs:
+            runs[submission_pk][run.id] = run
+    return {submission: tuple(each.values()) for submission, each in runs.items()}
+
+
+async def _read(client: PrefectClient, which: FlowRunFilter) -> list[FlowRun]:
+    return await client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=["evaluate-submission"])),
+        flow_run_filter=which,
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=MOST_RUNS,
+    )
+
+
+def _submission_of(flow_run: FlowRun) -> int | None:
+    try:
+        return SubmissionMessage.model_validate(flow_run.parameters.get("message")).submission_pk
+    except ValidationError:
+        return None
+
+
+def _run(flow_run: FlowRun) -> Run | None:
+    state = flow_run.state
+    if state is None:
+        return None
+    succession = flow_run.parameters.get("succession")
+    scheduled = state.state_details.scheduled_time
+    return Run(
+        id=str(flow_run.id),
+        state=_run_state(state),
+        state_since=max(state.timestamp, scheduled) if scheduled else state.timestamp,
+        succession=Succession.model_validate(succession) if succession else None,
+        message=state.message or "",
+    )
+
+
+def _run_state(state: State[object]) -> RunState:
+    if state.name in _WAITED:
+        return RunState.WAITED
+    if state.name == StateName.REJECTED:
+        return RunState.REJECTED
+    if state.name in set(StateName):
+        return RunState.DONE
+    match state.type:
+        case StateType.SCHEDULED:
+            return RunState.SCHEDULED
+        case StateType.PENDING | StateType.PAUSED:
+            return RunState.PENDING
+        case StateType.RUNNING | StateType.CANCELLING:
+            return RunState.RUNNING
+        case StateType.CANCELLED:
+            return RunState.STOPPED
+        case StateType.COMPLETED:
+            return RunState.DONE
+        case _:
+            return RunState.DIED

@@ -1,0 +1,247 @@
+"""The reconciler on a real Prefect server: what it finds, what it does, and that doing it twice does it once."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled, Crashed, Running, State
+
+from evaluation.errors import ServiceUnavailable
+from evaluation.shards import render_plan, split_contiguous
+from evaluation.submission import SubmissionStatus, parse_phase
+from flows.evaluate_submission import evaluate_submission
+from flows.explaining import explain_submission
+from flows.hooks import hand_over
+from flows.reconcile import find, reconcile
+from flows.survey import survey
+from tests.flows.conftest import World
+from tests.flows.test_evaluate_submission import run
+
+LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
+
+
+@pytest.fixture(scope="module")
+def deployment(prefect_server: None) -> UUID:
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow(evaluate_submission)
+        return client.create_deployment(flow, "evaluate-submission")
+
+
+PKS = count(501)
+
+
+@pytest.fixture
+def pk() -> int:
+    """A submission that no other test has left runs of."""
+    return next(PKS)
+
+
+def claimed(world: World, pk: int, lease_until: datetime, **more: Any) -> None:
+    world.ledger.rows[pk] = {
+        "team-id": "1", "submission-id": str(pk), "challenge-id": "1", "phase-id": "1", "cluster": "leaderboard-20",
+        "phase": "leaderboard-20-SENSORS", "image": "demo/agent:steady", "attempt": 1, "claim-owner": f"first-{pk}",
+        "claim-key": "", "claim-start": 1, "claimed-at": LONG_AGO, "stage": "simulating", "stage-since": LONG_AGO,
+        "lease-until": lease_until, "status": "running", **more,
+    }  # fmt: skip
+
+
+def runs_of(pk: int) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["evaluate-submission"])),
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=f"submission-{pk}")),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        )
+    return found
+
+
+def look() -> State[None]:
+    return asyncio.run(reconcile(return_state=True))
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) -> None:
+    claimed(world, pk, LONG_AGO)
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING
+
+    states = [look(), look()]
+
+    [successor] = runs_of(pk)
+    assert successor.parameters["succession"]["owner"] == f"first-{pk}"
+    assert successor.parameters["succession"]["start"] == 2
+    assert successor.parameters["message"]["submission_pk"] == pk
+    assert [state.message for state in states] == [
+        "1 submissions: 1 repairs, 0 for a host.",
+        "1 submissions: 0 repairs, 0 for a host.",
+    ]
+
+
+@pytest.mark.usefixtures("deployment")
+def test_the_successor_finishes_what_the_dead_run_began(world: World, pk: int) -> None:
+    claimed(world, pk, LONG_AGO)
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING
+    look()
+    [successor] = runs_of(pk)
+
+    state = asyncio.run(evaluate_submission(**_typed(successor), return_state=True))
+
+    assert state.is_completed()
+    assert world.evalai.statuses[pk] is SubmissionStatus.FINISHED
+    assert world.ledger.rows[pk]["attempt"] == 1
+    assert look().message == "1 submissions: 0 repairs, 0 for a host."
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_submission_that_was_never_queued_is_started_once(world: World, pk: int) -> None:
+    world.evalai.statuses[pk] = SubmissionStatus.SUBMITTED
+    world.evalai.since[pk] = LONG_AGO
+
+    look()
+    look()
+
+    [only] = runs_of(pk)
+    assert only.parameters["message"] == {
+        "challenge_pk": 1,
+        "phase_pk": 1,
+        "submission_pk": pk,
+        "submitted_image_uri": None,
+    }
+
+
+@pytest.mark.usefixtures("deployment")
+def test_an_outage_of_evalai_does_not_keep_dead_runs_from_being_followed(world: World, pk: int) -> None:
+    claimed(world, pk, LONG_AGO)
+    world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")]
+
+    state = look()
+
+    assert len(runs_of(pk)) == 1
+    assert state.message == "1 submissions: 1 repairs, 1 for a host."
+
+
+def test_jobs_that_were_left_behind_are_removed(world: World, pk: int) -> None:
+    asyncio.run(_leave_jobs(world, pk))
+    claimed(world, pk, LONG_AGO, **{"end-time": LONG_AGO, "status": "finished"})
+
+    look()
+
+    assert world.backend.jobs == {}
+    assert (pk, 1) in world.backend.removed
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_report_that_evalai_has_lost_is_sent_again(world: World, pk: int) -> None:
+    run(*world.submitted(pk))
+    world.ledger.rows[pk]["end-time"] = LONG_AGO
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING  # a backup was restored there
+
+    look()
+    [_, successor] = runs_of(pk)
+    state = asyncio.run(evaluate_submission(**_typed(successor), return_state=True))
+
+    assert state.is_completed()
+    assert [report.status for report in world.evalai.reports] == [SubmissionStatus.FINISHED] * 2
+    assert len(world.backend.created) == 4
+
+
+@pytest.mark.parametrize(("ended", "stopped"), [(Crashed(message="OOM"), False), (Cancelled(), True)])
+def test_the_hooks_start_the_same_successor_as_the_reconciler(
+    world: World, deployment: UUID, pk: int, ended: State[None], stopped: bool
+) -> None:
+    message, _ = world.submitted(pk)
+    parameters = {"message": message.model_dump(), "delivery": None, "succession": None}
+    with get_client(sync_client=True) as client:
+        first = client.create_flow_run_from_deployment(deployment, parameters=parameters, name=f"submission-{pk}")
+        client.set_flow_run_state(first.id, Running(), force=True)
+        client.set_flow_run_state(first.id, ended, force=True)
+        claimed(world, pk, LONG_AGO, **{"claim-owner": str(first.id)})
+
+        asyncio.run(hand_over(evaluate_submission, client.read_flow_run(first.id), ended))
+        look()
+
+    [_, successor] = runs_of(pk)
+    assert successor.parameters["succession"] == {
+        "owner": str(first.id),
+        "start": 2,
+        "deaths": 0 if stopped else 1,
+        "stopped": stopped,
+    }
+
+
+def test_a_zombie_in_prefect_is_shown_as_crashed(world: World, deployment: UUID, pk: int) -> None:
+    message, _ = world.submitted(pk)
+    parameters = {"message": message.model_dump(), "delivery": None, "succession": None}
+    with get_client(sync_client=True) as client:
+        first = client.create_flow_run_from_deployment(deployment, parameters=parameters, name=f"submission-{pk}")
+        client.set_flow_run_state(first.id, Running(), force=True)
+        claimed(world, pk, LONG_AGO, **{"claim-owner": str(first.id)})
+
+        look()
+
+        state = client.read_flow_run(first.id).state
+    assert state is not None
+    assert (state.type, "another goes on" in (state.message or "")) == (StateType.CRASHED, True)
+
+
+def test_why_a_running_submission_is_where_it_is(world: World, pk: int) -> None:
+    claimed(world, pk, datetime.now(UTC) + timedelta(minutes=3))
+    planned(world, pk)
+
+    told = asyncio.run(_explained(world, pk))
+
+    assert told["where"] == "its shards are being simulated (attempt 1, start 1)"
+    assert told["waits for"].startswith("20 of 20 routes; shard 0 is starting")
+    assert told["next"] == "the Jobs are removed and the results merged"
+
+
+def test_why_a_dead_submission_is_where_it_is(world: World, pk: int) -> None:
+    claimed(world, pk, LONG_AGO)
+
+    told = asyncio.run(_explained(world, pk))
+
+    assert told["where"].startswith("its run is dead")
+    assert told["problem"].endswith("Start 2 goes on.")
+
+
+def test_what_nobody_knows_is_said(world: World, pk: int) -> None:
+    assert asyncio.run(_explained(world, pk)) == {
+        "where": "neither EvalAI nor the ledger knows it",
+        "next": "look at its number",
+    }
+
+
+def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
+    claimed(world, pk, LONG_AGO)
+
+    async def only_look() -> list[str]:
+        return [finding.repair.value for finding in find(await survey(await world.load_site()))]
+
+    assert asyncio.run(only_look()) == ["go on"]
+    assert runs_of(pk) == []
+
+
+async def _explained(world: World, pk: int) -> dict[str, str]:
+    return dict((await explain_submission(await world.load_site(), pk)).lines)
+
+
+def planned(world: World, pk: int) -> None:
+    plan = render_plan(split_contiguous(tuple(range(20)), 4), 1)
+    world.store.write(f"{pk}/plan.json", plan.encode(), "application/json")
+
+
+async def _leave_jobs(world: World, pk: int) -> None:
+    jobs = world.settings.shard_jobs(
+        pk, 1, parse_phase("leaderboard-20-SENSORS"), "Team", "demo/agent:steady", split_contiguous((0, 1, 2, 3), 4), 1
+    )
+    await world.backend.ensure(jobs)
+
+
+def _typed(flow_run: FlowRun) -> dict[str, Any]:
+    return evaluate_submission.validate_parameters(flow_run.parameters)

@@ -1,0 +1,168 @@
+"""What the reconciler decides, situation by situation."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from evaluation.ledger_entry import LedgerEntry
+from evaluation.reconciliation import Finding, Repair, Run, RunState, Shown, View, judge, needs_runs
+from evaluation.stages import Patience, Stage
+from evaluation.submission import SubmissionStatus, Succession
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+LONG_AGO = NOW - timedelta(hours=2)
+PATIENCE = Patience(timedelta(seconds=180))
+HELD = LedgerEntry(
+    submission=7, team=1, challenge=1, phase_pk=1, cluster="leaderboard-20", phase="leaderboard-20-SENSORS",
+    team_name="Team", key="", owner="first", start=1, attempt=2, claimed_at=LONG_AGO, lease_until=NOW + MINUTE,
+    stage=Stage.SIMULATING, stage_since=LONG_AGO, ended_at=None, status="running", reason="", outcome=None,
+    undelivered="", refused=False, image="demo/agent:1",
+)  # fmt: skip
+DEAD = replace(HELD, lease_until=NOW - MINUTE)
+ENDED = replace(HELD, ended_at=LONG_AGO, status="finished", outcome="7/outcomes/attempt-2-start-1.json", stage=None)
+
+
+def shown(status: SubmissionStatus, since: datetime = LONG_AGO, key: str = "") -> Shown:
+    return Shown(7, 1, status, since, key)
+
+
+def run(state: RunState, start: int = 1, since: datetime = LONG_AGO, deaths: int = 0, message: str = "") -> Run:
+    succession = Succession(owner="first", start=start, deaths=deaths) if start > 1 else None
+    return Run("first" if start == 1 else f"start-{start}", state, since, succession, message)
+
+
+def view(
+    entry: LedgerEntry | None, status: SubmissionStatus | None = None, *runs: Run, jobs: tuple[int, ...] = ()
+) -> View:
+    return View(7, shown(status) if status else None, entry, PATIENCE, 3 * 3600, frozenset(jobs), runs)
+
+
+def only(view: View) -> Finding:
+    [finding] = judge(view, NOW)
+    return finding
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [
+        view(HELD, SubmissionStatus.RUNNING, jobs=(2,)),
+        view(ENDED, SubmissionStatus.FINISHED),
+        view(None, SubmissionStatus.FINISHED),  # the original system's
+        view(replace(ENDED, ended_at=NOW - MINUTE), SubmissionStatus.RUNNING, jobs=(2,)),  # has only just ended
+        View(7, shown(SubmissionStatus.SUBMITTED, NOW - MINUTE), None, PATIENCE, 0),
+        view(ENDED, SubmissionStatus.CANCELLED),  # cancelled after the end: the team's own will
+    ],
+)
+def test_what_agrees_is_left_alone(healthy: View) -> None:
+    assert judge(healthy, NOW) == []
+    assert not needs_runs(healthy, NOW)
+
+
+def test_a_dead_run_is_followed_by_a_successor_and_shown_as_dead() -> None:
+    finding = only(view(DEAD, SubmissionStatus.RUNNING, run(RunState.RUNNING), jobs=(2,)))
+    assert finding.repair is Repair.GO_ON
+    assert finding.succession == Succession(owner="first", start=2, deaths=1)
+    assert finding.dead_runs == ("first",)
+    assert "No run has renewed its claim since 2026-11-21 11:59:00 UTC" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("state", "deaths"),
+    [(RunState.DIED, 1), (RunState.WAITED, 0), (RunState.PENDING, 0), (RunState.RUNNING, 1)],
+)
+def test_only_deaths_count_as_deaths(state: RunState, deaths: int) -> None:
+    finding = only(view(DEAD, None, run(state)))
+    assert finding.succession == Succession(owner="first", start=2, deaths=deaths)
+
+
+def test_a_run_that_prefect_has_forgotten_is_followed_too() -> None:
+    assert only(view(DEAD)).succession == Succession(owner="first", start=2)
+
+
+def test_a_run_that_a_host_stopped_is_ended_and_not_started_again() -> None:
+    finding = only(view(DEAD, None, run(RunState.STOPPED)))
+    assert finding.succession == Succession(owner="first", start=2, stopped=True)
+
+
+@pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING, RunState.RUNNING])
+def test_a_successor_on_its_way_is_waited_for(state: RunState) -> None:
+    assert judge(view(DEAD, None, run(RunState.DIED), run(state, 2, NOW - MINUTE, deaths=1)), NOW) == []
+
+
+def test_a_successor_that_a_dead_worker_took_is_followed_by_the_next() -> None:
+    finding = only(view(DEAD, None, run(RunState.DIED), run(RunState.PENDING, 2, deaths=1)))
+    assert finding.succession == Succession(owner="first", start=3, deaths=1)
+    assert finding.dead_runs == ("start-2",)
+
+
+def test_a_successor_that_no_worker_takes_is_told_and_not_doubled() -> None:
+    finding = only(view(DEAD, None, run(RunState.DIED), run(RunState.SCHEDULED, 2, deaths=1)))
+    assert finding.repair is Repair.TELL
+    assert "Does a worker poll the work pool" in finding.sentence
+
+
+def test_a_submission_whose_runs_keep_breaking_is_told_and_tried_again_only_now_and_then() -> None:
+    last = run(RunState.DIED, 8, NOW - 5 * MINUTE, deaths=7, message="KeyError")
+    assert only(view(DEAD, None, last)).repair is Repair.TELL
+    assert only(view(DEAD, None, replace(last, state_since=LONG_AGO))).repair is Repair.GO_ON
+
+
+def test_a_refused_report_is_told_and_sent_again_only_now_and_then() -> None:
+    refused = replace(DEAD, refused=True, undelivered="EvalAI refused the result.", stage_since=NOW - 5 * MINUTE)
+    finding = only(view(refused, SubmissionStatus.RUNNING, run(RunState.WAITED)))
+    assert (finding.repair, "EvalAI refused the result." in finding.sentence) == (Repair.TELL, True)
+    assert only(view(replace(refused, stage_since=LONG_AGO), None, run(RunState.WAITED))).repair is Repair.GO_ON
+
+
+@pytest.mark.parametrize("status", [SubmissionStatus.SUBMITTED, SubmissionStatus.RESUMING])
+def test_what_was_never_queued_is_started(status: SubmissionStatus) -> None:
+    assert only(view(None, status)).repair is Repair.START
+
+
+def test_a_resume_that_was_never_queued_is_started() -> None:
+    resumed = View(7, shown(SubmissionStatus.RESUMING, key="2026-11-21T10"), ENDED, PATIENCE, 0)
+    assert only(resumed).repair is Repair.START
+
+
+def test_a_rejected_message_is_a_hosts_to_mend() -> None:
+    finding = only(view(None, SubmissionStatus.SUBMITTED, run(RunState.REJECTED, message="Phase 9 is unknown.")))
+    assert finding.repair is Repair.TELL
+    assert "Phase 9 is unknown. Mend that, then `leaderboard queue redrive 7`." in finding.sentence
+
+
+def test_a_first_run_that_no_worker_takes_is_told() -> None:
+    assert only(view(None, SubmissionStatus.SUBMITTED, run(RunState.SCHEDULED))).repair is Repair.TELL
+
+
+def test_running_at_evalai_and_unknown_here_is_told() -> None:
+    finding = only(view(None, SubmissionStatus.RUNNING))
+    assert finding.repair is Repair.TELL
+    assert "no run ever claimed it" in finding.sentence
+
+
+def test_jobs_of_an_ended_evaluation_and_of_earlier_attempts_are_removed() -> None:
+    assert only(view(ENDED, SubmissionStatus.FINISHED, jobs=(2,))).attempts == (2,)
+    assert only(view(HELD, SubmissionStatus.RUNNING, jobs=(1, 2))).attempts == (1,)
+
+
+def test_jobs_that_the_ledger_does_not_know_are_left_to_a_person() -> None:
+    assert only(view(None, None, jobs=(1,))).repair is Repair.TELL
+
+
+def test_an_end_that_evalai_does_not_show_is_reported_again() -> None:
+    assert only(view(ENDED, SubmissionStatus.RUNNING)).repair is Repair.SEND_AGAIN
+    assert only(view(replace(ENDED, status="failed"), SubmissionStatus.PARTIALLY_EVALUATED)).repair is Repair.SEND_AGAIN
+
+
+def test_an_end_that_somebody_else_wrote_is_told() -> None:
+    finding = only(view(replace(ENDED, status="failed"), SubmissionStatus.FINISHED))
+    assert (finding.repair, "somebody else wrote there" in finding.sentence) == (Repair.TELL, True)
+
+
+def test_a_stage_that_lasts_too_long_is_told() -> None:
+    late = replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW - timedelta(hours=4))
+    assert only(view(late, SubmissionStatus.RUNNING)).sentence == (
+        "It has been launching since 2026-11-21 08:00:00 UTC, longer than 3 h."
+    )
