@@ -1,6 +1,8 @@
 """The block that says how one leaderboard is simulated: which evaluator, which routes, which machines, which limits."""
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +12,15 @@ from pydantic import BaseModel, Field
 
 import k8s_jobs.pod
 from blocks.artifact_bucket import read_location
+from blocks.batch_jobs import BatchJobs
 from blocks.kubernetes_jobs import KubernetesJobs
+from blocks.shard_logs import ShardLogs, shard_logs
+from evaluation import layout
+from evaluation.errors import InvalidConfiguration
 from evaluation.ports import JobBackend
 from evaluation.routes import parse_route_xml
-from evaluation.shards import Budgets
-from evaluation.submission import Generation
+from evaluation.shards import Budgets, Shard, ShardJob
+from evaluation.submission import Generation, Phase
 from local_jobs.backend import LocalJobBackend
 
 
@@ -26,6 +32,18 @@ class LocalProcesses(BaseModel):
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     seed: int = Field(default=0, description="Seed of the stand-ins' scores.")
 
+    def reach(self, _credentials: AwsCredentials) -> str:
+        """Where the shards run, in words; raises InvalidConfiguration where this user may not write there."""
+        folder = self.workdir.absolute()
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            raise InvalidConfiguration(
+                f"Shards cannot run in {folder}",
+                f"{nearest} is no folder that this user may write to",
+                "Correct its owner, or workdir in the clusters' file, then run `leaderboard setup`.",
+            )
+        return f"processes of the worker's machine, in {folder}"
+
 
 class ComputeCluster(Block):
     """One cluster (leaderboard-10, leaderboard-20): its evaluator's generation, its routes, its machines."""
@@ -36,9 +54,12 @@ class ComputeCluster(Block):
 
     cluster: str = Field(description="The phase codename up to its last hyphen, e.g. leaderboard-20.")
     generation: Generation = Field(description="1.0 (OpenGL) or 2.0 (Vulkan; also 2.1).")
-    compute: LocalProcesses | KubernetesJobs = Field(discriminator="kind", description="What runs the shards.")
+    compute: LocalProcesses | KubernetesJobs | BatchJobs = Field(
+        discriminator="kind", description="What runs the shards."
+    )
     credentials: AwsCredentials
     bucket: str = Field(description="S3 bucket of the submissions' folders.")
+    log_group: str = Field(default="", description="CloudWatch log group of the shards' output; none if empty.")
     routes: str = Field(description="The route XML: s3://bucket/key, or a file's path.")
     repetitions: int = Field(default=1, ge=1, description="How often each route is driven.")
     shards: int = Field(default=4, ge=1, description="Simulator-agent pairs per submission, one GPU each.")
@@ -59,10 +80,39 @@ class ComputeCluster(Block):
         """The ids of the routes that every submission drives; raises InvalidConfiguration or ServiceUnavailable."""
         return parse_route_xml(read_location(self.routes, self.credentials), self.routes)
 
+    def shard_jobs(
+        self,
+        submission: int,
+        attempt: int,
+        phase: Phase,
+        team_name: str,
+        image: str,
+        shards: Sequence[Shard],
+        repetitions: int,
+    ) -> tuple[ShardJob, ...]:
+        """The planned shards of an attempt as Jobs on this cluster."""
+        return tuple(
+            ShardJob(
+                submission=submission,
+                attempt=attempt,
+                shard=shard,
+                phase=phase,
+                generation=self.generation,
+                repetitions=repetitions,
+                image=image,
+                team_name=team_name,
+                bucket=self.bucket,
+                budgets=self.budgets,
+                hang_seconds=self.hang_seconds,
+                deadline_seconds=self.shard_deadline_seconds,
+            )
+            for shard in shards
+        )
+
     def backend(self) -> JobBackend:
         """What runs this cluster's shards; raises InvalidConfiguration that names a wrong setting."""
-        if isinstance(self.compute, KubernetesJobs):
-            return self.compute.backend(self.routes, self.credentials)
+        if isinstance(self.compute, KubernetesJobs | BatchJobs):
+            return self.compute.backend(self.routes, self.credentials, self.log_group)
         return LocalJobBackend(
             workdir=self.compute.workdir,
             routes=self.routes,
@@ -71,7 +121,18 @@ class ComputeCluster(Block):
             keeper=[sys.executable, "-m", "k8s_jobs.pod.logcopy"],
             route_seconds=self.compute.route_seconds,
             seed=self.compute.seed,
+            log_group=self.log_group,
         )
+
+    def logs_of(self, submission: int, attempt: int) -> ShardLogs | None:
+        """Where a host finds the output of all shards of an attempt; None where it is sent nowhere."""
+        if not self.log_group:
+            return None
+        streams = layout.log_streams(submission, attempt)
+        region, endpoint = self.credentials.region_name, self.credentials.aws_client_parameters.endpoint_url
+        if not region or endpoint:  # another's AWS: it has no console
+            return ShardLogs(self.log_group, streams, url="")
+        return shard_logs(self.log_group, streams, region)
 
 
 def _storage_environment(credentials: AwsCredentials) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The command line: `leaderboard`. Commands live in modules that are imported when they are called."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cyclopts import App, CycloptsError
 
@@ -24,11 +24,33 @@ COMMANDS = {
     "cancel": ("embedded_commands:cancel", "Take a submission back, as its team does at EvalAI."),
     "resume": ("embedded_commands:resume", "Let a failed submission go on, as a host does at EvalAI."),
     "merge": ("merge_command:merge", "Merge the shards' result files into one."),
+    "explain": ("reconcile_commands:explain", "Say why a submission is where it is, and what comes next."),
+    "reconcile": ("reconcile_commands:reconcile", "Compare EvalAI, ledger, Prefect and clusters; repair what is safe."),
     "setup": ("site_commands:setup", "Fill a Prefect server: work pool, request budget, blocks from the secrets."),
+    "doctor": ("doctor_command:doctor", "Check an installation; say what is wrong and what to do."),
     "bridge": ("site_commands:bridge", "Carry the queue's messages to Prefect until it is stopped."),
 }
-for _name, (_place, _help) in COMMANDS.items():
-    app.command(f"deployments.{_place}", name=_name, help=_help)
+GROUPS = {
+    "queue": (
+        "The messages that nobody could evaluate: look at them, send them back.",
+        {
+            "dead": ("queue_commands:dead", "Show the dead letters: which submission, why, since when."),
+            "redrive": ("queue_commands:redrive", "Send dead letters back to the queue: one of them, or all."),
+        },
+    ),
+}
+
+
+def _register(parent: App, commands: Mapping[str, tuple[str, str]]) -> None:
+    for name, (place, text) in commands.items():
+        parent.command(f"deployments.{place}", name=name, help=text)
+
+
+_register(app, COMMANDS)
+for _name, (_help, _commands) in GROUPS.items():
+    _group = App(name=_name, help=_help, version_flags=[])
+    _register(_group, _commands)
+    app.command(_group)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -11,9 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import requests
+from sqlalchemy.engine import URL
 
 from deployments.processes import Child, Processes
 from deployments.settings import Settings, load_settings
+from evaluation.errors import ServiceUnavailable
 
 # Where a schema change of Prefect's would need minutes on a slow disk, this is what to wait for it.
 MIGRATION_SECONDS = 300
@@ -28,11 +30,8 @@ def prefect_environment(api_url: str, home: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # SQLite has one writer: wait for it rather than fail with "database is locked" on a busy machine.
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-        # Nothing here is scheduled, and a stack lives for hours at most.
-        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
+        # A stack lives for hours at most.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "",
     }
 
@@ -43,9 +42,22 @@ def start_prefect(settings: Settings, processes: Processes, home: Path, url: str
     shutil.copyfile(_empty_database(settings, processes), home / "prefect.db")
     port = url.rpartition(":")[2]
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    child = processes.start("prefect-server", command)
+    address = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": one_connection(home / "prefect.db")}
+    child = processes.start("prefect-server", command, address)
     processes.wait_until(child, lambda: answers(f"{url}/api/health"), settings.start_seconds)
     return child
+
+
+def one_connection(database: Path) -> str:
+    """The database's address, so that the server opens it once and all requests take turns.
+
+    Over several connections, a transaction that reads and then writes fails at once with "database is locked" when
+    another has written in between, no timeout helps, and the clients come back 2 to 32 s later. Prefect keeps to one
+    connection where the address says `:memory:`; SQLite ignores parameters that it does not know.
+    """
+    file = database.absolute().as_uri().replace("file://", "file:")
+    address = URL.create("sqlite+aiosqlite", database=file, query={"uri": "true"})
+    return f"{address.render_as_string()}&kept=:memory:"
 
 
 def _empty_database(settings: Settings, processes: Processes) -> Path:
@@ -73,6 +85,21 @@ def answers(url: str) -> bool:
     """Whether an HTTP server is there and not broken; it may well refuse an anonymous request."""
     status = _status(url)
     return status is not None and status < 500
+
+
+def look_every(api_url: str, seconds: float) -> None:
+    """Let the reconciler look more often than prefect.yaml says; raises ServiceUnavailable."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            deployment = session.get(f"{api_url}/deployments/name/reconcile/reconcile", timeout=20)
+            deployment.raise_for_status()
+            address = f"{api_url}/deployments/{deployment.json()['id']}/schedules"
+            for schedule in deployment.json()["schedules"]:
+                body = {"schedule": {"interval": seconds}, "slug": schedule["slug"]}
+                session.patch(f"{address}/{schedule['id']}", json=body, timeout=20).raise_for_status()
+    except requests.RequestException as error:
+        raise ServiceUnavailable("The reconciler's schedule cannot be set", str(error)) from error
 
 
 def exists(url: str) -> bool:

@@ -28,7 +28,7 @@ from deployments.aws_resources import (
     routes_location,
     secrets_of,
 )
-from deployments.prefect_server import answers, exists, prefect_environment, start_prefect
+from deployments.prefect_server import answers, exists, look_every, prefect_environment, start_prefect
 from deployments.processes import MARKER, Child, Processes
 from deployments.settings import Settings
 from deployments.stack_state import StackState, stack_lock, write_state
@@ -37,6 +37,8 @@ PROJECT = Path(__file__).resolve().parents[1]  # where prefect.yaml lies
 ROUTES = Path(local_jobs.__file__).parent / "routes"
 # What a person's own set-up must not lend to the stack: their clouds, their Prefect.
 FOREIGN = ("AWS_", "PREFECT_", "LEADERBOARD_")
+
+LEASE_SECONDS = 45  # unless one is set: on one machine a death is known sooner than in a cluster
 
 Say = Callable[[str], None]
 
@@ -158,6 +160,7 @@ def child_environment(settings: Settings, state: StackState) -> dict[str, str]:
         "LEADERBOARD_REGION": settings.region,
         "LEADERBOARD_AWS_ENDPOINT_URL": state.aws_url,
         "LEADERBOARD_CHALLENGE_PK": str(state.challenge_pk),
+        "LEADERBOARD_EVALAI_REQUESTS_PER_MINUTE": str(settings.evalai_requests_per_minute),
         MARKER: state.id,
     }
 
@@ -213,7 +216,8 @@ class _Start:
 
     def _evalai(self) -> None:
         state = self._state
-        config = embedded_evalai.standin_config(self._tokens, state.queue_url, state.aws_url, state.region)
+        limit = self._settings.evalai_requests_per_minute
+        config = embedded_evalai.standin_config(self._tokens, state.queue_url, state.aws_url, state.region, limit)
         file = self._private_file("evalai.json", config)
         port = state.evalai_url.rpartition(":")[2]
         command = [sys.executable, "-m", "deployments.evalai_standin", "--port", port, "--config", str(file)]
@@ -229,7 +233,9 @@ class _Start:
         file = self._private_file("clusters.json", clusters)
         queues = ["--queue-url", self._state.queue_url, "--dead-letter-url", self._state.dead_letter_url]
         wait_seconds = str(self._settings.start_seconds)
-        arguments = ["deployments.cli", "setup", *queues, "--clusters", str(file), "--wait", wait_seconds]
+        own = self._settings.lease_seconds if "lease_seconds" in self._settings.model_fields_set else LEASE_SECONDS
+        lease = ["--lease-seconds", str(own)]
+        arguments = ["deployments.cli", "setup", *queues, *lease, "--clusters", str(file), "--wait", wait_seconds]
         self._run("setup", arguments, "blocks filled from the secrets")
 
     def _cluster(self, cluster: str) -> Mapping[str, object]:
@@ -253,11 +259,13 @@ class _Start:
     def _deploy(self, prefect: "Future[Child]") -> None:
         self._wait_for_pool(prefect.result())
         self._run("deploy", ["prefect", "deploy", "--all"], "flows deployed")
+        look_every(self._state.prefect_api_url, self._settings.reconcile_seconds)
 
     def _worker(self, prefect: "Future[Child]") -> None:
         self._wait_for_pool(prefect.result())
         pool = ["--pool", self._state.work_pool, "--type", "process", "--name", "embedded"]
-        self._processes.start("worker", [sys.executable, "-m", "prefect", "worker", "start", *pool])
+        limit = ["--limit", str(self._settings.worker_limit)]
+        self._processes.start("worker", [sys.executable, "-m", "prefect", "worker", "start", *pool, *limit])
 
     def _wait_for_pool(self, server: Child) -> None:
         """`setup` makes the pool first: deploying then need not wait for all the blocks."""

@@ -24,8 +24,8 @@ from evaluation.records import (
 from evaluation.routes import RouteRun
 from evaluation.submission import Generation
 
-# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 200 MB when they are read, and the
-# keeper's container has 512: with more, an agent could end its own keeper.
+# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 150 MB, and the keeper's
+# container has 512: with more, an agent could end its own keeper.
 MAX_BYTES = 4 * 1024 * 1024
 _MAX_DEPTH = 32  # the format needs five
 _TOO_DEEP = f"is nested more than {_MAX_DEPTH} levels deep"
@@ -228,11 +228,11 @@ def _whole(text: str) -> int:
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> Document:
     """Refuse what readers could understand in two ways."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise _Unwanted(f"has the key {shown(twice)} twice in one object")
+    content: Document = {}
+    for key, value in pairs:
+        if key in content:
+            raise _Unwanted(f"has the key {shown(key)} twice in one object")
+        content[key] = value
     return content
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from evaluation.ledger_entry import LedgerEntry
 from evaluation.outcome import Ending
 from evaluation.progress import ShardView
-from evaluation.reconciliation import WAITING, Run, RunState, View, at, hours, judge
+from evaluation.reconciliation import WAITING, Run, RunState, View, at, judge, lasting
 from evaluation.shards import ENDED, ShardState
 from evaluation.stages import Stage, longest
 
@@ -77,7 +77,7 @@ def _claimed(
         entry.stage_since,
         _waits_for(entry, stage, shards),
         following,
-        f"{hours(limit)} in this stage, then the reconciler tells the hosts" if limit else "",
+        f"{lasting(limit)} in this stage, then the reconciler tells the hosts" if limit else "",
         problems,
     )
 
@@ -96,7 +96,7 @@ def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardView]) ->
 def _unclaimed(view: View, problems: Sequence[str]) -> Explanation:
     shown = view.shown
     run = next((run for run in view.runs if run.state is not RunState.DONE), None)
-    limit = hours(view.patience.claim)
+    limit = lasting(view.patience.claim)
     return Explanation(
         f"EvalAI says {shown.status}; no run has claimed it yet" if shown else "",
         shown.since if shown else None,

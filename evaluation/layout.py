@@ -25,6 +25,15 @@ def log_key(submission: int, shard: int, attempt: int, process: str) -> str:
     return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{process}.log"
 
 
+def log_streams(submission: int, attempt: int) -> str:
+    """What the names of all streams of an attempt begin with, in the cluster's CloudWatch log group."""
+    return f"submission-{submission}/attempt-{attempt}/"
+
+
+def log_stream(submission: int, attempt: int, shard: int, process: str) -> str:
+    return f"{log_streams(submission, attempt)}shard-{shard}/{process}"
+
+
 def outcome_key(submission: int, attempt: int, start: int) -> str:
     return f"{submission}/outcomes/attempt-{attempt}-start-{start}.json"
 

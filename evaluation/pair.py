@@ -107,6 +107,8 @@ def parse_counters(values: Mapping[str, Any]) -> Counters:
 
 def parse_progress(data: bytes | str) -> PairProgress | None:
     """Read progress.json; None where it is not one, since it is news and no result."""
+    if len(data) > _MAX_PROGRESS:
+        return None
     try:
         values = json.loads(data)
         return PairProgress(
@@ -120,10 +122,11 @@ def parse_progress(data: bytes | str) -> PairProgress | None:
             detail=str(values["detail"]),
             updated_at=datetime.fromisoformat(values["updated_at"]).astimezone(UTC),
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 
+_MAX_PROGRESS = 1024 * 1024  # bytes; a few hundred are usual
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
 # verdict -> what happened, whose fault, what to do; the cause is the keeper's detail

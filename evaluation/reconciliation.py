@@ -139,7 +139,7 @@ def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     limit = longest(entry.stage, view.shard_deadline_seconds) if entry.stage else None
     if limit is None or entry.stage_since is None or now - entry.stage_since <= limit:
         return []
-    return [_tell(view, f"It has been {entry.stage} since {at(entry.stage_since)}, longer than {hours(limit)}.")]
+    return [_tell(view, f"It has been {entry.stage} since {at(entry.stage_since)}, longer than {lasting(limit)}.")]
 
 
 def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
@@ -234,8 +234,10 @@ def at(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "an unknown time"
 
 
-def hours(span: timedelta) -> str:
-    return f"{span.total_seconds() / 3600:g} h"
+def lasting(span: timedelta) -> str:
+    """`3 h`, or minutes where it is less than one hour."""
+    minutes = span.total_seconds() / 60
+    return f"{minutes / 60:g} h" if minutes >= 60 else f"{minutes:g} min"
 
 
 def order(findings: Iterable[Finding]) -> list[Finding]:
