@@ -15,6 +15,7 @@ from evaluation.submission import Phase, parse_phase
 # slots at once and then what decays, so that at most 8 + 0.8 * 60 = 56 fall into any minute; the rest is for the
 # people who use the same account in a browser.
 RATE_LIMIT_NAME = "evalai"
+REQUESTS_PER_MINUTE = 60  # EvalAI's own limit, which the next two keep to
 RATE_LIMIT_SLOTS = 8
 RATE_LIMIT_DECAY_PER_SECOND = 0.8
 # Prefect counts whole slots and starts counting anew at each refusal, so callers who queue up get about 0.6 a second

@@ -15,6 +15,7 @@ from blocks.evalai_fields import (
     unreadable,
 )
 from blocks.evalai_http import EvalAIHttp, RetryPolicy, Timeouts, Upload
+from blocks.evalai_input import handed_in_image
 from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled
 from evaluation.ports import Report
 from evaluation.submission import Phase, Submission, SubmissionMessage, SubmissionStatus
@@ -44,7 +45,10 @@ class EvalAIClient:
     # What the flow needs.
 
     def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
-        """Ask for the submission. Raises UnknownSubmission; InvalidMessage when the message does not belong to it."""
+        """Ask for the submission, and for its image where the message names none.
+
+        Raises UnknownSubmission; InvalidMessage when the message does not belong to it.
+        """
         self._refuse_other_challenge(message)
         row = self.submission_row(message.submission_pk)
         if row.phase_pk != message.phase_pk:
@@ -61,7 +65,7 @@ class EvalAIClient:
             team_pk=row.team_pk,
             team_name=row.team_name,
             status=row.status,
-            image=message.submitted_image_uri,
+            image=message.submitted_image_uri or self._http.retrying(partial(self._handed_in_image, row)),
             submitted_at=row.submitted_at,
             rerun_resumed_at=row.rerun_resumed_at,
         )
@@ -111,6 +115,13 @@ class EvalAIClient:
         rows = map(read_submission, objects(content, f"the submissions of challenge {challenge}"))
         return sorted(rows, key=lambda row: row.pk)
 
+    def phases(self, challenge: int) -> dict[int, str]:
+        """The challenge's phases, id to codename; EvalAI shows them to its hosts only."""
+        path = f"/api/challenges/{challenge}/phases/"
+        content = self._http.retrying(lambda: self._http.send("GET", path))
+        phases = objects(content, f"the phases of challenge {challenge}")
+        return {phase.whole("id"): phase.text("codename") for phase in phases}
+
     def resume(self, submission: int) -> None:
         """Send a failed submission on its way again, same id; raises RequestRefused where it is not failed."""
         # Never repeated: a second POST would publish a second message.
@@ -141,6 +152,10 @@ class EvalAIClient:
         if row.pk != submission:
             raise unreadable(name, f"it is about submission {row.pk}")
         return row
+
+    def _handed_in_image(self, row: SubmissionRow) -> str | None:
+        """For a message that was re-sent, or lost and never queued."""
+        return handed_in_image(row.input_file, self._http.timeouts, trust_env=not self._http.on_this_machine)
 
     def _mark_running(self, submission: Submission, job_name: str) -> None:
         row = self._look(submission.pk)

@@ -28,6 +28,7 @@ class SubmissionRow:
     team_name: str
     status: SubmissionStatus
     method_name: str = ""  # what the team calls its method
+    input_file: str = ""  # address of what the team handed in
     stderr_file: str = ""  # address of what the team reads about a failure
     submitted_at: datetime | None = None
     rerun_resumed_at: datetime | None = None
@@ -101,6 +102,7 @@ def read_submission(fields: Fields) -> SubmissionRow:
         team_name=fields.text("participant_team_name"),
         status=fields.status(),
         method_name=fields.text("method_name"),
+        input_file=fields.text("input_file"),
         stderr_file=fields.text("stderr_file"),
         submitted_at=fields.time("submitted_at"),
         rerun_resumed_at=fields.time("rerun_resumed_at"),

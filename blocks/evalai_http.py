@@ -103,9 +103,9 @@ class EvalAIHttp:
         """Raises InvalidConfiguration for a server that is no http(s) address, or a token that is no header value."""
         self._server = _checked_server(api_server)
         self._token = _checked_token(token)
-        self._on_this_machine = _on_this_machine(self._server)
+        self.on_this_machine = _on_this_machine(self._server)
         self._throttle = throttle
-        self._timeouts = timeouts or Timeouts()
+        self.timeouts = timeouts or Timeouts()
         self._retries = retries or RetryPolicy()
 
     def retrying(self, operation: Callable[[], T]) -> T:
@@ -161,13 +161,13 @@ class EvalAIHttp:
         # context, so it is raised after the `except` blocks.
         try:
             with requests.Session() as session:
-                session.trust_env = not self._on_this_machine
+                session.trust_env = not self.on_this_machine
                 sent = session.prepare_request(request)
                 settings = session.merge_environment_settings(sent.url, {}, None, None, None)
-                times = (self._timeouts.connect, self._timeouts.read)
+                times = (self.timeouts.connect, self.timeouts.read)
                 return session.send(sent, timeout=times, allow_redirects=False, **settings)
         except requests.Timeout:
-            cause = f"{what}: nothing came within {self._timeouts.read:g} s"
+            cause = f"{what}: nothing came within {self.timeouts.read:g} s"
             problem = ServiceUnavailable("EvalAI did not answer in time", cause)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
             problem = InvalidConfiguration("EvalAI's address is no web address", what, SERVER_REMEDY)

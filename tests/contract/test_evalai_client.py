@@ -134,6 +134,47 @@ def test_the_submission_is_enriched(world: World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "image"),
+    [
+        (b'{"submitted_image_uri": "registry.test/team:2"}', "registry.test/team:2"),
+        (b'{"submitted_image_uri": 3}', None),
+        (b'["registry.test/team:2"]', None),
+        (b"not JSON", None),
+        (b'{"padding": "' + b"x" * 100_000 + b'", "submitted_image_uri": "registry.test/team:2"}', None),
+        (None, None),
+    ],
+)
+def test_a_message_without_an_image_gets_it_from_the_file_that_was_handed_in(
+    world: World, file: bytes | None, image: str | None
+) -> None:
+    row = world.add()
+    row.input_file = "handed-in.json"
+    if file is not None:
+        world.state.media[row.input_file] = file
+
+    assert world.client().submission(message(row), PHASE).image == image
+
+
+def test_the_file_that_was_handed_in_is_fetched_without_the_token_and_again_after_an_outage(
+    world: World, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers: list[str | None] = []
+
+    def storage(request: Request) -> Response:
+        headers.append(request.headers.get("Authorization"))
+        return Response("no", 503) if len(headers) == 1 else Response('{"submitted_image_uri": "registry.test/a:1"}')
+
+    httpserver.expect_request("/signed").respond_with_handler(storage)
+    row = world.add()
+    client = world.client()
+    look = client._look
+    monkeypatch.setattr(client, "_look", lambda pk: replace(look(pk), input_file=httpserver.url_for("/signed")))
+
+    assert client.submission(message(row), PHASE).image == "registry.test/a:1"
+    assert headers == [None, None]
+
+
+@pytest.mark.parametrize(
     "call",
     [
         lambda client, row: client.submission(message(row), PHASE),
