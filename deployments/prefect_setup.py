@@ -13,41 +13,44 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from blocks import names
-from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS
+from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS, REQUESTS_PER_MINUTE
 from blocks.fill import QueueAddresses, SaveCluster, save_blocks
 from blocks.secrets import ClusterSecret, SecretNames, read_site_secrets
 from blocks.submission_queue import SubmissionQueue
 from deployments.aws_resources import CREDENTIALS
 from deployments.clusters_file import ClusterSettings, compute_cluster, read_clusters
+from deployments.notification import tell_hosts
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 SomeBlock = TypeVar("SomeBlock", bound=Block)
 
 
-def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -> list[str]:
+def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, tell: str | None = None) -> list[str]:
     """Fill the server of PREFECT_API_URL: work pool, request budget, blocks. Returns what is there now, for people.
 
     `clusters` is a YAML file, cluster -> fields of its ComputeCluster block; without it those blocks are left alone.
+    `tell` names the notification block through which the hosts hear of what only a person can mend.
     Raises InvalidConfiguration for settings, secrets and files that are wrong, ServiceUnavailable.
     """
     compute = read_clusters(clusters) if clusters else {}
     queue = QueueAddresses(
         _required(settings.queue_url, "queue-url"), _required(settings.dead_letter_url, "dead-letter-url")
     )
-    with _client() as client:
-        _wait_for_server(client, wait_seconds)
+    with prefect_client() as client:
+        wait_for_server(client, wait_seconds)
         try:
-            pool = _work_pool(client, settings)
-            _request_budget(client)
+            pool = work_pool(client, settings)
+            _request_budget(client, settings.evalai_requests_per_minute)
+            notification = [tell_hosts(client, tell)] if tell else []
             secrets = _session(settings).client("secretsmanager", **_endpoint(settings))
             site = read_site_secrets(secrets, SecretNames().prefixed(settings.secrets_prefix))
             save_blocks(
                 site,
-                _credentials(settings),
+                site_credentials(settings),
                 queue,
                 _cluster_saver(compute),
                 settings.challenge_pk,
@@ -56,7 +59,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0) -
         except httpx.HTTPError as error:
             raise ServiceUnavailable("Prefect's server refuses the set-up", str(error)) from error
     blocks = [f"blocks of {cluster}" for cluster in site.clusters]
-    return [pool, f"concurrency limit {RATE_LIMIT_NAME}", "blocks of EvalAI and the queue", *blocks]
+    return [pool, f"concurrency limit {RATE_LIMIT_NAME}", "blocks of EvalAI and the queue", *blocks, *notification]
 
 
 def load_queue() -> SubmissionQueue:
@@ -66,25 +69,32 @@ def load_queue() -> SubmissionQueue:
 
 def load_block(kind: type[SomeBlock], name: str) -> SomeBlock:
     """A saved block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
-    with _client():
+    with prefect_client():
         try:
             return cast(SomeBlock, kind.load(name))
         except ValueError as error:
-            block = f"{kind.get_block_type_slug()}/{name}"
-            raise InvalidConfiguration(
-                f"The block {block} is missing", str(error), "Run `leaderboard setup`."
-            ) from error
+            unusable = f"The block {kind.get_block_type_slug()}/{name} cannot be used"
+            raise InvalidConfiguration(unusable, _problem(error), "Run `leaderboard setup`.") from error
         except httpx.HTTPError as error:
             raise ServiceUnavailable("Prefect's server does not answer", str(error)) from error
 
 
-def _client() -> SyncPrefectClient:
+def _problem(error: ValueError) -> str:
+    """What pydantic complains of without what it was given: that may be a token."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+
+
+def prefect_client() -> SyncPrefectClient:
+    """A client of PREFECT_API_URL; raises InvalidConfiguration where that is not set."""
     if not PREFECT_API_URL.value():
         raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")
     return get_client(sync_client=True)
 
 
-def _wait_for_server(client: SyncPrefectClient, seconds: float) -> None:
+def wait_for_server(client: SyncPrefectClient, seconds: float) -> None:
+    """Raises ServiceUnavailable where the server does not answer within so many seconds."""
     deadline = time.monotonic() + seconds
     while (problem := client.api_healthcheck()) is not None:
         if time.monotonic() >= deadline:
@@ -92,7 +102,8 @@ def _wait_for_server(client: SyncPrefectClient, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _work_pool(client: SyncPrefectClient, settings: Settings) -> str:
+def work_pool(client: SyncPrefectClient, settings: Settings) -> str:
+    """Make the settings' work pool where there is none; returns what is there, for people."""
     try:
         pool = client.read_work_pool(settings.work_pool)
     except ObjectNotFound:
@@ -103,17 +114,21 @@ def _work_pool(client: SyncPrefectClient, settings: Settings) -> str:
     return f"work pool {pool.name} ({pool.type})"
 
 
-def _request_budget(client: SyncPrefectClient) -> None:
+def _request_budget(client: SyncPrefectClient, requests_per_minute: int) -> None:
     """The one budget of requests to EvalAI for the whole installation."""
-    numbers = {"limit": RATE_LIMIT_SLOTS, "slot_decay_per_second": RATE_LIMIT_DECAY_PER_SECOND}
+    share = requests_per_minute / REQUESTS_PER_MINUTE
+    numbers = {
+        "limit": int(RATE_LIMIT_SLOTS * share),
+        "slot_decay_per_second": RATE_LIMIT_DECAY_PER_SECOND * share,
+    }
     try:
         client.update_global_concurrency_limit(RATE_LIMIT_NAME, GlobalConcurrencyLimitUpdate(**numbers))
     except ObjectNotFound:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=RATE_LIMIT_NAME, **numbers))
 
 
-def _credentials(settings: Settings) -> AwsCredentials:
-    """No keys for the real AWS: there the roles of the machines count."""
+def site_credentials(settings: Settings) -> AwsCredentials:
+    """The block that the others refer to. No keys for the real AWS: there the roles of the machines count."""
     if not settings.aws_endpoint_url:
         return AwsCredentials(region_name=settings.region)
     return AwsCredentials(

@@ -13,6 +13,7 @@ from deployments.stack_state import StackState
 from evaluation import layout
 from evaluation.errors import DeadlineExceeded, ServiceUnavailable
 from evaluation.pair import parse_progress
+from evaluation.progress import ShardView
 from evaluation.shards import ENDED, Shard, ShardState, parse_plan
 from evaluation.submission import SubmissionStatus, parse_phase
 
@@ -20,15 +21,6 @@ OVER = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, Submission
 LOOK_SECONDS = 0.5
 # EvalAI allows 60 requests a minute; others ask it as well.
 ASK_EVALAI_SECONDS = 4.0
-
-
-@dataclass(frozen=True)
-class ShardProgress:
-    index: int
-    state: ShardState
-    routes_done: int
-    routes_total: int
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Progress:
     team: int
     evalai: SubmissionStatus
     row: Mapping[str, str] = field(default_factory=dict)  # the ledger's, every value as text
-    shards: tuple[ShardProgress, ...] = ()
+    shards: tuple[ShardView, ...] = ()
     stderr_file: str = ""  # address of what EvalAI shows the team
 
     @property
@@ -60,7 +52,7 @@ class Progress:
         return recorded == self.evalai or (recorded is None and self.evalai is SubmissionStatus.CANCELLED)
 
 
-def _stopped(shard: ShardProgress) -> ShardProgress:
+def _stopped(shard: ShardView) -> ShardView:
     """A shard of a submission that is over; the last word of one that was stopped may be that it drives."""
     if shard.state in ENDED:
         return shard
@@ -134,20 +126,20 @@ class Observer:
         item = self._dynamodb.get_item(TableName=cluster, Key=key, ConsistentRead=True).get("Item", {})
         return {name: str(next(iter(value.values()))) for name, value in item.items()}
 
-    def _shards(self, cluster: str, submission: int) -> tuple[ShardProgress, ...]:
+    def _shards(self, cluster: str, submission: int) -> tuple[ShardView, ...]:
         plan = self._read(cluster, layout.plan_key(submission))
         if plan is None:
             return ()
         shards, repetitions = parse_plan(plan, layout.plan_key(submission))
         return tuple(self._shard(cluster, submission, shard, repetitions) for shard in shards)
 
-    def _shard(self, cluster: str, submission: int, shard: Shard, repetitions: int) -> ShardProgress:
+    def _shard(self, cluster: str, submission: int, shard: Shard, repetitions: int) -> ShardView:
         body = self._read(cluster, layout.progress_key(submission, shard.index))
         told = parse_progress(body) if body else None
         total = len(shard.routes) * repetitions
         if told is None:
-            return ShardProgress(shard.index, ShardState.WAITING, 0, total, "waits for a machine")
-        return ShardProgress(shard.index, told.state, told.routes_done, total, told.detail)
+            return ShardView(shard.index, ShardState.WAITING, 0, total, "waits for a machine")
+        return ShardView(shard.index, told.state, told.routes_done, total, told.detail)
 
     def _read(self, bucket: str, key: str) -> bytes | None:
         try:

@@ -15,6 +15,7 @@ def setup(
     lease_seconds: int | None = None,
     clusters: Path | None = None,
     wait: float = 0,
+    tell: str | None = None,
 ) -> None:
     """Fill the Prefect server of PREFECT_API_URL: work pool, request budget, blocks from the secrets. Repeatable.
 
@@ -30,22 +31,24 @@ def setup(
         YAML file: cluster -> fields of its Compute Cluster block. Without it those blocks are left alone.
     wait
         How long to wait for the server to come up, in seconds.
+    tell
+        A notification block, e.g. slack-webhook/hosts: told once of whatever the reconciler leaves to a person.
     """
     settings = load_settings()
     given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url, "lease_seconds": lease_seconds}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    for line in set_up(settings, clusters, wait):
+    for line in set_up(settings, clusters, wait, tell):
         print(f"ready: {line}")
 
 
 def bridge() -> None:
     """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
     settings = load_settings()
-    _log_to_stderr()
+    log_to_stderr()
     serve_bridge(load_queue(), BridgeSettings(challenge_pk=settings.challenge_pk))
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """For this project's own loggers: Prefect configures the root logger as it likes, whenever it is first used."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

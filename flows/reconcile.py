@@ -3,11 +3,12 @@
 Prefect's events are a doorbell that may be missed; this flow, on a schedule, is why nothing depends on them.
 """
 
+import json
 from collections.abc import Sequence
 
 import httpx
 from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_table_artifact
+from prefect.artifacts import Artifact, acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed
@@ -18,7 +19,8 @@ from flows.repairs import repair
 from flows.site import Site, load_site
 from flows.survey import Survey, survey
 
-ATTENTION = "leaderboard.submission.needs-attention"  # an automation can send it to the hosts
+ATTENTION = "leaderboard.submission.needs-attention"
+TABLE = "reconciliation"
 
 
 @flow(name="reconcile", retries=2, retry_delay_seconds=20)
@@ -29,10 +31,22 @@ async def reconcile() -> State[None]:
     rows = await mend(site, seen, find(seen)) + blind_spots(seen)
     for each in rows:
         get_run_logger().warning("submission %s: %s: %s", each["submission"], each["repair"], each["finding"])
-    if rows:
-        await acreate_table_artifact(table=rows, key="reconciliation", description="What did not agree")
-    repaired = sum(row["repair"] != Repair.TELL for row in rows)
-    return Completed(message=f"{len(seen.views)} submissions: {repaired} repairs, {len(rows) - repaired} for a host.")
+    known = await _last_table()
+    if rows or known:
+        await acreate_table_artifact(table=rows, key=TABLE, description="What did not agree")
+    for_a_host = [each for each in rows if each["repair"] == Repair.TELL]
+    for each in for_a_host:
+        if each not in known:
+            _tell(each)
+    return Completed(
+        message=f"{len(seen.views)} submissions: {len(rows) - len(for_a_host)} repairs, {len(for_a_host)} for a host."
+    )
+
+
+async def _last_table() -> list[dict[str, str]]:
+    """What the last look found: nobody is told the same twice."""
+    last = await Artifact.aget(TABLE)
+    return list(json.loads(last.data)) if last and isinstance(last.data, str) else []
 
 
 def find(seen: Survey) -> list[Finding]:
@@ -44,14 +58,12 @@ async def mend(site: Site, seen: Survey, findings: Sequence[Finding]) -> list[di
     """Repair one after the other: one that fails does not keep the next from its turn. Returns the table's rows."""
     rows = []
     for finding in findings:
-        problem = ""
         try:
             await repair(site, seen, finding)
+            rows.append(row(finding))
         except (EvaluationError, httpx.HTTPError) as error:
-            problem = f"The repair failed: {error}"
-        if problem or finding.repair is Repair.TELL:
-            _tell(finding, problem)
-        rows.append(row(finding, problem))
+            failed = f"The repair failed and is tried again: {error}"
+            rows.append({**row(finding), "finding": f"{finding.sentence} {failed}", "repair": Repair.TELL.value})
     return rows
 
 
@@ -60,18 +72,18 @@ def blind_spots(seen: Survey) -> list[dict[str, str]]:
     return [{"submission": "all", "repair": Repair.TELL.value, "finding": sentence} for sentence in seen.blind]
 
 
-def row(finding: Finding, problem: str = "") -> dict[str, str]:
+def row(finding: Finding) -> dict[str, str]:
     """A finding for people."""
-    said = " ".join(part for part in (finding.sentence, problem) if part)
-    return {"submission": str(finding.submission), "repair": finding.repair.value, "finding": said}
+    return {"submission": str(finding.submission), "repair": finding.repair.value, "finding": finding.sentence}
 
 
-def _tell(finding: Finding, problem: str) -> None:
+def _tell(row: dict[str, str]) -> None:
+    """Ring for the automation that `leaderboard setup --tell` makes."""
     emit_event(
         ATTENTION,
         resource={
-            "prefect.resource.id": f"leaderboard.submission.{finding.submission}",
-            "prefect.resource.name": f"submission {finding.submission}",
+            "prefect.resource.id": f"leaderboard.submission.{row['submission']}",
+            "prefect.resource.name": f"submission {row['submission']}",
         },
-        payload={"finding": f"{finding.sentence} {problem}".strip()},
+        payload={"finding": row["finding"]},
     )

@@ -1,6 +1,7 @@
 """The reconciler on a real Prefect server: what it finds, what it does, and that doing it twice does it once."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -13,7 +14,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed, Running, State
 
-from evaluation.errors import ServiceUnavailable
+from deployments.notification import tell_hosts
+from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.shards import render_plan, split_contiguous
 from evaluation.submission import SubmissionStatus, parse_phase
 from flows.evaluate_submission import evaluate_submission
@@ -245,3 +247,33 @@ async def _leave_jobs(world: World, pk: int) -> None:
 
 def _typed(flow_run: FlowRun) -> dict[str, Any]:
     return evaluate_submission.validate_parameters(flow_run.parameters)
+
+
+def test_a_host_is_told_once_of_what_only_a_person_can_mend(
+    world: World, pk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Mapping[str, str]] = []
+
+    def heard(name: str, resource: Mapping[str, str], payload: Mapping[str, str]) -> None:
+        told.append(payload)
+
+    monkeypatch.setattr("flows.reconcile.emit_event", heard)
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING  # and no run of ours has ever claimed it
+
+    first, second = look(), look()
+
+    assert first.message == second.message == "1 submissions: 0 repairs, 1 for a host."
+    assert told == [
+        {
+            "finding": "EvalAI says running, and no run ever claimed it. "
+            "If no other system evaluates it, let it fail at EvalAI and resume it."
+        }
+    ]
+
+
+def test_a_notification_block_that_is_not_there_is_named(deployment: UUID) -> None:
+    with (
+        get_client(sync_client=True) as client,
+        pytest.raises(InvalidConfiguration, match=r"no notification block 'slack-webhook/nobody'"),
+    ):
+        tell_hosts(client, "slack-webhook/nobody")
