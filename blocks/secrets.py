@@ -43,6 +43,10 @@ class SecretNames:
     tracks: str = "evalai-tracks"
     cluster_prefix: str = ""
 
+    def prefixed(self, prefix: str) -> "SecretNames":
+        """The same names of another stage, e.g. with "staging-" before each."""
+        return SecretNames(prefix + self.evalai, prefix + self.tracks, prefix + self.cluster_prefix)
+
 
 @dataclass(frozen=True)
 class EvalAISecret:

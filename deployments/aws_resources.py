@@ -1,7 +1,8 @@
-"""The embedded AWS: everything that contracts/aws.md names, made in a moto server."""
+"""The embedded AWS: the templates of deployments/aws, deployed into a moto server and filled for a demo."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,20 +13,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 if TYPE_CHECKING:
+    from types_boto3_cloudformation import CloudFormationClient
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
     from types_boto3_sqs import SQSClient
-    from types_boto3_sqs.literals import QueueAttributeNameType
 
+TEMPLATES = Path(__file__).parent / "aws"
+STAGE = "production"  # the stage whose names are the plain ones
+
+# The names that deployments/aws gives by default; tests/contract/test_aws_stacks.py holds both together.
 CLUSTERS = ("leaderboard-10", "leaderboard-20")
 PRIVATE_CONTENTS = "leaderboard-private-contents"
+QUEUE, DEAD_LETTER_QUEUE = "leaderboard", "leaderboard-dead-letters"
 ACCOUNT = "123456789012"  # moto's
-QUEUE, DEAD_LETTER_QUEUE = "leaderboard-submissions", "leaderboard-submissions-dead"
-RECEIVES_BEFORE_DEAD = 50  # the bridge gives up earlier, and says why
-RETENTION_SECONDS = 4 * 24 * 3600  # EvalAI's own
 # moto accepts anything; real credentials must never get near it.
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded-secret-access-key"}
 
 
 def queue_url(aws_url: str, name: str = QUEUE) -> str:
@@ -49,7 +52,6 @@ class EmbeddedAws:
             CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=region
         )
         self._url = url
-        self._region = region
 
     @property
     def s3(self) -> "S3Client":
@@ -68,64 +70,79 @@ class EmbeddedAws:
         return self._session.client(service, endpoint_url=self._url, config=config)  # type: ignore[call-overload]
 
     def create_all(self, routes: Path, secrets: Mapping[str, Mapping[str, str]], visibility_seconds: int) -> None:
-        """Make queues, tables, buckets, log groups and secrets.
+        """Make the stacks of a run, put in the routes, and make the secrets.
 
         `routes` is the folder of the route files `<cluster>.xml`, which land in the private contents.
         Raises ServiceUnavailable, or InvalidConfiguration where a route file is missing.
         """
-        try:
-            self._create_queues(visibility_seconds)
-            for cluster in CLUSTERS:
-                self._create_cluster(cluster)
-            self._create_private_contents(routes)
-            manager: SecretsManagerClient = self._client("secretsmanager")
+        self.deploy("queue", VisibilitySeconds=str(visibility_seconds))
+        for cluster in CLUSTERS:
+            self.deploy("storage", stack=cluster, Leaderboard=cluster)
+        self.deploy("private-contents")
+        for bucket in (*CLUSTERS, PRIVATE_CONTENTS):
+            self._close(bucket)
+        self._upload_routes(routes)
+        manager: SecretsManagerClient = self._client("secretsmanager")
+        with _refusals("a secret"):  # moto's CloudFormation makes none
             for name, content in secrets.items():
                 manager.create_secret(Name=name, SecretString=json.dumps(content))
-        except (ClientError, BotoCoreError) as error:
-            raise ServiceUnavailable("The embedded AWS refused a resource", str(error)) from error
-        except OSError as error:
-            raise InvalidConfiguration("A demo route file cannot be read", str(error)) from error
 
-    def _create_queues(self, visibility_seconds: int) -> None:
-        sqs = self.sqs
-        dead = sqs.create_queue(
-            QueueName=DEAD_LETTER_QUEUE, Attributes={"MessageRetentionPeriod": str(RETENTION_SECONDS)}
-        )
-        names = sqs.get_queue_attributes(QueueUrl=dead["QueueUrl"], AttributeNames=["QueueArn"])["Attributes"]
-        redrive = {"deadLetterTargetArn": names["QueueArn"], "maxReceiveCount": RECEIVES_BEFORE_DEAD}
-        attributes: dict[QueueAttributeNameType, str] = {
-            "RedrivePolicy": json.dumps(redrive),
-            "VisibilityTimeout": str(visibility_seconds),
-            "MessageRetentionPeriod": str(RETENTION_SECONDS),
-        }
-        sqs.create_queue(QueueName=QUEUE, Attributes=attributes)
+    def deploy(self, template: str, stack: str = "", **parameters: str) -> dict[str, str]:
+        """Make a stack of deployments/aws/<template>.yaml, wait until it is there, and return its outputs.
 
-    def _create_cluster(self, cluster: str) -> None:
-        """A bucket, a table and a log group of the cluster's name."""
-        self.s3.create_bucket(Bucket=cluster, CreateBucketConfiguration={"LocationConstraint": self._region})  # type: ignore[typeddict-item]
-        self.dynamodb.create_table(
-            TableName=cluster,
-            KeySchema=[
-                {"AttributeName": "team-id", "KeyType": "HASH"},
-                {"AttributeName": "submission-id", "KeyType": "RANGE"},
-            ],
-            AttributeDefinitions=[
-                {"AttributeName": "team-id", "AttributeType": "S"},
-                {"AttributeName": "submission-id", "AttributeType": "S"},
-            ],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        self._client("logs").create_log_group(logGroupName=cluster)
+        `stack` tells several stacks of one template apart. Raises ServiceUnavailable.
+        """
+        cloudformation: CloudFormationClient = self._client("cloudformation")
+        name = f"{STAGE}-{stack or template}"
+        values = {"Stage": STAGE, **parameters}
+        with _refusals(f"the stack {name}"):
+            cloudformation.create_stack(
+                StackName=name,
+                TemplateBody=(TEMPLATES / f"{template}.yaml").read_text("utf-8"),
+                Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+                Capabilities=["CAPABILITY_NAMED_IAM"],
+            )
+            waiter = cloudformation.get_waiter("stack_create_complete")
+            waiter.wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 20})  # the first look is at once
+            outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0].get("Outputs", [])
+        return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
-    def _create_private_contents(self, routes: Path) -> None:
-        s3 = self.s3
-        s3.create_bucket(
-            Bucket=PRIVATE_CONTENTS,
-            CreateBucketConfiguration={"LocationConstraint": self._region},  # type: ignore[typeddict-item]
-        )
+    def _close(self, bucket: str) -> None:
+        """Block public access: moto's CloudFormation leaves that part of the template out."""
+        ways = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+        with _refusals(f"to close the bucket {bucket}"):
+            self.s3.put_public_access_block(
+                Bucket=bucket,
+                PublicAccessBlockConfiguration=dict.fromkeys(ways, True),  # type: ignore[arg-type]
+            )
+
+    def _block_public_access(self, bucket: str) -> None:
+        """As the templates say; moto's CloudFormation overlooks it, and `leaderboard doctor` does not."""
+        kinds = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+        with _refusals(f"blocking public access to {bucket}"):
+            self.s3.put_public_access_block(
+                Bucket=bucket,
+                PublicAccessBlockConfiguration=dict.fromkeys(kinds, True),  # type: ignore[arg-type]
+            )
+
+    def _upload_routes(self, routes: Path) -> None:
         for cluster in CLUSTERS:
-            body = (routes / f"{cluster}.xml").read_bytes()
-            s3.put_object(Bucket=PRIVATE_CONTENTS, Key=routes_key(cluster), Body=body, ContentType="application/xml")
+            try:
+                body = (routes / f"{cluster}.xml").read_bytes()
+            except OSError as error:
+                raise InvalidConfiguration("A demo route file cannot be read", str(error)) from error
+            with _refusals(routes_location(cluster)):
+                self.s3.put_object(
+                    Bucket=PRIVATE_CONTENTS, Key=routes_key(cluster), Body=body, ContentType="application/xml"
+                )
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise ServiceUnavailable(f"The embedded AWS refused {what}", str(error)) from error
 
 
 def secrets_of(evalai_url: str, auth_token: str, phases: Mapping[str, int]) -> dict[str, dict[str, str]]:

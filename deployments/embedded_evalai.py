@@ -40,7 +40,9 @@ def split_of(phase_pk: int) -> int:
     return phase_pk + 1000
 
 
-def standin_config(tokens: Tokens, queue_url: str, aws_url: str, region: str) -> dict[str, object]:
+def standin_config(
+    tokens: Tokens, queue_url: str, aws_url: str, region: str, requests_per_minute: int
+) -> dict[str, object]:
     """The configuration file of deployments.evalai_standin."""
     users = {"leaderboard-flows": tokens.installation, "host": tokens.host}
     users |= {f"participant-{number}": tokens.participants[team] for number, team in enumerate(TEAMS, 1)}
@@ -52,6 +54,8 @@ def standin_config(tokens: Tokens, queue_url: str, aws_url: str, region: str) ->
         "teams": [
             {"pk": number, "name": team, "members": [f"participant-{number}"]} for number, team in enumerate(TEAMS, 1)
         ],
+        "requests_per_minute": requests_per_minute,
+        "control": True,
         "sqs_endpoint_url": aws_url,
         "aws_region": region,
     }

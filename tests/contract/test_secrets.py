@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 from typing import Any
 
 import boto3
@@ -151,3 +152,17 @@ def test_an_outage_is_no_wrong_secret(aws: dict[str, Any]) -> None:
     client = credentials_of(aws, endpoint_url=UNREACHABLE).get_client("secretsmanager")
     with pytest.raises(ServiceUnavailable, match="Reading the secret evalai failed"):
         read_site_secrets(client)
+
+
+def test_debug_logs_hold_no_secret_unless_botocore_s_own_are_asked_for(
+    aws: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = stored(aws, good_secrets())
+    with caplog.at_level(logging.DEBUG):
+        read_site_secrets(client)
+    assert "DEBUG" in caplog.text  # of urllib3, say
+    assert TOKEN not in caplog.text
+
+    with caplog.at_level(logging.DEBUG, "botocore"):
+        read_site_secrets(client)
+    assert TOKEN in caplog.text

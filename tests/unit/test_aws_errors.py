@@ -2,8 +2,10 @@
 
 import pytest
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
 
-from blocks.aws_errors import aws_errors
+from blocks.aws_errors import aws_errors, is_denied
 from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidConfiguration, RequestRefused, ServiceUnavailable
 
 
@@ -20,7 +22,10 @@ def answer(code: str, status: int = 400, message: str = "so\n  it is") -> boto.C
         (answer("Unheard", 500), ServiceUnavailable),
         (answer("429", 429), ServiceUnavailable),
         (answer("AccessDeniedException"), InvalidConfiguration),
-        (answer("ExpiredToken"), InvalidConfiguration),
+        (answer("ExpiredToken"), ServiceUnavailable),
+        (answer("ExpiredTokenException"), ServiceUnavailable),
+        (answer("TransactionConflictException"), ServiceUnavailable),
+        (answer("InvalidClientTokenId", 403), InvalidConfiguration),
         (answer("AWS.SimpleQueueService.NonExistentQueue"), InvalidConfiguration),
         (answer("ResourceNotFoundException"), InvalidConfiguration),
         (answer("ValidationException"), RequestRefused),
@@ -28,6 +33,10 @@ def answer(code: str, status: int = 400, message: str = "so\n  it is") -> boto.C
         (boto.ReadTimeoutError(endpoint_url="http://x"), ServiceUnavailable),
         (boto.ConnectTimeoutError(endpoint_url="http://x"), ServiceUnavailable),
         (boto.ConnectionClosedError(endpoint_url="http://x"), ServiceUnavailable),
+        (boto.ResponseStreamingError(error="reset"), ServiceUnavailable),
+        (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), ServiceUnavailable),
+        (boto.FlexibleChecksumError(error_msg="differs"), ServiceUnavailable),
+        (ResponseParserError("not XML"), ServiceUnavailable),
         (boto.CredentialRetrievalError(provider="p", error_msg="m"), ServiceUnavailable),
         (boto.NoCredentialsError(), InvalidConfiguration),
         (boto.NoRegionError(), InvalidConfiguration),
@@ -44,9 +53,28 @@ def test_each_error_has_its_place(error: Exception, translated: type[EvaluationE
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "code",
+    sorted({*TransientRetryableChecker._TRANSIENT_ERROR_CODES, *ThrottledRetryableChecker._THROTTLED_ERROR_CODES}),
+)
+def test_what_botocore_itself_tries_again_may_pass(code: str) -> None:
+    with pytest.raises(ServiceUnavailable), aws_errors("Doing it"):
+        raise answer(code)
+
+
+def test_expired_credentials_are_told_and_may_still_be_renewed() -> None:
+    renew = r"ExpiredToken: so it is\. If this stays, renew"
+    with pytest.raises(ServiceUnavailable, match=renew) as caught, aws_errors("Doing it"):
+        raise answer("ExpiredToken")
+    assert is_denied(caught.value)
+
+
 def test_a_web_page_as_answer_is_cut() -> None:
     with pytest.raises(ServiceUnavailable) as caught, aws_errors("Doing it"):
         raise answer("502", 502, "<html>" * 1000)
+    assert len(str(caught.value)) < 400
+    with pytest.raises(ServiceUnavailable) as caught, aws_errors("Doing it"):
+        raise ResponseParserError("no XML:\n" + "<html>" * 1000)
     assert len(str(caught.value)) < 400
 
 

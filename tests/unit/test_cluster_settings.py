@@ -12,6 +12,7 @@ from deployments.clusters_file import compute_cluster
 from evaluation.errors import InvalidConfiguration
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.credentials import EksCluster, Kubeconfig
+from local_jobs.backend import LocalJobBackend
 
 FILE = Path(__file__).resolve().parents[2] / "deployments/eks/clusters.yaml"
 CREDENTIALS = AwsCredentials(region_name="us-west-2")
@@ -32,7 +33,7 @@ def test_the_example_file_and_the_secret_make_a_backend_on_eks(name: str) -> Non
     assert isinstance(backend, KubernetesJobBackend)
     assert backend.access == EksCluster(name, "https://eks.example", "Q0E=", "us-west-2")
     assert backend.spec.logcopy_image == "111122223333.dkr.ecr/logcopy:1"
-    assert backend.spec.routes_location == f"s3://leaderboard-private-contents/{name}/routes.xml"
+    assert backend.spec.routes_location == f"s3://leaderboard-private-contents/routes/{name}.xml"
     assert backend.spec.log_group == name
 
 
@@ -44,6 +45,22 @@ def test_the_file_may_choose_a_kubeconfig_instead() -> None:
 
     assert isinstance(backend, KubernetesJobBackend)
     assert backend.access == Kubeconfig("/k", "")
+
+
+def test_shards_of_this_machine_log_into_the_secrets_group_too(tmp_path: Path) -> None:
+    fields = {
+        "generation": "2.0",
+        "routes": "s3://a/b",
+        "image_registries": ["demo"],
+        "compute": {"kind": "local", "workdir": str(tmp_path)},
+    }
+
+    block = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
+
+    backend = block.backend()
+    assert isinstance(backend, LocalJobBackend)
+    assert (block.log_group, backend.log_group) == ("leaderboard-20", "leaderboard-20")
+    assert compute_cluster(secret("leaderboard-20"), CREDENTIALS, {**fields, "log_group": ""}).log_group == ""
 
 
 @pytest.mark.parametrize(

