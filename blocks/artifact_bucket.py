@@ -1,5 +1,6 @@
 """The artifact store in S3: one folder per submission, laid out by evaluation.layout."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -9,10 +10,13 @@ from prefect_aws import AwsCredentials
 from pydantic import Field
 
 from blocks.aws_errors import aws_client, aws_errors, error_code
-from evaluation.errors import InvalidConfiguration
+from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+
+
+MAX_BYTES = 64 * 1024 * 1024  # of anything in a submission's folder; what a shard writes has a lower limit of its own
 
 
 class ArtifactBucket(Block):
@@ -31,8 +35,11 @@ class ArtifactBucket(Block):
             self._client().put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
 
     def read(self, key: str) -> bytes | None:
-        """The object's bytes, or None where there is none. Without s3:ListBucket S3 calls an absent object denied."""
-        return _read(self._client(), self.bucket, key)
+        """The object's bytes, or None where there is none. Without s3:ListBucket S3 calls an absent object denied.
+
+        Raises InvalidCheckpoint, before it reads it, for an object of more than 64 MiB.
+        """
+        return _read(self._client(), self.bucket, key, MAX_BYTES)
 
     def location(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
@@ -51,7 +58,7 @@ def read_location(location: str, credentials: AwsCredentials) -> bytes:
     bucket, _, key = location.removeprefix("s3://").partition("/")
     if not (bucket and key):
         raise InvalidConfiguration(f"{location!r} names no object", "it has to look like s3://bucket/key")
-    body = _read(_s3(credentials), bucket, key)
+    body = _read(_s3(credentials), bucket, key, None)  # a host's own file
     if body is None:
         raise InvalidConfiguration(f"There is no object {location}")
     return body
@@ -61,11 +68,22 @@ def _s3(credentials: AwsCredentials) -> "S3Client":
     return cast("S3Client", aws_client(credentials, "s3"))
 
 
-def _read(client: "S3Client", bucket: str, key: str) -> bytes | None:
+def _read(client: "S3Client", bucket: str, key: str, most: int | None) -> bytes | None:
     with aws_errors(f"Reading s3://{bucket}/{key}"):
         try:
-            return client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            answer = client.get_object(Bucket=bucket, Key=key)
+            with closing(answer["Body"]) as body:
+                _check_size(f"s3://{bucket}/{key}", answer["ContentLength"], most)
+                return body.read()
         except ClientError as error:
             if error_code(error) == "NoSuchKey":
                 return None
             raise
+
+
+def _check_size(location: str, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        remedy = "Move the file away and resume the submission: what it held is driven or made again."
+        raise InvalidCheckpoint(
+            f"{location} has {size} bytes, more than {most}", "none of our files is so large", remedy
+        )

@@ -1,5 +1,6 @@
 """The settings of shards on Kubernetes, as a cluster's block keeps them."""
 
+import asyncio
 from typing import Literal
 
 import boto3
@@ -10,6 +11,7 @@ from evaluation.ports import JobBackend
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.cluster import ClusterSpec, GpuJoin
 from k8s_jobs.credentials import ClusterAccess, EksCluster, InCluster, Kubeconfig
+from k8s_jobs.reach import reach
 
 
 class EksAccess(BaseModel):
@@ -50,7 +52,6 @@ class KubernetesJobs(BaseModel):
     storage_cidrs: list[str] = Field(default=[], description="VPC endpoints: all that a shard's pod may reach.")
     service_account: str = Field(default="submission-worker", description="The pods' service account.")
     instance_types: list[str] = Field(default=["g5.12xlarge"], description="Nodes to run on; empty for any.")
-    log_group: str = Field(default="", description="CloudWatch log group of the pods' output.")
     gpu_join: GpuJoin = Field(default=GpuJoin.ALL, description="How the simulator gets the agent's GPU.")
     simulator_warmup_seconds: float = Field(default=60, ge=0, description="From CARLA's start to the agent's.")
     copy_seconds: float = Field(default=30, gt=0, description="How often the keeper copies to S3.")
@@ -58,7 +59,7 @@ class KubernetesJobs(BaseModel):
     simulator_command: str = Field(default="", description="Instead of CARLA's command, for stand-ins.")
     evaluator_command: str = Field(default="", description="Instead of the evaluator's command, for stand-ins.")
 
-    def backend(self, routes: str, credentials: AwsCredentials) -> JobBackend:
+    def backend(self, routes: str, credentials: AwsCredentials, log_group: str) -> JobBackend:
         """The backend of this cluster; raises InvalidConfiguration that names a wrong setting."""
         spec = ClusterSpec(
             namespace=self.namespace,
@@ -73,7 +74,7 @@ class KubernetesJobs(BaseModel):
             storage_cidrs=tuple(self.storage_cidrs),
             service_account=self.service_account,
             instance_types=tuple(self.instance_types),
-            log_group=self.log_group,
+            log_group=log_group,
             gpu_join=self.gpu_join,
             simulator_warmup_seconds=self.simulator_warmup_seconds,
             copy_seconds=self.copy_seconds,
@@ -82,6 +83,13 @@ class KubernetesJobs(BaseModel):
             evaluator_command=self.evaluator_command,
         )
         return KubernetesJobBackend(self._access(credentials), spec)
+
+    def reach(self, credentials: AwsCredentials) -> str:
+        """Ask the cluster for its version and for our rights there; what was found, in words. Call it in no event loop.
+
+        Raises InvalidConfiguration, ServiceUnavailable and RequestRefused.
+        """
+        return asyncio.run(reach(self._access(credentials), self.namespace))
 
     def _access(self, credentials: AwsCredentials) -> ClusterAccess:
         match self.access:

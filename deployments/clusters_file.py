@@ -31,7 +31,12 @@ def read_clusters(file: Path) -> ClusterSettings:
 
 def compute_cluster(cluster: ClusterSecret, credentials: AwsCredentials, fields: Mapping[str, Any]) -> ComputeCluster:
     """The block of one cluster; raises InvalidConfiguration that names every wrong field."""
-    known = {"cluster": cluster.cluster, "credentials": credentials, "bucket": cluster.s3_bucket}
+    known = {
+        "cluster": cluster.cluster,
+        "credentials": credentials,
+        "bucket": cluster.s3_bucket,
+        "log_group": cluster.log_group,
+    }
     try:
         return ComputeCluster(**{**known, **fields, "compute": _with_secret(fields.get("compute"), cluster)})
     except ValidationError as error:
@@ -54,6 +59,5 @@ def _with_secret(compute: Any, cluster: ClusterSecret) -> Any:
         "simulator_image": cluster.simulator_image,
         "leaderboard_image": cluster.leaderboard_image,
         "logcopy_image": cluster.logcopy_image,
-        "log_group": cluster.log_group,
         **compute,
     }

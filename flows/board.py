@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from blocks.shard_logs import ShardLogs
 from evaluation.errors import Fault
 from evaluation.outcome import Ending, Outcome
 from evaluation.pair import PairProgress
@@ -101,10 +102,13 @@ def _sentence(views: Sequence[ShardView]) -> str:
     return f"{done} of {total} routes driven"
 
 
-async def end_state(submission: Submission, outcome: Outcome) -> State[None]:
-    """Publish the result for people and return the flow run's final state, which says the same in one sentence."""
+async def end_state(submission: Submission, outcome: Outcome, logs: ShardLogs | None) -> State[None]:
+    """Publish the result for people and return the flow run's final state, which says the same in one sentence.
+
+    `logs` is where the hosts find the shards' output.
+    """
     await acreate_markdown_artifact(
-        markdown=result_markdown(submission, outcome),
+        markdown=result_markdown(submission, outcome, logs),
         key=f"submission-{submission.pk}-result",
         description=f"Submission {submission.pk}: {outcome.ending.value}",
     )
@@ -123,12 +127,14 @@ async def end_state(submission: Submission, outcome: Outcome) -> State[None]:
             return Failed(name=name, message=outcome.sentence)
 
 
-def result_markdown(submission: Submission, outcome: Outcome) -> str:
+def result_markdown(submission: Submission, outcome: Outcome, logs: ShardLogs | None = None) -> str:
     """The leaderboard row where there is one, the reason in plain words where there is not."""
     lines = [f"# Submission {submission.pk}: {outcome.ending.value}", "", outcome.sentence, ""]
     lines += [f"Team **{_cell(submission.team_name)}**, phase `{submission.phase.codename}`.", ""]
     if outcome.undelivered:
         lines += [f"**EvalAI has not been told:** {outcome.undelivered}", ""]
+    if logs and outcome.ending is Ending.FAILED:
+        lines += [f"For hosts: {logs.markdown}", ""]
     if outcome.metrics:
         lines += ["| metric | value |", "|---|---:|"]
         lines += [f"| {label} | {value:.3f} |" for label, value in outcome.metrics.items()]

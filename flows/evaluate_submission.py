@@ -58,7 +58,7 @@ async def evaluate_submission(
         return Completed(name=StateName.TAKEN_OVER, message=str(taken))
     except TransientError as outage:
         return Failed(name=StateName.INTERRUPTED, message=f"{outage} Another run goes on with it by itself.")
-    return await end_state(submission, outcome)
+    return await end_state(submission, outcome, cluster.settings.logs_of(submission.pk, claim.attempt))
 
 
 async def evaluate(

@@ -169,7 +169,8 @@ async def record(cluster: Cluster, submission: Submission, claim: Claim, outcome
 
     Without an end time while EvalAI has not been told: a successor, or the run retried in Prefect, tells it.
     """
-    values = _values(cluster, submission, outcome)
+    logs = cluster.settings.logs_of(submission.pk, claim.attempt)
+    values = {**_values(cluster, submission, outcome), "logs": str(logs) if logs else None}
     if not outcome.undelivered:
         await asyncio.to_thread(cluster.ledger.renew, claim, Stage.ENDED)
         values[END_TIME] = datetime.now(UTC).isoformat()

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from evaluation import layout
-from evaluation.errors import ShardsFailed, SubmissionCancelled, TransientError
+from evaluation.errors import InvalidCheckpoint, ShardsFailed, SubmissionCancelled, TransientError
 from evaluation.outcome import raise_for_failures
 from evaluation.pair import PairProgress, parse_progress
 from evaluation.ports import Claim
@@ -122,13 +122,16 @@ async def _follow(cluster: Cluster, jobs: Sequence[ShardJob]) -> ShardStatuses:
 async def _progress_if_there(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:
     try:
         return await read_progress(cluster, jobs)
-    except TransientError as error:
+    except (TransientError, InvalidCheckpoint) as error:
         get_run_logger().warning("The shards' progress cannot be read now: %s", error)
         return {}
 
 
 async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:
-    """What each pair says of itself, for the shards that have said anything in this attempt; raises TransientError."""
+    """What each pair says of itself, for the shards that have said anything in this attempt.
+
+    Raises TransientError, or InvalidCheckpoint for a file that is far too large.
+    """
     keys = [layout.progress_key(job.submission, job.shard.index) for job in jobs]
     bodies = await asyncio.gather(*(asyncio.to_thread(cluster.artifacts.read, key) for key in keys))
     told = {job.shard.index: parse_progress(body) for job, body in zip(jobs, bodies, strict=True) if body}

@@ -1,8 +1,6 @@
 """The site: the blocks of one installation, loaded by the flow and handed to its tasks."""
 
-from typing import Protocol, TypeVar
-
-from prefect.blocks.core import Block
+from typing import Protocol
 
 from blocks import names
 from blocks.artifact_bucket import ArtifactBucket
@@ -10,11 +8,9 @@ from blocks.compute_cluster import ComputeCluster
 from blocks.evalai import EvalAI
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
-from evaluation.errors import InvalidConfiguration
 from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
 from evaluation.submission import Phase, SubmissionMessage
-
-SomeBlock = TypeVar("SomeBlock", bound=Block)
+from flows.loading import load_block
 
 
 class Phases(Protocol):
@@ -59,20 +55,13 @@ class Cluster:
 
 async def load_site() -> Site:
     """Load the blocks that every submission needs; raises InvalidConfiguration."""
-    evalai = await _load(EvalAI, names.EVALAI)
-    return Site(evalai.client(), evalai, await _load(SubmissionQueue, names.QUEUE))
+    evalai = await load_block(EvalAI, names.EVALAI)
+    return Site(evalai.client(), evalai, await load_block(SubmissionQueue, names.QUEUE))
 
 
 async def load_cluster(name: str) -> Cluster:
     """Load the blocks of one cluster, which are named after it; raises InvalidConfiguration."""
-    settings = await _load(ComputeCluster, name)
-    return Cluster(settings, settings.backend(), await _load(LedgerTable, name), await _load(ArtifactBucket, name))
-
-
-async def _load(kind: type[SomeBlock], name: str) -> SomeBlock:
-    try:
-        return await kind.aload(name)
-    except ValueError as error:
-        raise InvalidConfiguration(
-            f"The block {kind.get_block_type_slug()}/{name} cannot be loaded", str(error), "Run `leaderboard setup`."
-        ) from error
+    settings = await load_block(ComputeCluster, name)
+    return Cluster(
+        settings, settings.backend(), await load_block(LedgerTable, name), await load_block(ArtifactBucket, name)
+    )

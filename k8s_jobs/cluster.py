@@ -34,10 +34,10 @@ class ClusterSpec:
     worker_role_arn: str = ""
     storage_secret: str = ""  # name of a Secret in the namespace
     storage_endpoint: str = ""  # AWS_ENDPOINT_URL where S3 is not AWS's
-    storage_cidrs: tuple[str, ...] = ()  # the VPC endpoints of S3 and STS: all that a shard's pod may reach
+    storage_cidrs: tuple[str, ...] = ()  # the VPC endpoints of S3, STS, CloudWatch Logs: all that a shard's pod reaches
     service_account: str = "submission-worker"
     instance_types: tuple[str, ...] = ("g5.12xlarge",)  # empty: any node with a GPU
-    log_group: str = ""
+    log_group: str = ""  # CloudWatch's, for the pair's output
     gpu_join: GpuJoin = GpuJoin.ALL
     finished_job_seconds: int = 6 * 3600  # a backstop: the run that made a Job removes it
     simulator_warmup_seconds: float = 60

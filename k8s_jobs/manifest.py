@@ -169,6 +169,7 @@ def _environment(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
         "generation": job.generation.value,
         "track": job.phase.track,
         "bucket": job.bucket,
+        "log_group": cluster.log_group,
         "routes_location": cluster.routes_location,
         "routes_subset": format_route_list(job.shard.routes),
         "repetitions": job.repetitions,

@@ -21,6 +21,7 @@ from local_jobs.runs import PODS, RunDirectory, describe, end_processes, plain_e
 WATCH_SECONDS = 0.25  # between two looks
 NEWS_SECONDS = 5.0  # a snapshot at least so often
 GRACE_SECONDS = 3.0  # from TERM to KILL
+JOURNAL = "routes.jsonl"  # what the agents of all shards drove, beside the run directories
 REMOVE_SECONDS = 5.0
 _RUNNING = frozenset({ShardState.STARTING, ShardState.DRIVING, ShardState.RETRYING})
 
@@ -41,6 +42,7 @@ class LocalJobBackend:
     prepare: Sequence[str] = ("--prepare",)
     route_seconds: float = 1.0
     seed: int = 0
+    log_group: str = ""  # CloudWatch's, for the pair's output
     warmup_seconds: float = 0.2
     poll_seconds: float = 0.1
     copy_seconds: float = 1.0
@@ -157,11 +159,13 @@ class LocalJobBackend:
             "CHECKPOINT_ENDPOINT": pair / "agent" / "checkpoint.json",
             "PAIR_DIR": pair,
             "BUCKET": job.bucket,
+            "LOG_GROUP": self.log_group,
             "SIMULATOR_COMMAND": f"{python}.standin_simulator",
             "EVALUATOR_COMMAND": f"{python}.standin_agent",
             "AGENT_IMAGE": job.image,
             "STANDIN_ROUTE_SECONDS": self.route_seconds,
             "STANDIN_SEED": self.seed,
+            "STANDIN_JOURNAL": self.workdir.resolve() / JOURNAL,
             "SIMULATOR_WARMUP_SECONDS": self.warmup_seconds,
             "SIMULATOR_WAIT_SECONDS": self.simulator_wait_seconds,
             "POLL_SECONDS": self.poll_seconds,

@@ -96,6 +96,25 @@ def read_routes(path: str, subset: str, repetitions: int) -> list[Route]:
     return [Route(id_, repetition, points[id_]) for id_ in ids for repetition in range(repetitions)]
 
 
+class Journal:
+    """A line for every route that is started and every one that is recorded, by all agents in one file.
+
+    It outlives the run directories: what was driven twice, and whether two agents drove one shard, is read from it.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._path = environment.get("STANDIN_JOURNAL")
+        names = {"submission": "SUBMISSION", "attempt": "ATTEMPT", "shard": "WORKER_ID"}
+        self._who = {"pid": os.getpid(), **{key: int(environment.get(name, "0")) for key, name in names.items()}}
+
+    def note(self, what: str, route: Route) -> None:
+        if self._path is None:
+            return
+        line = {"at": time.time(), "what": what, "route": route.id, "repetition": route.repetition, **self._who}
+        with Path(self._path).open("a") as file:  # lines of different agents do not mix: each is one write
+            file.write(f"{json.dumps(line)}\n")
+
+
 class Drive:
     """One run of the evaluator over its routes."""
 
@@ -109,6 +128,7 @@ class Drive:
         self.crashed_before = path.with_name("crashed-before")
         self.checkpoint = Checkpoint(path, self.generation, len(self.routes), bool(environment.get("RESUME")))
         self.port = int(environment["CARLA_PORT"])
+        self.journal = Journal(environment)
         self.driven = 0  # in this start
 
     def run(self) -> int:
@@ -147,6 +167,7 @@ class Drive:
         started = time.monotonic()
         pause = min(0.1, self.seconds / 5)
         simulator.ask(f"route {route.id}")
+        self.journal.note("started", route)
         ticks = 0
         while (done := (time.monotonic() - started) / self.seconds) < 1:
             if ticks % 3 == 0:
@@ -157,6 +178,7 @@ class Drive:
             time.sleep(pause)
         self.checkpoint.add(driven_record(route, index, self.generation, self.seed))
         self.driven += 1
+        self.journal.note("recorded", route)
         print(f"route {route.id}: recorded", flush=True)
 
     def misbehave(self, route: Route, index: int, done: float) -> None:

@@ -3,7 +3,9 @@
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from evaluation.pair_decisions import Exit, parse_exit
 
@@ -14,27 +16,56 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write so that readers see the old content or all of the new; follows no link that an agent may have planted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
+    remove(fresh)
     with fresh.open("xb") as file:
         file.write(content)
+    if path.is_dir() and not path.is_symlink():
+        remove(path)
     fresh.replace(path)
 
 
-def read_whole(path: Path, limit: int = 1 << 26) -> bytes | None:
-    """The file's last `limit` bytes, or None where there is no regular file.
+def remove(path: Path) -> None:
+    """Take away what lies there; a folder, which only an agent puts in a file's place, is renamed with all it holds."""
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):  # Linux, macOS
+        path.rename(path.with_name(f".{path.name}.{uuid4().hex}"))
 
-    The agent writes in a directory that is read here: a link could lead to the keeper's credentials, a pipe blocks.
-    """
+
+def read_whole(path: Path, limit: int = 1 << 26) -> bytes | None:
+    """The file's last `limit` bytes, or None where there is no regular file."""
+    return _read(path, lambda size: max(0, size - limit), limit)
+
+
+def read_part(path: Path, start: int, limit: int) -> bytes:
+    """At most `limit` bytes from `start` on; none where there is no regular file."""
+    return _read(path, lambda _: start, limit) or b""
+
+
+def _read(path: Path, start_of: Callable[[int], int], limit: int) -> bytes | None:
+    # The agent writes in a directory that is read here: a link could lead to the keeper's credentials, a pipe blocks.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
-        file.seek(max(0, status.st_size - limit))
-        return file.read(limit)
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(start_of(status.st_size))
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
+
+
+def size(path: Path) -> int:
+    """In bytes; 0 where there is no regular file."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def modified(path: Path) -> float | None:
@@ -55,6 +86,7 @@ class PairFiles:
         self.verdict = self.keeper / "verdict"
         self.good_checkpoint = self.keeper / "checkpoint.json"
         self.progress = self.keeper / "progress.json"
+        self.shipped = self.keeper / "shipped.json"
         self.logs = {
             "simulator": self.simulator / "simulator.log",
             "agent": self.agent / "agent.log",

@@ -15,7 +15,7 @@ from dataclasses import replace
 from threading import Event
 from types import FrameType
 
-from evaluation.errors import EvaluationError, TransientError
+from evaluation.errors import EvaluationError, InvalidCheckpoint, TransientError
 from evaluation.pair import Counters, PairProgress, Verdict, parse_counters, parse_progress, render_counters
 from evaluation.pair_decisions import Ending, Step, StopReason, decide
 from evaluation.routes import RouteRun
@@ -25,6 +25,7 @@ from k8s_jobs.pod.messages import log_to
 from k8s_jobs.pod.prepare import exit_code, prepare
 from k8s_jobs.pod.results import Results
 from k8s_jobs.pod.settings import PairSettings, read_settings
+from k8s_jobs.pod.shipping import following
 from k8s_jobs.pod.storage import Storage
 from k8s_jobs.pod.upload import Upload, now
 
@@ -56,10 +57,19 @@ class Keeper:
         while True:
             step = self._decided(start) or self._decide(start)
             log.info("Start %d has ended: %s", start, step.detail)
-            self._results.apply(step)
+            step = self._applied(step)
             if step.verdict is not None:
                 return self._finish(step, step.verdict)
             start = self._begin(start + 1, step.counters, step.detail)
+
+    def _applied(self, step: Step) -> Step:
+        """The step, carried out; where the agent's folder prevents that, the shard ends, at the agent's charge."""
+        try:
+            self._results.apply(step)
+        except InvalidCheckpoint as error:
+            verdict = Verdict.AGENT_CRASHED if step.verdict is None else step.verdict
+            return replace(step, verdict=verdict, detail=f"{step.detail}; {error.summary}")
+        return step
 
     def _counters_before_this_pod(self) -> Counters:
         if self._files.latest_start():
@@ -144,6 +154,7 @@ class Keeper:
         if state is ShardState.DRIVING:
             detail = f"driving route {driving.route}" if driving else "every route has its record"
             detail += f" (start {counters.starts})" if counters.starts > 1 else ""
+            detail += f"; its checkpoint is refused: {self._results.refused}" if self._results.refused else ""
         return PairProgress(
             attempt=self._settings.attempt,
             state=state,
@@ -207,24 +218,28 @@ def _parse_step(content: str) -> Step:
 def keep(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
     """Run the pair; the exit code. Parties that still wait are told a verdict whenever there is one."""
     files = PairFiles(settings.pair_dir)
-    try:
-        storage = Storage(settings.bucket)
-        if prepare_first:
-            log_to(files.logs["init"])
-            prepare(settings, storage)
-        log_to(files.logs["logcopy"])
-        keeper = Keeper(settings, storage, stop)
+    with following(settings, files):
         try:
-            return keeper.run()
-        except Stopped:
-            log.info("Told to end")
-            return keeper.leave()
-    except EvaluationError as error:
-        log.error("%s", error)
-        code = exit_code(error)
-        if code != 1:
-            files.tell("verdict", str(int(code)))
-        return code
+            storage = Storage(settings.bucket)
+            if prepare_first:
+                log_to(files.logs["init"])
+                prepare(settings, storage)
+            log_to(files.logs["logcopy"])
+            return _run(Keeper(settings, storage, stop))
+        except EvaluationError as error:
+            log.error("%s", error)
+            code = exit_code(error)
+            if code != 1:
+                files.tell("verdict", str(int(code)))
+            return code
+
+
+def _run(keeper: Keeper) -> Verdict:
+    try:
+        return keeper.run()
+    except Stopped:
+        log.info("Told to end")
+        return keeper.leave()
 
 
 def main() -> int:

@@ -65,14 +65,14 @@ tell() { # file content: other parties see all of it or nothing
 }
 
 obey() { # what the keeper and the machine want of us at any time
-  if [[ -n "$terminated" ]]; then
-    say "told to end"
-    leave 30
-  fi
-  if [[ -e "$keeper/verdict" ]]; then
+  if [[ -e "$keeper/verdict" ]]; then # before TERM: ECS ends the other containers when the first one has ended
     local verdict
     read -r verdict < "$keeper/verdict"
     leave "$verdict"
+  fi
+  if [[ -n "$terminated" ]]; then
+    say "told to end"
+    leave 30
   fi
 }
 

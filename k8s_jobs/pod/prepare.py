@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from evaluation import layout
 from evaluation.errors import EvaluationError, InvalidCheckpoint, InvalidConfiguration
-from evaluation.pair import Verdict, parse_progress
+from evaluation.pair import PairProgress, Verdict, parse_progress
 from evaluation.routes import parse_route_xml
 from k8s_jobs.pod.files import PairFiles, write_whole
 from k8s_jobs.pod.messages import log_to
 from k8s_jobs.pod.results import Results, resumable, statuses_of
 from k8s_jobs.pod.settings import PairSettings, read_settings
+from k8s_jobs.pod.shipping import following
 from k8s_jobs.pod.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ def _read_location(location: str, storage: Storage) -> bytes:
 
 def _fetch_results(settings: PairSettings, storage: Storage, files: PairFiles) -> None:
     checkpoint_key = layout.checkpoint_key(settings.submission, settings.shard)
-    earlier = storage.read(checkpoint_key)
-    progress = parse_progress(storage.read(layout.progress_key(settings.submission, settings.shard)) or b"")
+    earlier = storage.read_shard_file(checkpoint_key)
+    progress = _earlier_progress(settings, storage)
     files.good_checkpoint.unlink(missing_ok=True)
     settings.checkpoint.unlink(missing_ok=True)
     if progress and progress.attempt == settings.attempt:
@@ -78,6 +79,14 @@ def _fetch_results(settings: PairSettings, storage: Storage, files: PairFiles) -
     log.info("Earlier checkpoint: %d of %d routes", len(statuses), len(settings.expected))
 
 
+def _earlier_progress(settings: PairSettings, storage: Storage) -> PairProgress | None:
+    try:
+        return parse_progress(storage.read_shard_file(layout.progress_key(settings.submission, settings.shard)) or b"")
+    except InvalidCheckpoint as error:  # news and no result: without it the budgets are full again
+        log.warning("Earlier progress is not used: %s", error)
+        return None
+
+
 def exit_code(error: EvaluationError) -> int:
     """A verdict where trying again changes nothing, 1 otherwise."""
     match error:
@@ -92,11 +101,17 @@ def exit_code(error: EvaluationError) -> int:
 def main() -> int:
     try:
         settings = read_settings(os.environ)
-        log_to(PairFiles(settings.pair_dir).logs["init"])
-        prepare(settings, Storage(settings.bucket))
     except EvaluationError as error:
-        log.error("%s", error)
+        sys.stderr.write(f"{error}\n")
         return exit_code(error)
+    files = PairFiles(settings.pair_dir)
+    with following(settings, files):
+        try:
+            log_to(files.logs["init"])
+            prepare(settings, Storage(settings.bucket))
+        except EvaluationError as error:
+            log.error("%s", error)
+            return exit_code(error)
     return Verdict.FINISHED
 
 

@@ -8,14 +8,16 @@ from evaluation.checkpoint import (
     Document,
     append_quarantined,
     check_expected,
+    check_size,
     empty_document,
     parse_checkpoint,
     render_document,
 )
-from evaluation.errors import InvalidCheckpoint
+from evaluation.errors import InvalidCheckpoint, explain
 from evaluation.pair_decisions import STOPPING, Shown, Step
+from evaluation.records import refuse
 from evaluation.routes import RouteRun
-from k8s_jobs.pod.files import PairFiles, read_whole, write_whole
+from k8s_jobs.pod.files import PairFiles, read_whole, remove, write_whole
 from k8s_jobs.pod.settings import PairSettings
 
 log = logging.getLogger(__name__)
@@ -38,12 +40,13 @@ class Results:
         self._evaluators: Path = settings.checkpoint
         self._good = files.good_checkpoint
         self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when last looked at
+        self.refused = ""  # why the evaluator's file cannot be used, while it cannot
         self.good = read_whole(self._good)
         self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
 
     @property
     def shown(self) -> Shown:
-        return Shown(self._settings.expected, self.statuses)
+        return Shown(self._settings.expected, self.statuses, self.refused)
 
     @property
     def driving(self) -> RouteRun | None:
@@ -58,24 +61,35 @@ class Results:
         if (status.st_mtime_ns, status.st_size) == self._seen:
             return
         self._seen = (status.st_mtime_ns, status.st_size)
-        data = read_whole(self._evaluators)
-        if not data or data == self.good:
-            return
         try:
-            statuses = statuses_of(self._settings, data, EVALUATOR_FILE)
+            data, statuses = self._evaluators_file(status.st_size)
         except InvalidCheckpoint as error:
+            self.refused = explain(error.summary, error.cause).removeprefix(f"{EVALUATOR_FILE}: ").rstrip(".")
             log.warning("Not copied: %s", error)
             return
+        self.refused = ""
+        if data != self.good:
+            self._keep(data, statuses)
+
+    def _evaluators_file(self, size: int) -> tuple[bytes, tuple[str, ...]]:
+        check_size(size, EVALUATOR_FILE)
+        data = read_whole(self._evaluators)
+        if data is None:
+            refuse(EVALUATOR_FILE, "the file", "is no regular file, or may not be read")
+        statuses = statuses_of(self._settings, data, EVALUATOR_FILE)
         if len(statuses) < len(self.statuses):
-            log.warning("Not copied: %s has %d records, not %d", EVALUATOR_FILE, len(statuses), len(self.statuses))
-            return
-        self._keep(data, statuses)
+            problem = f"has {len(statuses)} records, and had {len(self.statuses)} before"
+            refuse(EVALUATOR_FILE, "the file", problem)
+        return data, statuses
 
     def apply(self, step: Step) -> None:
-        """Make both files what the step says; doing it twice changes nothing."""
+        """Make both files what the step says; doing it twice changes nothing.
+
+        Raises InvalidCheckpoint where the agent's folder does not let its file be replaced.
+        """
         total = len(self._settings.expected)
         if self.good is None and step.quarantine is None:
-            self._evaluators.unlink(missing_ok=True)
+            self._replace_evaluators(None)
             return
         document = json.loads(self.good) if self.good else empty_document(total)
         if step.keep < len(self.statuses) or step.verdict is None:
@@ -89,7 +103,18 @@ class Results:
         data = render_document(document, self._settings.generation).encode()
         self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE))
         if read_whole(self._evaluators) != data:
-            write_whole(self._evaluators, data)
+            self._replace_evaluators(data)
+
+    def _replace_evaluators(self, data: bytes | None) -> None:
+        try:
+            if data is None:
+                remove(self._evaluators)
+            else:
+                write_whole(self._evaluators, data)
+        except OSError as error:
+            problem = f"cannot be replaced: {error.strerror or error}"
+            refuse(EVALUATOR_FILE, "the file", problem, "The agent may not change its folder's rights.")
+        self.refused = ""
 
     def _keep(self, data: bytes, statuses: tuple[str, ...]) -> None:
         write_whole(self._good, data)

@@ -29,6 +29,7 @@ class PairSettings:
     copy_seconds: float
     poll_seconds: float
     simulator_wait_seconds: float
+    log_group: str = ""  # CloudWatch's; none where it is empty
 
 
 def read_settings(environment: Mapping[str, str]) -> PairSettings:
@@ -69,4 +70,5 @@ def read_settings(environment: Mapping[str, str]) -> PairSettings:
         copy_seconds=number("COPY_SECONDS"),
         poll_seconds=number("POLL_SECONDS"),
         simulator_wait_seconds=number("SIMULATOR_WAIT_SECONDS"),
+        log_group=environment.get("LOG_GROUP", ""),
     )

@@ -1,11 +1,14 @@
 """The shard's door to S3: boto3, configured by its own environment variables."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from evaluation.checkpoint import check_size
 from evaluation.errors import EvaluationError, InvalidConfiguration, RequestRefused, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
 # Botocore retries inside a call; the keeper comes again at its next copy.
 _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
+LOG_TAG = "kind=log"  # deployments/aws/storage.yaml goes by it
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
@@ -29,8 +33,18 @@ class Storage:
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
+        return self._read(key, lambda _: None)
+
+    def read_shard_file(self, key: str) -> bytes | None:
+        """The same of a file that a shard wrote; raises InvalidCheckpoint for one that is too large, unread."""
+        return self._read(key, lambda size: check_size(size, self.address(key)))
+
+    def _read(self, key: str, check: Callable[[int], None]) -> bytes | None:
         try:
-            return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+            with closing(answer["Body"]) as body:
+                check(answer["ContentLength"])
+                return body.read()
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in _MISSING:
                 return None
@@ -39,8 +53,15 @@ class Storage:
             raise _translated(error, self.address(key)) from error
 
     def write(self, key: str, body: bytes, content_type: str) -> None:
+        self._put(key, body, ContentType=content_type)
+
+    def write_log(self, key: str, body: bytes) -> None:
+        """Write a text that the bucket may forget after a while: its lifecycle knows logs by their tag."""
+        self._put(key, body, ContentType="text/plain; charset=utf-8", Tagging=LOG_TAG)
+
+    def _put(self, key: str, body: bytes, **how: Any) -> None:
         try:
-            self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, **how)
         except (ClientError, BotoCoreError, OSError) as error:
             raise _translated(error, self.address(key)) from error
 

@@ -3,11 +3,12 @@
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from evaluation import layout
 from evaluation.errors import TransientError
 from evaluation.pair import PairProgress
-from k8s_jobs.pod.files import PairFiles, read_whole, write_whole
+from k8s_jobs.pod.files import PairFiles, read_whole, size, write_whole
 from k8s_jobs.pod.results import Results
 from k8s_jobs.pod.settings import PairSettings
 from k8s_jobs.pod.storage import Storage
@@ -15,6 +16,7 @@ from k8s_jobs.pod.storage import Storage
 log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 10  # progress without news is still renewed so often, as a sign of life
+LOG_BYTES = 64 * 1024 * 1024  # of a log, its end
 _LOG_GROWTH = 1.1  # a log is sent again when it has grown by a tenth, which bounds the traffic of a long shard
 
 
@@ -62,16 +64,17 @@ class Upload:
             self._storage.write(layout.progress_key(pk, shard), progress, "application/json")
             self._sent_progress = progress
         for process, path in self._files.logs.items():
-            self._copy_log(process, read_whole(path) or b"", everything)
+            self._copy_log(process, path, everything)
 
-    def _copy_log(self, process: str, content: bytes, everything: bool) -> None:
-        sent = self._sent_sizes.get(process, 0)
-        if len(content) <= sent * (1 if everything else _LOG_GROWTH):
+    def _copy_log(self, process: str, path: Path, everything: bool) -> None:
+        found, sent = size(path), self._sent_sizes.get(process, 0)
+        if found <= sent * (1 if everything else _LOG_GROWTH):
             return
+        content = read_whole(path, LOG_BYTES) or b""
         settings = self._settings
         key = layout.log_key(settings.submission, settings.shard, settings.attempt, process + self._suffix)
-        self._storage.write(key, content, "text/plain; charset=utf-8")
-        self._sent_sizes[process] = len(content)
+        self._storage.write_log(key, content)
+        self._sent_sizes[process] = found
 
 
 def _stale(shown: PairProgress, progress: PairProgress) -> bool:

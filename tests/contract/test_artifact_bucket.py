@@ -8,7 +8,7 @@ import pytest
 from aws_blocks import UNREACHABLE, credentials_of
 
 from blocks.artifact_bucket import ArtifactBucket, read_location
-from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, ServiceUnavailable
 from evaluation.ports import ArtifactStore
 
 
@@ -32,6 +32,18 @@ def test_what_is_written_is_read(bucket: ArtifactBucket, aws: dict[str, Any]) ->
 
 def test_an_absent_object_is_none(bucket: ArtifactBucket) -> None:
     assert bucket.read("90/merged.json") is None
+
+
+def test_a_too_large_object_is_refused_unread(bucket: ArtifactBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blocks.artifact_bucket.MAX_BYTES", 1000)
+    bucket.write("90/shards/0/checkpoint.json", bytes(1000), "application/json")
+    assert bucket.read("90/shards/0/checkpoint.json") == bytes(1000)
+
+    bucket.write("90/shards/0/checkpoint.json", bytes(1001), "application/json")
+    with pytest.raises(
+        InvalidCheckpoint, match=r"^s3://leaderboard-20/90/shards/0/checkpoint\.json has 1001 bytes, more than 1000"
+    ):
+        bucket.read("90/shards/0/checkpoint.json")
 
 
 def test_errors_are_translated(aws: dict[str, Any]) -> None:

@@ -232,6 +232,22 @@ def test_no_secret_lies_in_the_run_directory(machine: Machine) -> None:
     assert not [path for path in directory.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
+def test_what_the_pair_puts_out_is_in_cloudwatch_under_the_attempts_name(machine: Machine, aws: dict[str, Any]) -> None:
+    logs = boto3.client("logs", **aws)
+    logs.create_log_group(logGroupName="leaderboard-20")
+    machine.backend = machine.site.backend(log_group="leaderboard-20")
+    job = machine.job("fast")
+    machine.ensure(job)
+
+    assert machine.end(job).state is ShardState.FINISHED
+
+    prefix = f"{layout.log_streams(7, 1)}shard-0/"
+    streams = logs.describe_log_streams(logGroupName="leaderboard-20", logStreamNamePrefix=prefix)["logStreams"]
+    assert [each["logStreamName"].removeprefix(prefix) for each in streams] == ["agent", "init", "logcopy", "simulator"]
+    events = logs.get_log_events(logGroupName="leaderboard-20", logStreamName=f"{prefix}agent")["events"]
+    assert "all routes driven" in [event["message"] for event in events]
+
+
 def test_each_shard_has_ports_of_its_own(machine: Machine) -> None:
     jobs = [machine.job("hang", shard=Shard(index, 4, (index,))) for index in range(4)]
 

@@ -1,156 +1,40 @@
 """The keeper and `prepare` against a real S3 server; the test plays simulator and agent."""
 
 import json
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
-import k8s_jobs
 from evaluation import layout
-from evaluation.checkpoint import render_document
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, ServiceUnavailable
-from evaluation.pair import PairProgress, Verdict, parse_progress
-from evaluation.records import crashed_record
+from evaluation.pair import Verdict
 from evaluation.routes import RouteRun, expand
 from evaluation.shards import Budgets, ShardState
-from evaluation.submission import Generation
-from k8s_jobs.pod.files import PairFiles
-from k8s_jobs.pod.logcopy import Keeper, Stopped
 from k8s_jobs.pod.prepare import prepare
-from k8s_jobs.pod.settings import PairSettings, read_settings
-from k8s_jobs.pod.storage import Storage
+from k8s_jobs.pod.settings import read_settings
+from tests.contract.pair_bench import (
+    BUCKET,
+    CRASHED,
+    GOOD,
+    SENSORS,
+    Make,
+    benches,
+    container,
+    contract,
+    credentials,
+    document,
+    statuses_in,
+    text,
+)
 from tests.waiting import eventually
-
-BUCKET = "leaderboard-20-results"
-ROUTES = (0, 1, 2)
-GOOD, CRASHED, SENSORS = "Completed", "Failed - Simulation crashed", "Failed - Agent's sensors were invalid"
-
-
-def document(*statuses: str, entry: str = "Started") -> dict[str, Any]:
-    records = []
-    for index, status in enumerate(statuses):
-        record = crashed_record(RouteRun(ROUTES[index]), index, Generation.V2)
-        records.append({**record, "status": status})
-    return {
-        "_checkpoint": {"global_record": {}, "progress": [len(records), len(ROUTES)], "records": records},
-        "entry_status": entry,
-        "eligible": False,
-        "sensors": ["carla_gnss"],
-        "values": [],
-        "labels": [],
-    }
-
-
-def text(*statuses: str, entry: str = "Started") -> str:
-    return render_document(document(*statuses, entry=entry), Generation.V2)
-
-
-def statuses_in(content: bytes | None) -> list[str]:
-    return [record["status"] for record in json.loads(content or b"{}")["_checkpoint"]["records"]]
-
-
-class Bench:
-    """A pair whose simulator and agent are played by hand."""
-
-    def __init__(self, settings: PairSettings, storage: Storage) -> None:
-        self.settings = settings
-        self.storage = storage
-        self.files = PairFiles(settings.pair_dir)
-        self.stop = threading.Event()
-        self.ended: list[Verdict | str] = []
-        self.thread: threading.Thread | None = None
-
-    def keep(self) -> None:
-        """Start a keeper, as after a crash of the one before."""
-        self.stop = threading.Event()
-        keeper = Keeper(self.settings, self.storage, self.stop)
-        self.thread = threading.Thread(target=self._run, args=(keeper,))
-        self.thread.start()
-
-    def _run(self, keeper: Keeper) -> None:
-        try:
-            self.ended.append(keeper.run())
-        except Stopped:
-            self.ended.append("stopped")
-
-    def lose_keeper(self) -> None:
-        self.stop.set()
-        if self.thread:
-            self.thread.join(5)
-
-    def verdict(self) -> Verdict | str:
-        assert self.thread
-        self.thread.join(5)
-        assert self.ended, "the keeper goes on"
-        return self.ended[-1]
-
-    def started(self, n: int) -> None:
-        eventually((self.files.keeper / f"start{n}").exists)
-        (self.files.simulator / f"ready{n}").write_text("2000\n")
-
-    def ends(self, n: int, simulator: str, agent: str) -> None:
-        (self.files.simulator / f"exit{n}").write_text(f"{simulator}\n")
-        (self.files.agent / f"exit{n}").write_text(f"{agent}\n")
-
-    def writes(self, content: str) -> None:
-        self.settings.checkpoint.write_text(content)
-
-    def stored(self, key: Callable[[int, int], str]) -> bytes | None:
-        return self.storage.read(key(self.settings.submission, self.settings.shard))
-
-    def progress(self) -> PairProgress:
-        progress = parse_progress(self.stored(layout.progress_key) or b"")
-        assert progress
-        return progress
-
-
-Make = Callable[..., Bench]
 
 
 @pytest.fixture
 def bench(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
-    client = boto3.client("s3", **aws)
-    client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]})
-    route_file = tmp_path / "routes.xml"
-    route_file.write_text("<routes>" + "".join(f'<route id="{route}"/>' for route in range(5)) + "</routes>")
-    benches: list[Bench] = []
-
-    def make(pod: str = "pod", attempt: int = 1, routes: str = str(route_file), **changes: Any) -> Bench:
-        pair = tmp_path / pod
-        for party in ("keeper", "simulator", "agent"):
-            (pair / party).mkdir(parents=True)
-        (pair / "agent" / "agent.log").touch()
-        values: dict[str, Any] = {
-            "submission": 7,
-            "attempt": attempt,
-            "shard": 0,
-            "generation": Generation.V2,
-            "expected": expand(ROUTES, 1),
-            "bucket": BUCKET,
-            "routes_location": routes,
-            "routes": pair / "agent" / "routes.xml",
-            "pair_dir": pair,
-            "checkpoint": pair / "agent" / "checkpoint.json",
-            "budgets": Budgets(1, 3, 2),
-            "hang_seconds": 60.0,
-            "copy_seconds": 0.05,
-            "poll_seconds": 0.02,
-            "simulator_wait_seconds": 60.0,
-        }
-        made = Bench(PairSettings(**{**values, **changes}), Storage(BUCKET, client))
-        benches.append(made)
-        return made
-
-    yield make
-    for made in benches:
-        made.lose_keeper()
+    yield from benches(tmp_path, aws)
 
 
 def test_a_finished_pair_has_its_checkpoint_progress_and_logs_in_s3(bench: Make) -> None:
@@ -447,47 +331,3 @@ def test_prepare_and_the_keeper_work_as_two_containers(bench: Make, aws: dict[st
     assert keeper.returncode == Verdict.CANCELLED
     assert pair.files.told("verdict") == "30"
     assert pair.storage.read(layout.log_key(7, 0, 1, "logcopy"))
-
-
-def container(module: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    """The module as a container runs it, from where our packages lie."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module],
-        env=environment,
-        cwd=Path(k8s_jobs.__file__).parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def contract(settings: PairSettings) -> dict[str, str]:
-    return {
-        "SUBMISSION": str(settings.submission),
-        "ATTEMPT": str(settings.attempt),
-        "WORKER_ID": str(settings.shard),
-        "GENERATION": settings.generation.value,
-        "ROUTES_SUBSET": "0-2",
-        "REPETITIONS": "1",
-        "BUCKET": settings.bucket,
-        "ROUTES_LOCATION": settings.routes_location,
-        "ROUTES": str(settings.routes),
-        "PAIR_DIR": str(settings.pair_dir),
-        "CHECKPOINT_ENDPOINT": str(settings.checkpoint),
-        "AGENT_RESTARTS": "1",
-        "INFRASTRUCTURE_RESTARTS": "1",
-        "SIMULATOR_CRASHES_PER_ROUTE": "1",
-        "HANG_SECONDS": "60",
-        "COPY_SECONDS": "0.5",
-        "POLL_SECONDS": "0.05",
-        "SIMULATOR_WAIT_SECONDS": "60",
-    }
-
-
-def credentials(aws: dict[str, Any]) -> dict[str, str]:
-    return {
-        "AWS_DEFAULT_REGION": aws["region_name"],
-        "AWS_ACCESS_KEY_ID": aws["aws_access_key_id"],
-        "AWS_SECRET_ACCESS_KEY": aws["aws_secret_access_key"],
-        "AWS_ENDPOINT_URL": aws["endpoint_url"],
-    }

@@ -75,6 +75,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         compute=LocalProcesses(workdir=tmp_path / "runs"),
         credentials=AwsCredentials(region_name="us-west-2"),
         bucket="leaderboard-20",
+        log_group="leaderboard-20",
         routes=str(routes),
         image_registries=["demo"],
         cancel_check_seconds=0.05,

@@ -1,6 +1,9 @@
 """The request budget on a real Prefect server, taken as the flow takes it: in a thread of an async flow."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -40,6 +43,30 @@ def test_the_slots_pass_at_once_and_then_no_faster_than_the_decay() -> None:
 
     assert burst < 1 / RATE_LIMIT_DECAY_PER_SECOND * RATE_LIMIT_SLOTS
     assert one_more >= 1.0
+
+
+TAKER = """
+from blocks.evalai import take_slot
+from evaluation.errors import ServiceUnavailable
+for _ in range(3):
+    try:
+        take_slot("shared", wait_seconds=0.5)
+        print("slot")
+    except ServiceUnavailable as error:
+        print(error)
+"""
+
+
+def test_two_processes_share_one_budget() -> None:
+    create_limit("shared", 4, 0.001)
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    command = [sys.executable, "-c", TAKER]
+    takers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+
+    answers = [line for taker in takers for line in taker.communicate(timeout=100)[0].splitlines()]
+
+    assert answers.count("slot") == 4
+    assert sum("request budget is used up" in answer for answer in answers) == 2
 
 
 def test_a_missing_limit_is_a_wrong_configuration_and_nothing_is_sent() -> None:

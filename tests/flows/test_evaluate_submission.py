@@ -5,6 +5,7 @@ import json
 
 import pytest
 from prefect import get_client
+from prefect.artifacts import Artifact
 from prefect.client.schemas.objects import State
 
 from evaluation.errors import RequestRefused, ServiceUnavailable
@@ -19,6 +20,13 @@ def run(
     message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
 ) -> State[None]:
     return asyncio.run(evaluate_submission(message, delivery, succession, return_state=True))
+
+
+def page_of(submission: int) -> str:
+    """What Prefect's page shows of the result."""
+    artifact = Artifact.get(f"submission-{submission}-result")
+    assert artifact is not None
+    return str(artifact.data)
 
 
 def test_a_submission_is_scored_and_nothing_is_left(world: World) -> None:
@@ -126,6 +134,12 @@ def test_an_agents_failure_is_told_with_its_last_lines_and_charged_to_the_team(w
     assert "not for the team" not in report.stderr
     assert world.ledger.rows[7]["fault"] == "team"
     assert world.backend.removed == [(7, 1)]
+    assert world.ledger.rows[7]["logs"] == (
+        "https://us-west-2.console.aws.amazon.com/cloudwatch/home?region=us-west-2#logsV2:log-groups/log-group/"
+        "leaderboard-20$3FlogStreamNameFilter$3Dsubmission-7$252Fattempt-1$252F"
+    )
+    assert "logsV2" in page_of(7)
+    assert "logsV2" not in report.stderr + report.stdout
 
 
 @pytest.mark.parametrize("image", [None, "", "evil.example/agent:1", "demoevil/agent"])

@@ -44,6 +44,20 @@ def test_blocks_are_saved_again_over_the_earlier_ones() -> None:
 
 
 def test_every_block_is_registered_with_the_module() -> None:
-    assert set(collection.__all__) == {"ArtifactBucket", "ComputeCluster", "EvalAI", "LedgerTable", "SubmissionQueue"}
+    assert set(collection.__all__) == {
+        "ArtifactBucket",
+        "ComputeCluster",
+        "ComputeJobs",
+        "EvalAI",
+        "LedgerTable",
+        "SubmissionQueue",
+    }
     slugs = {getattr(collection, name).get_block_type_slug() for name in collection.__all__}
-    assert slugs == {"artifact-bucket", "compute-cluster", "evalai", "ledger-table", "submission-queue"}
+    assert slugs == {
+        "artifact-bucket",
+        "compute-cluster",
+        "compute-jobs",
+        "evalai",
+        "ledger-table",
+        "submission-queue",
+    }

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from deployments import cli
 from deployments.demo import finish
-from deployments.progress import Progress, ShardProgress, in_time
+from deployments.progress import Progress, in_time
 from deployments.progress_view import PlainLines
 from deployments.settings import Settings
 from evaluation.errors import DeadlineExceeded
+from evaluation.progress import ShardView
 from evaluation.shards import ShardState
 from evaluation.submission import SubmissionStatus
 
@@ -87,7 +88,7 @@ def test_the_module_is_a_program(tmp_path: Path) -> None:
 def test_help_lists_every_command(leaderboard: Run) -> None:
     shown = leaderboard("--help")
     assert shown.code == 0
-    assert [name for name in cli.COMMANDS if name not in shown.out] == []
+    assert [name for name in (*cli.COMMANDS, *cli.GROUPS) if name not in shown.out] == []
 
 
 MERGE = ("merge", "a.json", "--output", "merged.json")
@@ -133,7 +134,7 @@ def test_without_a_stack_one_sentence_says_so(leaderboard: Run, words: tuple[str
 
 
 def a_progress(evalai: SubmissionStatus, done: int, row: dict[str, str] | None = None) -> Progress:
-    shard = ShardProgress(0, ShardState.DRIVING, done, 5, "drives route 3")
+    shard = ShardView(0, ShardState.DRIVING, done, 5, "drives route 3")
     return Progress(7, "leaderboard-20-SENSORS", 1, evalai, row or {}, (shard,))
 
 

@@ -1,0 +1,283 @@
+"""`leaderboard doctor` on a real Prefect server: all green, then one thing broken at a time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.blocks.core import Block
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_aws import AwsCredentials
+from pydantic import SecretStr
+
+from blocks.artifact_bucket import ArtifactBucket
+from blocks.compute_cluster import ComputeCluster, LocalProcesses
+from blocks.evalai import EvalAI
+from blocks.ledger_table import LedgerTable
+from blocks.names import CREDENTIALS, EVALAI, QUEUE
+from blocks.secrets import ClusterSecret, EvalAISecret, SiteSecrets
+from blocks.submission_queue import SubmissionQueue
+from deployments.doctor.findings import Finding, Verdict, examine
+from deployments.doctor.prefect_checks import prefect_checks
+from deployments.doctor.site import Site
+from deployments.installation import Installation
+from deployments.settings import Settings
+from evaluation.errors import InvalidConfiguration
+from evaluation.submission import Generation
+
+TOKEN = "host-token-7f3a"
+POOL, LIMIT = "doctors-pool", "doctors-limit"
+CLUSTER = "leaderboard-20"
+PROJECT = {
+    "deployments": [
+        {
+            "name": "doctors-evaluation",
+            "entrypoint": "flows.evaluate_submission.evaluate_submission",
+            "triggers": [{"name": "doctors-trigger"}],
+        },
+        {"name": "doctors-reconciler", "entrypoint": "flows.reconcile.reconcile", "schedules": [{"interval": 300}]},
+    ]
+}
+
+
+@dataclass
+class Server:
+    """What the doctor finds on Prefect's server."""
+
+    client: SyncPrefectClient
+    project: Path
+    evaluation: UUID
+    reconciler: UUID
+    schedule: UUID
+    automation: UUID
+    blocks: dict[tuple[type[Block], str], Block]
+
+    def diagnose(self, settings: Settings | None = None) -> dict[str, Finding]:
+        installation = Installation(str(PREFECT_API_URL.value()))
+        site = KnownSecrets(settings or Settings(work_pool=POOL), installation, self.client, self.load)
+        return {finding.subject: finding for finding in examine(prefect_checks(site, self.project))}
+
+    def load(self, kind: Any, name: str) -> Any:
+        if (kind, name) not in self.blocks:
+            raise InvalidConfiguration("The block cannot be used", "", "Run `leaderboard setup`.")
+        return self.blocks[kind, name]
+
+    def change(self, kind: type[Block], name: str, **changes: object) -> None:
+        self.blocks[kind, name] = self.blocks[kind, name].model_copy(update=changes)
+
+
+class KnownSecrets(Site):
+    """AWS is another test's matter: the secrets are those that filled the blocks."""
+
+    def secrets(self) -> SiteSecrets:
+        return SECRETS
+
+
+SECRETS = SiteSecrets(
+    EvalAISecret("https://eval.ai", SecretStr(TOKEN), {"2203": "leaderboard-20-SENSORS"}),
+    {CLUSTER: ClusterSecret(CLUSTER, "eks", "local", "", "sim:1", "agent:1", "logcopy:1", "bucket", "table", "logs")},
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = tmp_path_factory.mktemp("project")
+    (project / "prefect.yaml").write_text(yaml.safe_dump(PROJECT))
+    return project
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    """Made anew for each test, by the client, as `setup` and `prefect deploy` do."""
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        client.send_worker_heartbeat(POOL, "doctors-worker", heartbeat_interval_seconds=60)
+        limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=8, slot_decay_per_second=0.8)
+        client.create_global_concurrency_limit(limit)
+        evaluation, reconciler = (deploy(client, spec) for spec in PROJECT["deployments"])
+        every_minute = IntervalSchedule(interval=timedelta(minutes=1))
+        [schedule] = client.create_deployment_schedules(reconciler, [(every_minute, True)])
+        trigger = DeploymentEventTrigger(name="doctors-trigger", expect={"an.event"})
+        trigger.set_deployment_id(evaluation)
+        automation = client.create_automation(trigger.as_automation())
+        try:
+            yield Server(client, folder, evaluation, reconciler, schedule.id, automation, blocks())
+        finally:
+            clean(client, evaluation, reconciler)
+
+
+def blocks() -> dict[tuple[type[Block], str], Block]:
+    """As the secrets would make them; saved blocks are tests/flows/test_saved_blocks.py's matter."""
+    credentials = AwsCredentials(region_name="us-west-2")
+    evalai, [cluster] = SECRETS.evalai, SECRETS.clusters.values()
+    compute = ComputeCluster(
+        cluster=cluster.cluster,
+        generation=Generation.V2,
+        compute=LocalProcesses(workdir=Path("runs")),
+        credentials=credentials,
+        bucket=cluster.s3_bucket,
+        routes="routes.xml",
+        image_registries=["demo"],
+    )
+    phases = dict(evalai.phases)
+    return {
+        (AwsCredentials, CREDENTIALS): credentials,
+        (EvalAI, EVALAI): EvalAI(
+            api_server=evalai.api_server, auth_token=evalai.token, phases=phases, rate_limit=LIMIT
+        ),
+        (SubmissionQueue, QUEUE): SubmissionQueue(queue_url="q", dead_letter_url="d", credentials=credentials),
+        (LedgerTable, CLUSTER): LedgerTable(table=cluster.table, credentials=credentials),
+        (ArtifactBucket, CLUSTER): ArtifactBucket(bucket=cluster.s3_bucket, credentials=credentials),
+        (ComputeCluster, CLUSTER): compute,
+    }
+
+
+def deploy(client: SyncPrefectClient, spec: dict[str, object]) -> UUID:
+    flow = client.create_flow_from_name(str(spec["name"]))
+    entrypoint = str(spec["entrypoint"])
+    return client.create_deployment(flow, str(spec["name"]), entrypoint=entrypoint, work_pool_name=POOL)
+
+
+def clean(client: SyncPrefectClient, *deployments: UUID) -> None:
+    for deployment in deployments:
+        client.delete_resource_owned_automations(f"prefect.deployment.{deployment}")
+        with suppress(ObjectNotFound):
+            client.delete_deployment(deployment)
+    with suppress(ObjectNotFound):
+        client.delete_work_pool(POOL)
+    with suppress(ObjectNotFound):
+        client.delete_global_concurrency_limit_by_name(LIMIT)
+
+
+def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
+    findings = server.diagnose()
+
+    assert [str(finding) for finding in findings.values() if finding.verdict is not Verdict.OK] == []
+    assert findings["Prefect: worker"].detail == "1 online: doctors-worker"
+    assert findings["Prefect: request budget"].detail == "56 requests a minute at most"
+    assert findings["Prefect: deployment doctors-reconciler"].detail == f"ready, in {POOL}, by schedule"
+    assert "Prefect: block compute-cluster/leaderboard-20" in findings
+
+
+BROKEN: dict[str, tuple[Callable[[Server], object], dict[str, tuple[str, str]]]] = {
+    "paused-pool": (
+        lambda server: server.client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True)),
+        {"Prefect: work pool": (f"The work pool {POOL} is paused", f"prefect work-pool resume {POOL}")},
+    ),
+    "budget-gone": (
+        lambda server: server.client.delete_global_concurrency_limit_by_name(LIMIT),
+        {"Prefect: request budget": (f"There is no rate limit {LIMIT}", "Run `leaderboard setup`.")},
+    ),
+    "budget-too-high": (
+        lambda server: server.client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=50)),
+        {"Prefect: request budget": ("50 slots, 0.8 more a second; EvalAI allows 60", "Run `leaderboard setup`.")},
+    ),
+    "no-deployment": (
+        lambda server: server.client.delete_deployment(server.reconciler),
+        {"Prefect: deployment doctors-reconciler": ("There is no deployment", "Run `prefect deploy --all`.")},
+    ),
+    "paused-deployment": (
+        lambda server: server.client.pause_deployment(server.reconciler),
+        {"Prefect: deployment doctors-reconciler": ("is paused", "Resume it in Prefect.")},
+    ),
+    "no-schedule": (
+        lambda server: server.client.update_deployment_schedule(server.reconciler, server.schedule, active=False),
+        {"Prefect: deployment doctors-reconciler": ("has 0 active schedules, not 1", "Run `prefect deploy --all`.")},
+    ),
+    "no-automation": (
+        lambda server: server.client.delete_automation(server.automation),
+        {"Prefect: automation doctors-trigger": ("There is no automation", "Run `prefect deploy --all`.")},
+    ),
+    "automation-off": (
+        lambda server: server.client.pause_automation(server.automation),
+        {"Prefect: automation doctors-trigger": ("is switched off", "Switch it on in Prefect")},
+    ),
+    "other-token": (
+        lambda server: server.change(EvalAI, EVALAI, auth_token=SecretStr("another-token")),
+        {"Prefect: blocks and secrets": ("not what the secrets say: auth_token", "Run `leaderboard setup`.")},
+    ),
+    "other-table": (
+        lambda server: server.change(LedgerTable, CLUSTER, table="another"),
+        {"Prefect: blocks and secrets": ("the table of leaderboard-20", "Run `leaderboard setup`.")},
+    ),
+    "no-block": (
+        lambda server: server.blocks.pop((LedgerTable, CLUSTER)),
+        {"Prefect: block ledger-table/leaderboard-20": ("cannot be used", "Run `leaderboard setup`.")},
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, broken: str) -> None:
+    how, expected = BROKEN[broken]
+    how(server)
+
+    findings = server.diagnose()
+
+    problems = {subject: found for subject, found in findings.items() if found.verdict is Verdict.PROBLEM}
+    assert set(problems) == set(expected)
+    for subject, (detail, remedy) in expected.items():
+        assert detail in problems[subject].detail
+        assert remedy in problems[subject].remedy
+    assert TOKEN not in "".join(map(str, findings.values()))
+    assert "another-token" not in "".join(map(str, findings.values()))
+
+
+def test_a_pool_that_is_not_there_is_one_problem_and_its_worker_is_not_checked(server: Server) -> None:
+    findings = server.diagnose(Settings(work_pool="absent"))
+
+    assert findings["Prefect: work pool"].verdict is Verdict.PROBLEM
+    assert findings["Prefect: work pool"].remedy == "Run `leaderboard setup`."
+    assert findings["Prefect: worker"].verdict is Verdict.NOT_CHECKED
+    assert (
+        "runs in the work pool doctors-pool, not in absent" in findings["Prefect: deployment doctors-reconciler"].detail
+    )
+
+
+def test_a_pool_without_a_worker_says_how_to_start_one(server: Server) -> None:
+    server.client.create_work_pool(WorkPoolCreate(name="doctors-other-pool", type="process"))
+    try:
+        findings = server.diagnose(Settings(work_pool="doctors-other-pool"))
+    finally:
+        server.client.delete_work_pool("doctors-other-pool")
+
+    worker = findings["Prefect: worker"]
+    assert (worker.verdict, worker.detail) == (
+        Verdict.PROBLEM,
+        "No worker is online in the work pool doctors-other-pool: there has never been one",
+    )
+    assert worker.remedy == "Start one: prefect worker start --pool doctors-other-pool"
+
+
+def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
+    nowhere = "http://127.0.0.1:1/api"
+    with temporary_settings({PREFECT_API_URL: nowhere}), get_client(sync_client=True) as client:
+        site = KnownSecrets(Settings(), Installation(nowhere), client)
+        findings = list(examine(prefect_checks(site, folder)))
+
+    [problem] = [finding for finding in findings if finding.verdict is Verdict.PROBLEM]
+    assert problem.detail == f"Prefect's server at {nowhere} does not answer: ConnectError"
+    assert problem.remedy.startswith("Start it, or correct PREFECT_API_URL")
+    others = {finding.detail for finding in findings if finding is not problem}
+    assert others == {"it needs Prefect's server, see there"}
+
+
+def test_without_the_projects_file_nobody_knows_the_deployments(server: Server, tmp_path: Path) -> None:
+    found = replace(server, project=tmp_path).diagnose()["Prefect: deployments"]
+
+    assert (found.verdict, found.remedy) == (Verdict.NOT_CHECKED, "Run the doctor from a checkout of the project.")
