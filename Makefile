@@ -1,7 +1,7 @@
 # Everything a newcomer runs. Needs make and a Python of 3.11 to 3.13 with venv; all else comes from requirements.lock.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help demo up test cluster-test check format lock clean
+.PHONY: help demo up test cluster-test chaos check format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,11 @@ test: $(READY) ## every test that needs no external service
 cluster-test: $(READY) ## the tests on a real Kubernetes control plane (needs Go once, ten minutes; or KUBECONFIG)
 	test -n "$$KUBECONFIG" || { $(BIN)/python -m tests.cluster.binaries && $(BIN)/python -m tests.cluster.binaries kubelet; } || true
 	$(BIN)/python -m pytest -rs tests/cluster
+
+SEED ?= 1
+SUBMISSIONS ?= 40
+chaos: $(READY) ## 40 submissions while parts are killed at random; 10 minutes at most (SEED=1, SUBMISSIONS=40)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --submissions $(SUBMISSIONS)
 
 check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff check .

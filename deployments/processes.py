@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from evaluation.errors import CleanupIncomplete, DeadlineExceeded, ServiceUnavailable
+from evaluation.errors import CleanupIncomplete, DeadlineExceeded, PermanentError, ServiceUnavailable
 from local_jobs.runs import processes_of
 
 MARKER = "LEADERBOARD_STACK"  # in the environment of everything that a stack starts, with the stack's id
@@ -24,6 +24,8 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    command: Sequence[str]
+    environment: Mapping[str, str]  # what it has beyond the others
 
 
 def tail(path: Path, lines: int = 15) -> str:
@@ -51,9 +53,26 @@ class Processes:
             if self._stopping:
                 raise ServiceUnavailable(f"{name} was not started", "the stack is stopping")
             with log.open("ab") as output:
-                child = Child(name, self._popen(name, command, environment or {}, output.fileno()), log)
+                process = self._popen(name, command, environment or {}, output.fileno())
+            child = Child(name, process, log, tuple(command), environment or {})
             self._children.append(child)
         return child
+
+    def child(self, name: str) -> Child:
+        """The child of that name, dead or alive; raises PermanentError where there is none."""
+        for child in self._children:
+            if child.name == name:
+                return child
+        raise PermanentError(f"The stack has no process {name}", f"it has {', '.join(c.name for c in self._children)}")
+
+    def restart(self, name: str) -> Child:
+        """Kill the child, if it still runs, and start it again as it was; what it has started itself is left alone."""
+        child = self.child(name)
+        child.process.kill()
+        child.process.wait()
+        with self._lock:
+            self._children.remove(child)
+        return self.start(child.name, child.command, child.environment)
 
     def run(
         self, name: str, command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None

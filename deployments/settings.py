@@ -43,10 +43,14 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(
         default=LEASE_SECONDS,
         ge=3,
-        description="A run silent for so long counts as dead, for `leaderboard setup`; the embedded stack has its own.",
+        description="A run silent for so long counts as dead, for `leaderboard setup`; the embedded default is 45.",
     )
     queue_url: str = Field(default="", description="URL of EvalAI's queue, for `leaderboard setup`.")
     dead_letter_url: str = Field(default="", description="URL of its dead-letter queue, for `leaderboard setup`.")
+    evalai_requests_per_minute: int = Field(
+        default=60, ge=8, description="What EvalAI allows a user: for `leaderboard setup` and the embedded EvalAI."
+    )
+    worker_limit: int = Field(default=8, ge=1, description="How many flow runs the embedded worker has at once.")
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     cancel_check_seconds: float = Field(
         default=3.0, gt=0, description="How often the embedded flow asks EvalAI for a cancellation, in seconds."

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deployments.evalai_standin import participants, reading, reports
+from deployments.evalai_standin import control, participants, reading, reports
 from deployments.evalai_standin.answers import HTML, Answer, Call, Refusal, broken_page, deny, not_found_page
 from deployments.evalai_standin.auth import authenticated
 from deployments.evalai_standin.config import Config
@@ -107,6 +107,8 @@ def state_of(app: Starlette) -> State:
 
 
 def _answered(state: State, request: Request, body: bytes) -> Answer:
+    if state.config.control and request.url.path.startswith(control.PREFIX):
+        return control.answer(state, request.method, request.url.path, request.headers.get("authorization"), body)
     fault = state.next_fault(request.method, request.url.path)
     if fault is None:
         return _routed(state, request, body)

@@ -77,6 +77,7 @@ class Config(_Part):
     sqs_endpoint_url: str | None = None
     aws_region: str = "us-west-2"
     first_submission: int = Field(default=1, gt=0)
+    control: bool = False  # serve the paths of control.py, which the real server does not have
 
 
 def read_config(file: Path) -> Config:

@@ -44,7 +44,7 @@ def update_meta(state: State, call: Call) -> Answer:
     if row is None:
         raise refuse(404, f"Submission {pk} does not exist")
     fields = call.fields()
-    _set(row, fields)
+    _set(state, row, call, fields)
     return Answer(200, shown_submission(state, row, call.user, call.base_url))
 
 
@@ -57,7 +57,7 @@ def resume(state: State, call: Call) -> Answer:
     challenge = state.challenge(row.challenge)
     if row.status is not Status.FAILED or challenge is None or not challenge.remote_evaluation:
         raise refuse(400, "Only failed submissions can be resumed")
-    row.status = Status.RESUMING
+    state.set_status(row, Status.RESUMING, call.caller.name)
     row.rerun_resumed_at = now()
     _publish_again(state, row)
     return success("Submission is successfully resumed")
@@ -69,8 +69,8 @@ def re_run(state: State, call: Call) -> Answer:
         raise refuse(403, "Only challenge hosts or admins are allowed to re-run a submission")
     if row.deleted:
         raise refuse(400, "Deleted submissions can't be re-run")
-    again = state.copy_for_re_run(row)
-    row.status = Status.CANCELLED
+    again = state.copy_for_re_run(row, call.caller.name)
+    state.set_status(row, Status.CANCELLED, call.caller.name)
     _publish_again(state, again)
     return success("Submission is successfully submitted for re-running")
 
@@ -128,11 +128,12 @@ def _publish_again(state: State, row: Submission) -> None:
     state.publish(row, again_content(row.challenge, row.phase, row.pk, row.image))
 
 
-def _set(row: Submission, fields: dict[str, object]) -> None:
+def _set(state: State, row: Submission, call: Call, fields: dict[str, object]) -> None:
     status = fields.get("status", row.status.value)
     if status not in set(Status):
         raise Refusal(Answer(400, {"status": [f'"{status}" is not a valid choice.']}))
-    row.status = Status(str(status))
+    if status != row.status:
+        state.set_status(row, Status(str(status)), call.caller.name)
     job_name = fields.get("job_name")
     if isinstance(job_name, list):
         row.job_name = list(map(str, job_name))

@@ -36,7 +36,7 @@ def put_report(state: State, call: Call) -> Answer:
     logs = _logs(fields, "stdout", "stderr", "environment_log")
     scores = _checked_result(state, fields, row, strict=True) if status is Status.FINISHED else []
     _book(state, row, scores, merge=False)
-    _finish(state, row, status, logs)
+    _finish(state, call, row, status, logs)
     return success(_UPDATED)
 
 
@@ -56,7 +56,7 @@ def put_partial(state: State, call: Call) -> Answer:
     logs = _logs(fields, "stdout", "stderr")
     has_result = status in (Status.FINISHED, Status.PARTIALLY_EVALUATED)
     _book(state, row, _checked_result(state, fields, row, strict=False) if has_result else [], merge=False)
-    _finish(state, row, status, logs)
+    _finish(state, call, row, status, logs)
     return success(_UPDATED)
 
 
@@ -69,7 +69,7 @@ def patch_partial(state: State, call: Call) -> Answer:
         return _start(state, call, row, status, fields)
     logs = _logs(fields, *(name for name in ("stdout", "stderr") if name in fields))
     _book(state, row, _checked_result(state, fields, row, strict=False), merge=True)
-    _finish(state, row, status, logs)
+    _finish(state, call, row, status, logs)
     return success(_UPDATED)
 
 
@@ -90,7 +90,7 @@ def _start(state: State, call: Call, row: Submission, status: Status, fields: Ma
     name = text_field(fields, "job_name")
     if name:
         row.job_name.append(name.lower())
-    row.status = status
+    state.set_status(row, status, call.caller.name)
     row.started_at = now()
     return Answer(200, shown_submission(state, row, call.user, call.base_url))
 
@@ -99,8 +99,8 @@ def _logs(fields: Mapping[str, object], *names: str) -> dict[str, str]:
     return {name: text_field(fields, name) for name in names}
 
 
-def _finish(state: State, row: Submission, status: Status, logs: Mapping[str, str]) -> None:
-    row.status = status
+def _finish(state: State, call: Call, row: Submission, status: Status, logs: Mapping[str, str]) -> None:
+    state.set_status(row, status, call.caller.name, call.fields())
     row.completed_at = now()
     if "stdout" in logs:
         row.stdout_file = state.store(row, "stdout", logs["stdout"])

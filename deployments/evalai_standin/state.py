@@ -1,5 +1,7 @@
 """Everything that the server remembers. One lock guards it: each request runs alone."""
 
+import hashlib
+import json
 import threading
 import time
 import uuid
@@ -41,6 +43,17 @@ class Submission:
     texts: dict[str, object] = field(default_factory=dict)  # method_name and the other fields for people
 
 
+@dataclass(frozen=True)
+class StatusWrite:
+    """A status that the server accepted; `digest` tells two reports apart."""
+
+    at: datetime
+    submission: int
+    status: SubmissionStatus
+    by: str  # a user's name
+    digest: str
+
+
 @dataclass
 class LeaderboardEntry:
     pk: int
@@ -58,8 +71,10 @@ class State:
         self.submissions: dict[int, Submission] = {}
         self.entries: list[LeaderboardEntry] = []
         self.media: dict[str, bytes] = {}
+        self.history: list[StatusWrite] = []  # which the real server does not keep
         self.storage_answers = True  # of the files that teams uploaded
         self._faults = Faults()
+        self._outage: tuple[Fault, float] | None = None
         self._publish = publish
         self._clock = clock
         self._seen: dict[str, deque[float]] = defaultdict(deque)
@@ -72,9 +87,15 @@ class State:
         with self.lock:
             self._faults.add(fault, times, path, method)
 
+    def fail_for(self, fault: Fault, seconds: float) -> None:
+        """Every request of the next so many seconds meets the fault."""
+        with self.lock:
+            self._outage = (fault, self._clock() + seconds)
+
     def next_fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
-            return self._faults.take(method, path)
+            fault, until = self._outage or (None, 0.0)
+            return fault if self._clock() < until else self._faults.take(method, path)
 
     # Who and what there is.
 
@@ -108,9 +129,10 @@ class State:
         file = f"submission_files/challenge_{phase.challenge}/phase_{phase.pk}/submission_{number}/{uuid.uuid4()}.json"
         row = Submission(number, team, user.pk, phase.challenge, phase.pk, image, now(), file)
         self.submissions[number] = row
+        self.set_status(row, row.status, user.name)
         return row
 
-    def copy_for_re_run(self, old: Submission) -> Submission:
+    def copy_for_re_run(self, old: Submission, by: str) -> Submission:
         """The new row of a re-run; it inherits times, job names and the input file of the old one."""
         row = replace(
             old,
@@ -122,7 +144,14 @@ class State:
         )
         self._next_submission += 1
         self.submissions[row.pk] = row
+        self.set_status(row, row.status, by)
         return row
+
+    def set_status(self, row: Submission, status: SubmissionStatus, by: str, content: object = None) -> None:
+        """`content` is what was sent along with it."""
+        row.status = status
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        self.history.append(StatusWrite(now(), row.pk, status, by, digest))
 
     def store(self, row: Submission, kind: str, content: str) -> str:
         path = f"submission_files/submission_{row.pk}/{kind}_{uuid.uuid4()}.txt"

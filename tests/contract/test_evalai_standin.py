@@ -23,6 +23,7 @@ from deployments.evalai_standin import (
     serving,
     state_of,
 )
+from tests.waiting import eventually
 
 PARTICIPANT = {"Authorization": "Bearer participant-token"}
 
@@ -102,6 +103,63 @@ def test_faults_meet_the_requests_they_are_meant_for() -> None:
     assert (phase.status_code, waited >= 0.2) == (200, True)
     assert [a.status_code for a in answers] == [429, 200]
     assert answers[0].headers["Retry-After"] == "9"
+
+
+HOST = {"Authorization": "Bearer host-token"}
+PHASE = "/api/challenges/challenge/1/challenge_phase/3"
+
+
+def test_an_outage_meets_everybody_until_it_is_over() -> None:
+    app = create_app(config(control=True), publish=[].append)
+
+    with serving(app) as url:
+        begun = requests.post(f"{url}/standin/outage", headers=HOST, json={"kind": "broken", "seconds": 1}, timeout=10)
+        during = requests.get(url + PHASE, timeout=10)
+        eventually(lambda: requests.get(url + PHASE, timeout=10).status_code == 200, 10)
+
+    assert (begun.status_code, during.status_code) == (200, 500)
+    assert "<html>" in during.text
+
+
+def test_every_status_that_was_accepted_is_kept_with_who_wrote_it() -> None:
+    with serving(create_app(config(control=True), publish=[].append)) as url:
+        pk = hand_in(url, "registry.test/team:1")
+        told = {"challenge_phase": 3, "submission": pk, "stdout": "", "stderr": "broken", "environment_log": ""}
+        report = told | {"submission_status": "FAILED", "metadata": "", "result": "[]"}
+        for stderr in ("broken", "broken", "broken otherwise"):
+            path = f"{url}/api/jobs/challenge/1/update_submission/"
+            requests.put(path, headers=HOST, json=report | {"stderr": stderr}, timeout=10).raise_for_status()
+        meta = f"{url}/api/jobs/challenges/1/submissions/{pk}/update_submission_meta/"
+        requests.patch(meta, headers=PARTICIPANT, json={"status": "cancelled"}, timeout=10).raise_for_status()
+        history = requests.get(f"{url}/standin/history", headers=HOST, timeout=10).json()
+
+    assert [(write["submission"], write["status"], write["by"]) for write in history] == [
+        (pk, "submitted", "p"),
+        (pk, "failed", "host"),
+        (pk, "failed", "host"),
+        (pk, "failed", "host"),
+        (pk, "cancelled", "p"),
+    ]
+    first, same, other = (write["digest"] for write in history[1:4])
+    assert first == same != other
+
+
+@pytest.mark.parametrize(
+    ("control", "headers", "body", "status"),
+    [
+        (False, HOST, {"kind": "broken", "seconds": 1}, 404),
+        (True, PARTICIPANT, {"kind": "broken", "seconds": 1}, 403),
+        (True, {}, {"kind": "broken", "seconds": 1}, 403),
+        (True, HOST, {"kind": "unknown", "seconds": 1}, 400),
+        (True, HOST, {"kind": "broken", "seconds": 0}, 400),
+    ],
+)
+def test_outages_are_for_hosts_where_they_are_switched_on(
+    control: bool, headers: dict[str, str], body: dict[str, object], status: int
+) -> None:
+    with serving(create_app(config(control=control), publish=[].append)) as url:
+        assert requests.post(f"{url}/standin/outage", headers=headers, json=body, timeout=10).status_code == status
+        assert requests.get(url + PHASE, timeout=10).status_code == 200
 
 
 def test_files_can_be_fetched() -> None:

@@ -1,6 +1,7 @@
 """The stack's children are real processes here; what is left of them is counted, not assumed."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -52,6 +53,21 @@ def test_stop_leaves_nothing_not_even_a_stubborn_family(processes: Processes, st
 
     assert [process.pid for process in family if runs(process)] == []
     assert family_of(stack_id, tmp_path / "shards") == []
+
+
+def test_a_child_can_be_started_again_as_it_was(processes: Processes) -> None:
+    code = "import os, time; print(os.environ['WORD'], flush=True); time.sleep(60)"
+    first = processes.start("part", python(code), {"WORD": "hello"})
+    processes.wait_until(first, lambda: "hello" in first.log.read_text(), 10)
+
+    second = processes.restart("part")
+    processes.wait_until(second, lambda: first.log.read_text().count("hello") == 2, 10)
+
+    assert first.process.returncode == -signal.SIGKILL
+    assert processes.child("part") is second
+    assert second.process.pid != first.process.pid
+    with pytest.raises(PermanentError, match="The stack has no process other: it has part"):
+        processes.restart("other")
 
 
 def test_nothing_starts_after_the_stop(processes: Processes) -> None:

@@ -1,0 +1,108 @@
+"""Reads the truth from those who hold it: EvalAI, the ledger, Prefect, the agents' journal, the machine."""
+
+import contextlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import psutil
+import requests
+
+from deployments.aws_resources import CLUSTERS
+from deployments.processes import family_of
+from local_jobs.backend import JOURNAL
+from local_jobs.runs import processes_of
+from tests.chaos.site import Site
+from tests.chaos.verdict import Driven, Evidence, FlowRun, Hit, Row, Write
+
+FLOW = "evaluate-submission"
+
+
+def gather(site: Site, images: Mapping[int, str], hits: Sequence[Hit]) -> Evidence:
+    """Everything as it is now. Raises requests.RequestException while Prefect's server does not answer."""
+    runs = list(_flow_runs(site))
+    return Evidence(
+        images=dict(images),
+        writes=[_write(write) for write in site.standin.history()],
+        rows=list(_rows(site)),
+        runs=runs,
+        driven=list(_driven(site)),
+        hits=list(hits),
+        left=list(_left(site, {run.id for run in runs})),
+    )
+
+
+def _write(values: Mapping[str, Any]) -> Write:
+    at = datetime.fromisoformat(values["at"])
+    return Write(at, values["submission"], values["status"], values["by"], values["digest"])
+
+
+def _rows(site: Site) -> Iterator[Row]:
+    for table in CLUSTERS:
+        for page in site.stack.aws.dynamodb.get_paginator("scan").paginate(TableName=table):
+            for item in page["Items"]:
+                values = {name: str(next(iter(value.values()))) for name, value in item.items()}
+                yield Row(
+                    submission=int(values["submission-id"]),
+                    status=values.get("status", ""),
+                    attempt=int(values.get("attempt", "0")),
+                    ended="end-time" in values,
+                    routes_done=int(values.get("routes-done", "0")),
+                    routes_total=int(values.get("routes-total", "0")),
+                )
+
+
+def _flow_runs(site: Site) -> Iterator[FlowRun]:
+    page, offset = 200, 0
+    with requests.Session() as session:
+        session.trust_env = False
+        while True:
+            wanted = {"limit": page, "offset": offset, "flows": {"name": {"any_": [FLOW]}}}
+            answer = session.post(f"{site.stack.state.prefect_api_url}/flow_runs/filter", json=wanted, timeout=30)
+            answer.raise_for_status()
+            runs = answer.json()
+            yield from map(_flow_run, runs)
+            if len(runs) < page:
+                return
+            offset += page
+
+
+def _flow_run(run: Mapping[str, Any]) -> FlowRun:
+    started = run.get("start_time")
+    return FlowRun(
+        id=run["id"],
+        submission=run["parameters"].get("message", {}).get("submission_pk"),
+        state=run["state_type"],
+        name=run["state_name"],
+        started=datetime.fromisoformat(started) if started else None,
+    )
+
+
+def _driven(site: Site) -> Iterator[Driven]:
+    journal = site.stack.state.shards / JOURNAL
+    for line in journal.read_text("utf-8").splitlines() if journal.exists() else ():
+        yield Driven(**json.loads(line))
+
+
+def _left(site: Site, runs: Collection[str]) -> Iterator[str]:
+    """Shards on this machine, and the processes of these flow runs."""
+    shards = site.stack.state.shards
+    for path in sorted(shards.glob("submission-*")):
+        yield f"run directory {path.name}"
+    for process in processes_of(str(shards)):
+        with contextlib.suppress(psutil.Error):
+            yield f"process {process.pid}: {' '.join(process.cmdline())[:100]}"
+    for process, run in engines(site):
+        if run in runs:  # the reconciler's come and go
+            yield f"process {process.pid}: flow run {run}"
+
+
+def engines(site: Site) -> list[tuple[psutil.Process, str]]:
+    """The processes of all flow runs of evaluate-submission and the reconciler, with the runs' ids; by their age."""
+    found = []
+    for process in family_of(site.stack.state.id, site.stack.state.shards):
+        with contextlib.suppress(psutil.Error, OSError):
+            if "prefect.engine" in process.cmdline():
+                found.append((process.create_time(), process, process.environ()["PREFECT__FLOW_RUN_ID"]))
+    return [(process, run) for _, process, run in sorted(found, key=lambda item: item[0])]
