@@ -75,7 +75,7 @@ class View:
     patience: Patience
     shard_deadline_seconds: float
     attempts: frozenset[int] = frozenset()  # of which Jobs exist
-    runs: tuple[Run, ...] = ()
+    runs: tuple[Run, ...] = ()  # those under way; all that Prefect knows where `needs_runs` says so
 
 
 class Repair(StrEnum):
@@ -84,6 +84,7 @@ class Repair(StrEnum):
     START = "start"  # a first run for a submission that was never queued
     GO_ON = "go on"  # a successor for a claim whose run is dead
     REMOVE_JOBS = "remove Jobs"
+    BURY = "show as crashed"  # runs that Prefect shows as alive, and that are not
     SEND_AGAIN = "send the report again"
     TELL = "tell a host"  # nothing is safe
 
@@ -95,23 +96,23 @@ class Finding:
     repair: Repair
     attempts: tuple[int, ...] = ()  # REMOVE_JOBS
     succession: Succession | None = None  # GO_ON
-    dead_runs: tuple[str, ...] = ()  # ids of runs that Prefect shows as alive and that are not
+    dead_runs: tuple[str, ...] = ()  # BURY, GO_ON, START: their ids
 
 
 def needs_runs(view: View, now: datetime) -> bool:
     """Whether Prefect has to be asked about the submission: most are healthy, and not worth the requests."""
     if view.entry and view.entry.open:
         return not view.entry.held_at(now)
-    return _never_queued(view, now)
+    return _unclaimed_for(view, view.patience.start, now)
 
 
 def judge(view: View, now: datetime) -> list[Finding]:
     """What is wrong with the submission, in the order in which it is to be repaired; empty where nothing is."""
     entry = view.entry
-    findings = _leftovers(view, now)
+    findings = _leftovers(view, now) + _zombies(view, now)
     if entry and entry.open:
         findings += _late(view, entry, now) + ([] if entry.held_at(now) else _dead(view, entry, now))
-    elif _never_queued(view, now):
+    elif _unclaimed_for(view, view.patience.start, now):
         findings += _waiting_in_vain(view, now)
     elif entry:
         findings += _untold(view, entry, now)
@@ -133,6 +134,26 @@ def _leftovers(view: View, now: datetime) -> list[Finding]:
         return []
     sentence = f"Jobs of attempt {', '.join(map(str, left))} are left; they are removed."
     return [Finding(view.submission, sentence, Repair.REMOVE_JOBS, left)]
+
+
+def _zombies(view: View, now: datetime) -> list[Finding]:
+    """Runs under way in Prefect that can no longer count: another holds the claim, or the evaluation has ended."""
+    entry = view.entry
+    if entry is None or (entry.open and not entry.held_at(now)):
+        return []
+    waiting = _unclaimed_for(view, view.patience.start, now)  # for a resume, whose run is another matter
+    holder = (entry.owner, entry.start) if entry.open else None
+    stale = [run for run in _stale(view, now) if (run.owner, run.start) != holder and not waiting]
+    if not stale:
+        return []
+    sentence = f"Prefect shows run {', '.join(run.id for run in stale)} as alive, and nothing is left for it to do."
+    return [Finding(view.submission, sentence, Repair.BURY, dead_runs=tuple(run.id for run in stale))]
+
+
+def _stale(view: View, now: datetime) -> list[Run]:
+    """Runs whose worker or process must have died on the way to the claim, or after the end."""
+    begun = (RunState.PENDING, RunState.RUNNING)
+    return [run for run in view.runs if run.state in begun and now - run.state_since >= view.patience.start]
 
 
 def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
@@ -181,6 +202,12 @@ def _waiting_in_vain(view: View, now: datetime) -> list[Finding]:
     if rejected:
         remedy = f"Mend that, then `leaderboard queue redrive {view.submission}`."
         return [_tell(view, f"{since}: {rejected.message} {remedy}")]
+    stale = tuple(run.id for run in _stale(view, now))
+    if stale:
+        sentence = f"{since}: run {', '.join(stale)} must have died on the way. It is started."
+        return [Finding(view.submission, sentence, Repair.START, dead_runs=stale)]
+    if not _unclaimed_for(view, view.patience.claim, now):
+        return []  # its message may still come
     return [Finding(view.submission, f"{since}: its message must be lost. It is started.", Repair.START)]
 
 
@@ -199,11 +226,12 @@ def _untold(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     return []
 
 
-def _never_queued(view: View, now: datetime) -> bool:
+def _unclaimed_for(view: View, span: timedelta, now: datetime) -> bool:
+    """Whether EvalAI has waited so long for a claim."""
     shown, entry = view.shown, view.entry
     if shown is None or shown.status not in WAITING or (entry and (entry.open or shown.key <= entry.key)):
         return False
-    return shown.since is not None and now - shown.since > view.patience.claim
+    return shown.since is not None and now - shown.since > span
 
 
 def _waits_for_a_worker(view: View, runs: Sequence[Run], now: datetime) -> list[Finding]:

@@ -36,12 +36,12 @@ class Patience:
 
     @property
     def claim(self) -> timedelta:
-        """From "submitted" or "resuming" at EvalAI to a claim, before the message counts as lost."""
+        """From "submitted" or "resuming" at EvalAI to a claim, before a message without a run counts as lost."""
         return 10 * self.lease
 
     @property
     def start(self) -> timedelta:
-        """From the moment when a worker takes a run to its claim, before another is started."""
+        """From the moment when a worker takes a run to its claim, before the run counts as dead."""
         return 3 * self.lease
 
     @property

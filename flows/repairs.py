@@ -23,14 +23,12 @@ async def repair(site: Site, seen: Survey, finding: Finding) -> None:
         case Repair.REMOVE_JOBS:
             for attempt in finding.attempts:
                 await _remove(seen, view, attempt)
-        case Repair.GO_ON if finding.succession:
+        case Repair.GO_ON | Repair.START | Repair.BURY:
             async with get_client() as client:
                 for run in finding.dead_runs:
                     await _bury(client, run)
-                await _start(client, site, view, finding.succession)
-        case Repair.START:
-            async with get_client() as client:
-                await _start(client, site, view, None)
+                if finding.repair is not Repair.BURY:
+                    await _start(client, site, view, finding.succession)
         case Repair.SEND_AGAIN:
             await _send_again(site, seen, view)
         case _:
@@ -95,5 +93,5 @@ async def _bury(client: PrefectClient, run: str) -> None:
     """Let Prefect show what is true: the run's process has not been heard of since its lease was over."""
     flow_run = await client.read_flow_run(UUID(run))
     if flow_run.state and flow_run.state.type in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
-        message = "The run has not renewed its claim in the ledger; another goes on with its submission."
+        message = "The run holds no claim in the ledger, so its process must have died; see the reconciler's table."
         await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)

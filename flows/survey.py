@@ -29,6 +29,7 @@ from flows.board import StateName
 from flows.site import Cluster, Site, load_cluster
 
 MOST_RUNS = 200  # Prefect gives no more at once
+UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _WAITED = frozenset({StateName.POSTPONED, StateName.INTERRUPTED, StateName.UNDELIVERED})
 
 
@@ -57,8 +58,7 @@ async def survey(site: Site, only: int | None = None) -> Survey:
     entries = [entry for name, each in clusters.items() for entry in await eyes.entries(name, each)]
     views = _views(site, clusters, listed, entries, attempts, only)
     async with get_client() as client:
-        asked = [view for view in views if only or needs_runs(view, taken_at)]
-        runs = await runs_of(client, [view.submission for view in asked])
+        runs = await runs_of(client, [view.submission for view in views if only or needs_runs(view, taken_at)])
     views = [replace(view, runs=runs.get(view.submission, ())) for view in views]
     return Survey(tuple(views), clusters, taken_at, tuple(eyes.blind))
 
@@ -146,18 +146,19 @@ def _cluster_of(site: Site, clusters: Mapping[str, Cluster], shown: Shown | None
 
 
 async def runs_of(client: PrefectClient, submissions: Collection[int]) -> dict[int, tuple[Run, ...]]:
-    """The submissions' newest flow runs. One that has begun bears its submission's name, one that has not may not."""
-    if not submissions:
-        return {}
-    coming = FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])
-    found = await _read(client, FlowRunFilter(state=FlowRunFilterState(type=coming)))
+    """Every submission's runs that have not ended, and of these submissions also the ended ones.
+
+    One that has begun bears its submission's name, one that has not may not.
+    """
+    under_way = FlowRunFilterStateType(any_=list(UNDER_WAY))
+    found = await _read(client, FlowRunFilter(state=FlowRunFilterState(type=under_way)))
     for submission in submissions:  # a partial match: submission-1 also finds submission-12
         found += await _read(client, FlowRunFilter(name=FlowRunFilterName(like_=f"submission-{submission}")))
-    runs: dict[int, dict[str, Run]] = {submission: {} for submission in submissions}
+    runs: dict[int, dict[str, Run]] = {}
     for each in found:
         run, submission_pk = _run(each), _submission_of(each)
-        if run and submission_pk in runs:
-            runs[submission_pk][run.id] = run
+        if run and submission_pk is not None:
+            runs.setdefault(submission_pk, {})[run.id] = run
     return {submission: tuple(each.values()) for submission, each in runs.items()}
 
 

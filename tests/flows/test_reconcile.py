@@ -189,7 +189,7 @@ def test_a_zombie_in_prefect_is_shown_as_crashed(world: World, deployment: UUID,
 
         state = client.read_flow_run(first.id).state
     assert state is not None
-    assert (state.type, "another goes on" in (state.message or "")) == (StateType.CRASHED, True)
+    assert (state.type, "must have died" in (state.message or "")) == (StateType.CRASHED, True)
 
 
 def test_why_a_running_submission_is_where_it_is(world: World, pk: int) -> None:

@@ -166,3 +166,38 @@ def test_a_stage_that_lasts_too_long_is_told() -> None:
     assert only(view(late, SubmissionStatus.RUNNING)).sentence == (
         "It has been launching since 2026-11-21 08:00:00 UTC, longer than 3 h."
     )
+
+
+def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() -> None:
+    waiting = View(
+        7,
+        shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE),
+        None,
+        PATIENCE,
+        0,
+        runs=(run(RunState.PENDING, since=NOW - 12 * MINUTE),),
+    )
+    finding = only(waiting)
+    assert needs_runs(waiting, NOW)
+    assert (finding.repair, finding.dead_runs) == (Repair.START, ("first",))
+
+
+def test_a_message_that_may_still_come_is_waited_for() -> None:
+    waiting = View(
+        7, shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE), None, PATIENCE, 0, runs=(run(RunState.DIED),)
+    )
+    assert judge(waiting, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "buried"),
+    [
+        (ENDED, ("first",)),
+        (replace(HELD, owner="another"), ("first",)),
+        (replace(HELD, start=2), ("first",)),
+        (HELD, ()),
+    ],
+)
+def test_a_run_with_nothing_left_to_do_is_shown_as_crashed(entry: LedgerEntry, buried: tuple[str, ...]) -> None:
+    findings = judge(view(entry, None, run(RunState.RUNNING)), NOW)
+    assert [(finding.repair, finding.dead_runs) for finding in findings] == ([(Repair.BURY, buried)] if buried else [])
