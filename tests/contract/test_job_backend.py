@@ -17,6 +17,7 @@ from evaluation.ports import JobBackend
 from evaluation.routes import RouteRun
 from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission import Generation, parse_phase
+from tests.contract.batch_site import BatchSite
 from tests.contract.local_site import LocalSite
 
 BUCKET = "leaderboard-20-results"
@@ -33,7 +34,7 @@ class Site(Protocol):
         """What still runs, in words."""
 
 
-SITES: Mapping[str, Callable[[Path, str], Site]] = {"local": LocalSite}
+SITES: Mapping[str, Callable[[Path, str], Site]] = {"batch": BatchSite, "local": LocalSite}
 
 
 @dataclass
@@ -257,6 +258,23 @@ def test_remove_ends_every_process_and_only_those_of_its_attempt(world: World) -
     assert all("submission-8-" in line for line in world.site.left())
 
 
+def test_running_names_every_attempt_that_exists_ended_or_not_and_none_that_was_removed(world: World) -> None:
+    backend = world.site.backend()
+    assert run(backend.running()) == frozenset()
+    ended, hanging = world.job("fast"), world.job("hang", submission=8, attempt=2, hang_seconds=60.0)
+    run(backend.ensure([ended, hanging]))
+    run(to_the_end(backend, ended))
+
+    both = run(world.site.backend().running())
+    run(backend.remove(7, 1))
+    left = run(backend.running())
+    run(backend.remove(8, 2))
+
+    assert both == {(7, 1), (8, 2)}
+    assert left == {(8, 2)}
+    assert run(backend.running()) == frozenset()
+
+
 def test_removing_nothing_is_fine(world: World) -> None:
     run(world.site.backend().remove(99, 1))
 
@@ -276,6 +294,7 @@ def test_the_logs_last_lines_are_there_while_it_runs_and_empty_where_there_are_n
     assert not any(nothing.values())
 
 
+@pytest.mark.parametrize("world", ["local"], indirect=True)  # where the images are known beforehand
 def test_an_image_that_cannot_run_is_refused_at_once(world: World) -> None:
     with pytest.raises(ImageRefused, match="demo/agent:steady"):
         run(world.site.backend().ensure([world.job("unheard-of")]))

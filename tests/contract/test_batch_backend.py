@@ -1,0 +1,384 @@
+"""What BatchJobBackend does beyond every backend's contract: on moto's Batch, with the stacks of deployments/aws."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from batch_jobs.backend import BackendLimits, BatchJobBackend
+from batch_jobs.details import BatchJob
+from batch_jobs.removal import RemovalLimits
+from evaluation.errors import CleanupIncomplete, InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.shards import Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
+from evaluation.submission import parse_phase
+from tests.contract.aws_blocks import UNREACHABLE
+from tests.contract.batch_site import ADHOC_QUEUE, LEADERBOARD, QUEUE, QUICK, BatchSite
+from tests.contract.test_job_backend import BUCKET, World, follow, run, to_the_end
+from tests.waiting import eventually
+
+CAPACITY = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
+
+
+@pytest.fixture
+def world(tmp_path: Path, aws: dict[str, Any]) -> Iterator[World]:
+    boto3.client("s3", **aws).create_bucket(
+        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]}
+    )
+    site = BatchSite(tmp_path, aws["endpoint_url"])
+    yield World(site, boto3.client("s3", **aws))
+    site.ignores_stop = False
+    run(site.backend().remove(7, 1))
+    assert site.left() == []
+
+
+@pytest.fixture
+def site(world: World) -> BatchSite:
+    assert isinstance(world.site, BatchSite)
+    return world.site
+
+
+def four(world: World, image: str = "hang") -> list[ShardJob]:
+    return [world.job(image, shard=Shard(index, 4, (index,)), hang_seconds=60.0) for index in range(4)]
+
+
+def listed(site: BatchSite, queue: str = QUEUE) -> list[BatchJob]:
+    return run(site.backend()._api.jobs([queue], "submission-*"))  # type: ignore[no-any-return]
+
+
+def requests(backend: BatchJobBackend) -> Counter[str]:
+    """Counts what is asked of Batch, by operation and role, from now on."""
+    counted: Counter[str] = Counter()
+    registrar = backend.access.registrar()
+    for role, client in (("own", backend.access.batch()), ("registrar", registrar)):
+
+        def count(model: Any, role: str = role, **_: Any) -> None:
+            counted[f"{role}:{model.name}"] += 1
+
+        client.meta.events.register("before-call.batch", count)
+    object.__setattr__(backend, "access", replace(backend.access, registrar=lambda: registrar))
+    return counted
+
+
+async def first(backend: BatchJobBackend, jobs: Sequence[ShardJob]) -> ShardStatuses:
+    async for statuses in backend.watch(jobs):
+        return statuses
+    raise AssertionError("watch said nothing")
+
+
+async def until_detail(backend: BatchJobBackend, job: ShardJob, text: str) -> ShardStatus:
+    async with asyncio.timeout(30):
+        async for statuses in backend.watch([job]):
+            if text in statuses[job.shard.index].detail:
+                return statuses[job.shard.index]
+    raise AssertionError(f"{text!r} was never said")
+
+
+class TestDefinitions:
+    def test_only_the_submissions_image_makes_a_revision_and_only_the_registrar_registers_it(
+        self, world: World, site: BatchSite
+    ) -> None:
+        backend = site.backend()
+        counted = requests(backend)
+        site.stuck = ""
+
+        run(backend.ensure(four(world)))
+        run(backend.ensure(four(world)))
+
+        base, made = (
+            site.batch.describe_job_definitions(jobDefinitionName=name)["jobDefinitions"]
+            for name in (f"{LEADERBOARD}-shard", f"{LEADERBOARD}-shard-submission-7")
+        )
+        (base, made) = (base[0], made[0])
+        images = {each["name"]: each.pop("image") for each in made["ecsProperties"]["taskProperties"][0]["containers"]}
+        before = {each["name"]: each.pop("image") for each in base["ecsProperties"]["taskProperties"][0]["containers"]}
+        assert images == {**before, "agent": "demo/agent:hang"}
+        for key in ("ecsProperties", "retryStrategy", "timeout", "schedulingPriority", "type", "propagateTags"):
+            assert made[key] == base[key]
+        assert counted["registrar:RegisterJobDefinition"] == 1
+        assert counted["own:RegisterJobDefinition"] == 0
+        assert counted["own:SubmitJob"] == 4
+
+    def test_another_image_or_a_new_base_makes_another_revision(self, world: World, site: BatchSite) -> None:
+        backend, job = site.backend(), world.job("hang")
+        site.stuck = ""
+        run(backend.ensure([job]))
+
+        run(backend.ensure([replace(job, attempt=2, image="demo/agent:steady")]))
+        (base,) = site.batch.describe_job_definitions(jobDefinitionName=f"{LEADERBOARD}-shard")["jobDefinitions"]
+        kept = ("jobDefinitionName", "type", "ecsProperties", "retryStrategy")
+        site.batch.register_job_definition(**{key: base[key] for key in kept})
+        run(backend.ensure([replace(job, attempt=3, image="demo/agent:steady")]))
+
+        found = site.batch.describe_job_definitions(jobDefinitionName=f"{LEADERBOARD}-shard-submission-7")
+        assert sorted(each["revision"] for each in found["jobDefinitions"]) == [1, 2, 3]
+        run(backend.remove(7, 2))
+        run(backend.remove(7, 3))
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"definition": "unheard-of"}, "no active job definition unheard-of"),
+            (
+                {"queue": "leaderboard-cpu-production"},
+                "the shards need a GPU, and its machines .m6i.4xlarge. have no GPU",
+            ),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_before_anything_is_submitted(
+        self, world: World, site: BatchSite, changes: dict[str, Any], words: str
+    ) -> None:
+        backend = site.backend(**changes)
+
+        with pytest.raises(InvalidConfiguration, match=words):
+            run(backend.ensure([world.job("hang")]))
+
+        with pytest.raises(InvalidConfiguration, match=words):
+            run(backend.reach())
+        assert listed(site) == []
+
+    def test_a_queue_that_is_not_there_is_named(self, world: World, site: BatchSite) -> None:
+        backend = site.backend(queue="unheard-of")
+
+        with pytest.raises(RequestRefused, match="Job queue unheard-of does not exist"):
+            run(backend.ensure([world.job("hang")]))
+        with pytest.raises(InvalidConfiguration, match="There is no job queue unheard-of"):
+            run(backend.reach())
+
+    def test_a_disabled_queue_is_refused(self, world: World, site: BatchSite) -> None:
+        site.batch.update_job_queue(jobQueue=QUEUE, state="DISABLED")
+
+        with pytest.raises(InvalidConfiguration, match="the job queue leaderboard-gpu-production is disabled"):
+            run(site.backend().ensure([world.job("hang")]))
+
+
+class TestSubmission:
+    def test_a_phase_goes_to_its_queue_under_its_teams_share(self, world: World, site: BatchSite) -> None:
+        backend = site.backend(adhoc_phases=frozenset({"leaderboard-20-MAP"}))
+        site.stuck = ""
+        trial = world.job("hang", submission=8, phase=parse_phase("leaderboard-20-MAP"))
+
+        run(backend.ensure([world.job("hang"), trial]))
+
+        assert [job.name for job in listed(site)] == ["submission-7-attempt-1-shard-1"]
+        assert [job.name for job in listed(site, ADHOC_QUEUE)] == ["submission-8-attempt-1-shard-1"]
+        (described,) = site.batch.describe_jobs(jobs=[listed(site)[0].id])["jobs"]
+        assert described["shareIdentifier"].isalnum()
+        assert described["tags"]["leaderboard:team"] == "-n-c-d- - S-hne- rm -rf / -"
+        run(backend.remove(8, 1))
+
+    def test_a_listing_that_lags_behind_is_waited_for(self, world: World, site: BatchSite) -> None:
+        site.stuck = ""
+        backend, job = site.backend(), world.job("hang")
+        blind = iter([(SimpleNamespace(status_code=200), {"jobSummaryList": []})] * 4)
+        events = backend.access.batch().meta.events
+        events.register("before-call.batch.ListJobs", lambda **_: next(blind, None), "lag")
+
+        run(backend.ensure([job]))
+        statuses = run(first(backend, [job]))
+        events.unregister("before-call.batch.ListJobs", unique_id="lag")
+
+        assert next(blind, None) is None
+        assert statuses[1].state is ShardState.WAITING
+        assert len(listed(site)) == 1
+
+    def test_runs_that_race_leave_one_job_the_oldest(self, world: World, site: BatchSite) -> None:
+        site.stuck = ""
+
+        async def race() -> None:
+            await asyncio.gather(*(site.backend().ensure([world.job("hang")]) for _ in range(3)))
+
+        run(race())
+        run(first(site.backend(), [world.job("hang")]))
+        eventually(lambda: sum(not job.ended for job in listed(site)) == 1)
+
+        assert not listed(site)[0].ended
+        assert all(job.removed for job in listed(site)[1:])
+
+    def test_a_second_job_of_the_name_is_ended_by_whoever_watches(self, world: World, site: BatchSite) -> None:
+        site.stuck = ""
+        run(site.backend().ensure([world.job("hang")]))
+        again = {"jobName": "submission-7-attempt-1-shard-1", "jobQueue": QUEUE, "shareIdentifier": "team"}
+        definition = f"{LEADERBOARD}-shard-submission-7"
+        younger = site.batch.submit_job(**again, jobDefinition=definition)["jobId"]
+
+        run(first(site.backend(), [world.job("hang")]))
+        eventually(lambda: [job.id for job in listed(site) if job.ended] == [younger])
+
+    def test_a_job_of_others_with_our_name_is_not_adopted(self, world: World, site: BatchSite) -> None:
+        site.stuck = ""
+        run(site.backend().ensure([world.job("hang", submission=9)]))
+        site.batch.submit_job(
+            jobName="submission-7-attempt-1-shard-1",
+            jobQueue=QUEUE,
+            shareIdentifier="team",
+            jobDefinition=f"{LEADERBOARD}-shard-submission-9",
+        )
+
+        with pytest.raises(RequestRefused, match="its tag leaderboard:submission is None"):
+            run(site.backend().ensure([world.job("hang")]))
+        run(site.backend().remove(9, 1))
+
+    def test_a_removed_attempt_can_be_run_again(self, world: World, site: BatchSite) -> None:
+        backend, job = site.backend(), world.job("fast")
+        run(backend.ensure([job]))
+        assert follow(backend, job)[-1].state is ShardState.FINISHED
+        run(backend.remove(7, 1))
+
+        assert follow(backend, job)[-1].state is ShardState.GONE
+        run(backend.ensure([job]))
+        assert follow(backend, job)[-1].state is ShardState.FINISHED
+
+        assert len(listed(site)) == 2
+
+
+class TestMachines:
+    def test_a_lost_machine_is_replaced_and_nobody_is_charged(self, world: World, site: BatchSite) -> None:
+        job, backend = world.job("steady"), site.backend()
+        run(backend.ensure([job]))
+        eventually(lambda: any("standin_agent" in line for line in site.left()), 30)
+
+        for process in site.processes():
+            process.kill()
+        seen = follow(backend, job)
+
+        assert seen[-1].state is ShardState.FINISHED
+        (told,) = {status.detail.partition(";")[0] for status in seen if status.state is ShardState.RETRYING}
+        assert told == "its machine was lost (Host EC2 (instance i-0123456789abcdef0) terminated), nobody is charged"
+        assert world.used(job) == (0, 0, {}, ())
+        assert [attempt for _, attempt, _ in site.tasks] == [1, 2]
+
+    def test_a_verdict_of_the_keeper_is_not_retried(self, world: World, site: BatchSite) -> None:
+        job, backend = world.job("bad-sensors"), site.backend()
+
+        run(backend.ensure([job]))
+        end = follow(backend, job)[-1]
+
+        assert end.failure is not None
+        assert end.failure.summary == "The agent's sensors are invalid"
+        assert "exit" not in end.failure.cause.lower()  # the keeper's own words, from its log
+        assert [attempt for _, attempt, _ in site.tasks] == [1]
+
+    def test_batchs_reason_for_a_stuck_job_is_shown_at_once(self, world: World, site: BatchSite) -> None:
+        site.stuck = f"{CAPACITY} - Service cannot fulfill the capacity requested for instance type [g5.4xlarge]"
+        run(site.backend().ensure([world.job("hang")]))
+
+        status = run(until_detail(site.backend(), world.job("hang"), CAPACITY))
+
+        assert status.state is ShardState.WAITING
+        assert status.detail.startswith(
+            "no machine has room yet: AWS has no machine of the queue's instance types left"
+        )
+        assert "instance type [g5.4xlarge]" in status.detail
+
+    def test_where_batch_says_nothing_its_queue_is_looked_at(self, world: World, site: BatchSite) -> None:
+        site.stuck = ""
+        run(site.backend().ensure([world.job("hang")]))
+        site.batch.update_compute_environment(computeEnvironment="leaderboard-gpu", state="DISABLED")
+
+        status = run(until_detail(site.backend(), world.job("hang"), "disabled"))
+
+        assert status.detail == "no machine has room yet: the compute environment leaderboard-gpu is disabled"
+
+    def test_a_job_that_waits_too_long_has_failed_and_says_why(self, world: World, site: BatchSite) -> None:
+        site.stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - no instance type fits"
+        backend = site.backend(waiting_seconds=0.5)
+        run(backend.ensure([world.job("hang")]))
+
+        end = follow(backend, world.job("hang"))[-1]
+
+        assert end.state is ShardState.FAILED
+        assert end.failure is not None
+        assert end.failure.summary == "No machine came for the shard"
+        assert "wrong instance types" in end.failure.cause
+
+
+class TestRemoval:
+    def test_every_page_of_jobs_is_terminated_and_none_is_cancelled(self, world: World, site: BatchSite) -> None:
+        backend = site.backend()
+        jobs = [world.job("hang", shard=Shard(index, 5, (index,)), hang_seconds=60.0) for index in range(5)]
+        site.stuck = ""
+        run(backend.ensure(jobs))
+        assert run(backend.running()) == {(7, 1)}  # pages of two
+        counted = requests(backend)
+
+        run(backend.remove(7, 1))
+
+        assert [job.status for job in listed(site)] == ["FAILED"] * 5
+        assert counted["own:TerminateJob"] == 5
+        assert counted["own:CancelJob"] == 0
+        assert run(backend.running()) == frozenset()
+
+    def test_an_ended_job_that_batch_will_not_tag_is_no_trouble(self, world: World, site: BatchSite) -> None:
+        backend, job = site.backend(), world.job("fast")
+        run(backend.ensure([job]))
+        follow(backend, job)
+        refusal = SimpleNamespace(status_code=400), {"Error": {"Code": "ClientException", "Message": "not taggable"}}
+        events = backend.access.batch().meta.events
+
+        events.register("before-call.batch.TagResource", lambda **_: refusal, "refusal")
+        run(backend.remove(7, 1))
+        events.unregister("before-call.batch.TagResource", unique_id="refusal")
+
+        assert follow(backend, job)[-1].state is ShardState.FINISHED
+
+    def test_what_does_not_end_is_named(self, world: World, site: BatchSite) -> None:
+        site.ignores_stop = True
+        quick = replace(QUICK, removal=RemovalLimits(deadline_seconds=1, first_look_seconds=0.1))
+        backend = site.backend(quick)
+        run(backend.ensure([world.job("hang", hang_seconds=60.0)]))
+        eventually(lambda: listed(site)[0].status == "RUNNING", 30)
+
+        with pytest.raises(CleanupIncomplete, match="submission-7-attempt-1-shard-1 is RUNNING"):
+            run(backend.remove(7, 1))
+
+
+class TestOutages:
+    def test_a_batch_that_never_answered_is_an_error(self, world: World, site: BatchSite) -> None:
+        limits = BackendLimits(look_seconds=0.1, first_look_seconds=0.3)
+        backend = replace(site.backend(limits), access=unreachable(site))
+
+        with pytest.raises(ServiceUnavailable, match="AWS Batch has not answered"):
+            run(to_the_end(backend, world.job("hang")))
+
+    def test_the_last_states_stay_and_say_so_then_watching_gives_up(self, world: World, site: BatchSite) -> None:
+        limits = replace(QUICK, worth_telling_seconds=0.0, silent_seconds=2.0)
+        job, seen, aws = world.job("hang"), list[ShardStatus](), [site.backend().access]
+        changing = replace(aws[0], batch=lambda: aws[0].batch())
+        backend = replace(site.backend(limits), access=changing)
+        site.stuck = ""
+        run(backend.ensure([job]))
+
+        async def watch() -> None:
+            async for statuses in backend.watch([job]):
+                seen.append(statuses[1])
+                aws[0] = unreachable(site)
+
+        with pytest.raises(ServiceUnavailable, match="AWS Batch has not answered for"):
+            run(watch())
+
+        assert seen[0].warning == ""
+        assert {status.state for status in seen} == {ShardState.WAITING}
+        assert seen[-1].warning.startswith("AWS Batch does not answer since ")
+
+
+def unreachable(site: BatchSite) -> Any:
+    return BatchSite.access_to({**site.aws, "endpoint_url": UNREACHABLE})
+
+
+def test_the_tasks_know_what_the_pair_needs_and_the_agent_no_way_to_the_storage(world: World, site: BatchSite) -> None:
+    run(site.backend().ensure([world.job("hang", hang_seconds=60.0)]))
+    eventually(lambda: bool(site.tasks), 30)
+
+    ((name, _, containers),) = site.tasks
+    known = {each: {pair["name"] for pair in entry["environment"]} for each, entry in containers.items()}
+    assert name == "submission-7-attempt-1-shard-1"
+    assert known["init"] == known["logcopy"]
+    assert {"KEEPERS_ROLE", "BUCKET", "AGENT_RESTARTS", "ROUTES_LOCATION"} <= known["logcopy"]
+    assert not known["agent"] & {"KEEPERS_ROLE", "AWS_CONFIG_FILE", "BUCKET", "SUBMISSION"}
+    assert [each for each, entry in containers.items() if entry.get("secrets")] == ["init", "logcopy"]

@@ -1,0 +1,213 @@
+"""The commands of the job definition's containers, run for real, with a folder for their root."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from pytest_httpserver import HTTPServer
+
+import k8s_jobs.pod
+import local_jobs
+from tests.aws_templates import properties
+from tests.waiting import eventually
+
+SCRIPTS = Path(k8s_jobs.pod.__file__).parent
+ROUTES = Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml"
+FOLDERS = ("/scripts", "/evaluator", "/routes", "/pair")
+
+
+def container(name: str) -> dict[str, Any]:
+    (definition,) = properties("batch-shards", "AWS::Batch::JobDefinition")
+    (task,) = definition["EcsProperties"]["TaskProperties"]
+    return next(dict(each) for each in task["Containers"] if each["Name"] == name)
+
+
+def command(name: str, root: Path) -> list[str]:
+    """The container's command line, its folders below `root`."""
+    *head, script = container(name)["Command"]
+    for folder in FOLDERS:
+        script = script.replace(folder, f"{root}{folder}")
+    return [*head, script]
+
+
+def environment(name: str, root: Path, **changes: str) -> dict[str, str]:
+    known = {each["Name"]: each["Value"] for each in container(name)["Environment"] if isinstance(each["Value"], str)}
+    placed = {
+        key: f"{root}{value}" if value.startswith((*FOLDERS, "/tmp")) else value  # noqa: S108 - the container's own
+        for key, value in known.items()
+    }
+    return {"PATH": os.environ["PATH"], "KEEPERS_ROLE": "arn:aws:iam::123456789012:role/keeper", **placed, **changes}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The container's root: its volumes are there, owned by somebody who shares them with nobody."""
+    for folder in ("scripts", "evaluator/leaderboard", "routes", "pair/keeper", "pair/simulator", "pair/agent", "tmp"):
+        (tmp_path / folder).mkdir(parents=True, mode=0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def program(root: Path) -> Path:
+    """A folder for the programs of the container's PATH, before the machine's own."""
+    (root / "bin").mkdir()
+    return root / "bin"
+
+
+def put(program: Path, name: str, script: str) -> None:
+    (program / name).write_text(f"#!/bin/bash\n{script}\n")
+    (program / name).chmod(0o755)
+
+
+class TestInit:
+    def run(self, root: Path, changes: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command("init", root),
+            env=environment("init", root, AGAIN_SECONDS="0.1", **changes),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def test_it_takes_the_keepers_role_by_the_key_and_brings_scripts_and_routes(
+        self, root: Path, program: Path, aws: dict[str, Any], httpserver: HTTPServer
+    ) -> None:
+        s3 = boto3.client("s3", **aws)
+        s3.create_bucket(Bucket="leaderboard-20", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        s3.put_object(Bucket="leaderboard-20", Key="routes.xml", Body=ROUTES.read_bytes())
+        task_role = {
+            "AccessKeyId": "of-the-task",
+            "SecretAccessKey": "x",
+            "Token": "x",
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
+        httpserver.expect_request("/credentials").respond_with_json(task_role)
+        put(program, "python", f'exec {sys.executable} "$@"')
+
+        done = self.run(
+            root,
+            {
+                "PATH": f"{program}:{os.environ['PATH']}",
+                "PYTHONPATH": str(SCRIPTS.parents[1]),
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI": httpserver.url_for("/credentials"),
+                "AWS_ENDPOINT_URL": aws["endpoint_url"],
+                "AWS_DEFAULT_REGION": "us-west-2",
+                "KEEPERS_KEY": "the-key",
+                "DEFINED_GENERATION": "2.0",
+                **shard_values("s3://leaderboard-20/routes.xml"),
+            },
+        )
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {path.name for path in (root / "scripts").iterdir()} == {"agent.sh", "pair.sh", "simulator.sh"}
+        assert (root / "routes" / "routes.xml").read_bytes() == ROUTES.read_bytes()
+        assert "external_id = the-key" in (root / "tmp" / "aws-config").read_text()
+        assert len(httpserver.log) >= 1  # the task's own role, which takes the keeper's
+        assert (root / "pair" / "agent").stat().st_mode & 0o777 == 0o777
+
+    def test_a_definition_of_the_other_generation_is_noticed(self, root: Path) -> None:
+        done = self.run(root, {"DEFINED_GENERATION": "1.0", "GENERATION": "2.0"})
+
+        assert done.returncode == 40
+        assert "for generation 1.0, the cluster's block says 2.0" in done.stderr
+
+    @pytest.mark.parametrize(("codes", "end", "tries"), [("1 1 0", 0, 3), ("22", 22, 1), ("1 1 1 1 1", 1, 5)])
+    def test_what_may_pass_is_tried_again(self, root: Path, program: Path, codes: str, end: int, tries: int) -> None:
+        put(program, "python", f'[[ "$1" == -c ]] && echo {SCRIPTS} && exit\n{following(root, codes)}')
+        generation = {"DEFINED_GENERATION": "2.0", "GENERATION": "2.0", "KEEPERS_KEY": "the-key"}
+
+        done = self.run(root, {"PATH": f"{program}:{os.environ['PATH']}", **generation})
+
+        assert done.returncode == end
+        assert (root / "tries").stat().st_size == tries
+
+
+class TestKeeper:
+    def start(self, root: Path, program: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command("logcopy", root),
+            env=environment(
+                "logcopy", root, AGAIN_SECONDS="0.1", KEEPERS_KEY="the-key", PATH=f"{program}:{os.environ['PATH']}"
+            ),
+            text=True,
+        )
+
+    @pytest.mark.parametrize(("codes", "end", "tries"), [("0", 0, 1), ("1 137 13", 13, 3), ("1 1 1 1 1 1 1 1", 1, 8)])
+    def test_one_that_breaks_is_started_again_and_a_verdict_ends_it(
+        self, root: Path, program: Path, codes: str, end: int, tries: int
+    ) -> None:
+        put(program, "python", following(root, codes))
+
+        assert self.start(root, program).wait(timeout=30) == end
+        assert (root / "tries").stat().st_size == tries
+
+    def test_term_goes_on_to_it_and_its_last_copy_is_waited_for(self, root: Path, program: Path) -> None:
+        put(
+            program,
+            "python",
+            f"trap 'sleep 0.3; touch {root}/copied; exit 30' TERM\ntouch {root}/up\nwhile :; do sleep 0.05; done",
+        )
+        keeper = self.start(root, program)
+        eventually((root / "up").exists)
+
+        keeper.send_signal(signal.SIGTERM)
+
+        assert keeper.wait(timeout=30) == 30
+        assert (root / "copied").exists()
+
+
+@pytest.mark.parametrize("party", ["simulator", "agent"])
+def test_a_container_that_ecs_ends_because_another_has_ended_keeps_the_verdict(root: Path, party: str) -> None:
+    (root / "scripts" / "waits").touch()
+    values = {
+        **shard_values("unused"),
+        "PAIR_DIR": str(root / "pair"),
+        "POLL_SECONDS": "0.05",
+        "SIMULATOR_COMMAND": "sleep 100",
+        "EVALUATOR_COMMAND": "sleep 100",
+        "SIMULATOR_WARMUP_SECONDS": "0.1",
+        "SIMULATOR_WAIT_SECONDS": "60",
+        "CHECKPOINT_ENDPOINT": "unused",
+        "ROUTES": "unused",
+        "CARLA_PORT": "2000",
+        "CHALLENGE_TRACK_CODENAME": "SENSORS",
+    }
+    running = subprocess.Popen(["bash", str(SCRIPTS / f"{party}.sh")], env={"PATH": os.environ["PATH"], **values})
+    eventually((root / "pair" / party / f"{party}.log").exists)
+
+    (root / "pair" / "keeper" / "verdict").write_text("13\n")
+    running.send_signal(signal.SIGTERM)
+
+    assert running.wait(timeout=30) == 13
+
+
+def following(root: Path, codes: str) -> str:
+    """A program that ends with the next of these codes whenever it is started."""
+    return f"printf x >> {root}/tries\ncodes=({codes})\nexit ${{codes[$(stat -c %s {root}/tries) - 1]}}"
+
+
+def shard_values(routes: str) -> dict[str, str]:
+    return {
+        "SUBMISSION": "7",
+        "ATTEMPT": "1",
+        "WORKER_ID": "0",
+        "SHARD_COUNT": "4",
+        "GENERATION": "2.0",
+        "BUCKET": "leaderboard-20",
+        "ROUTES_LOCATION": routes,
+        "ROUTES_SUBSET": "0-4",
+        "REPETITIONS": "1",
+        "AGENT_RESTARTS": "4",
+        "INFRASTRUCTURE_RESTARTS": "8",
+        "SIMULATOR_CRASHES_PER_ROUTE": "3",
+        "HANG_SECONDS": "800",
+        "COPY_SECONDS": "30",
+        "POLL_SECONDS": "1",
+        "LOG_GROUP": "",
+    }

@@ -1,0 +1,96 @@
+"""Whose fault a failed Batch job is, and what a person reads. Containers' reasons are ECS's own words."""
+
+import pytest
+
+from batch_jobs.shard_failures import failure_of_job
+from evaluation.errors import Fault
+from evaluation.pair import Verdict, failure_of
+from tests.unit.batch_jobs_made import batch_job
+
+TOLD = {"logcopy": 30, "simulator": 30}
+HOUR = 3600.0
+VERDICTS = sorted(set(Verdict) - {Verdict.FINISHED, Verdict.CANCELLED})
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_keepers_verdict_counts_whatever_the_agent_ended_with(verdict: Verdict) -> None:
+    for agent in (int(verdict), 0, 1, 137):
+        job = batch_job("FAILED", {"logcopy": int(verdict), "simulator": int(verdict), "agent": agent})
+
+        failure = failure_of_job(job, HOUR, "its own words")
+
+        assert (failure.summary, failure.fault) == (failure_of(verdict).summary, failure_of(verdict).fault)
+        assert failure.cause == "its own words"
+
+
+@pytest.mark.parametrize(
+    ("codes", "summary", "fault"),
+    [
+        # The agent cannot shift its fault: a verdict of ours that it exits with is not the keeper's.
+        ({**TOLD, "agent": 20}, "The agent's container ended by itself", Fault.TEAM),
+        ({**TOLD, "agent": 1}, "The agent's container ended by itself", Fault.TEAM),
+        ({**TOLD, "agent": 10}, "The agent crashed again and again", Fault.TEAM),
+        ({**TOLD, "agent": 137}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
+        ({**TOLD, "agent": 30}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
+        ({"logcopy": 30, "simulator": 139, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
+        ({"logcopy": 1, "simulator": 30, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
+        ({"init": 22}, "The earlier checkpoint cannot be used", Fault.INFRASTRUCTURE),
+        ({"init": 0, "evaluator": 40}, "The pair is configured wrongly", Fault.INFRASTRUCTURE),
+        ({}, "The shard's Batch job failed", Fault.INFRASTRUCTURE),
+    ],
+)
+def test_exit_codes(codes: dict[str, int], summary: str, fault: Fault) -> None:
+    failure = failure_of_job(batch_job("FAILED", codes, statusReason="Essential container in task exited"), HOUR)
+
+    assert (failure.summary, failure.fault) == (summary, fault)
+    assert failure.cause
+    assert failure.remedy
+
+
+@pytest.mark.parametrize(
+    ("reasons", "summary", "fault"),
+    [
+        (
+            {"agent": "OutOfMemoryError: Container killed due to memory usage"},
+            "The agent ran out of memory",
+            Fault.TEAM,
+        ),
+        (
+            {"simulator": "OutOfMemoryError: Container killed due to memory usage"},
+            "A container of ours ran out of memory",
+            Fault.INFRASTRUCTURE,
+        ),
+        (
+            {"agent": "CannotPullContainerError: Error response from daemon: manifest unknown"},
+            "The container agent cannot be started",
+            Fault.INFRASTRUCTURE,
+        ),
+    ],
+)
+def test_ecs_reasons(reasons: dict[str, str], summary: str, fault: Fault) -> None:
+    failure = failure_of_job(batch_job("FAILED", TOLD, reasons, statusReason="Task failed to start"), HOUR)
+
+    assert (failure.summary, failure.fault) == (summary, fault)
+
+
+@pytest.mark.parametrize(
+    ("changes", "summary", "cause"),
+    [
+        ({"statusReason": "Job attempt duration exceeded timeout"}, "The shard was not done in time", "after 1 hours"),
+        (
+            {"statusReason": "Host EC2 (instance i-0abc) terminated.", "attempts": [{"statusReason": "Host EC2"}] * 10},
+            "The shard's machine was lost again and again",
+            "10 machines in a row, the last one: Host EC2 (instance i-0abc) terminated",
+        ),
+        (
+            {"statusReason": "stopped by hand", "isTerminated": True},
+            "Somebody ended the shard's Batch job",
+            "stopped by hand",
+        ),
+    ],
+)
+def test_what_batch_says_counts_before_any_exit_code(changes: dict[str, object], summary: str, cause: str) -> None:
+    failure = failure_of_job(batch_job("FAILED", {**TOLD, "agent": 1}, **changes), HOUR)
+
+    assert (failure.summary, failure.fault) == (summary, Fault.INFRASTRUCTURE)
+    assert cause in failure.cause
