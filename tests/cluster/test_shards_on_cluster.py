@@ -71,6 +71,30 @@ async def test_every_verdict_is_explained_and_charged_as_it_should_be(site: Site
     await backend.remove(7, 1)
 
 
+async def test_running_names_every_attempt_with_jobs_and_no_strangers(site: Site) -> None:
+    backend = site.backend()
+    others = shard_jobs(submission=8, attempt=2)
+    await backend.ensure([*shard_jobs(), *others])
+    await follow_until(backend, others, drives)
+
+    async with site.played(lambda name: {"outcome": "succeed"} if name.startswith("submission-7-") else None):
+        await follow(backend, shard_jobs())
+    stranger = client.V1Pod(
+        metadata=client.V1ObjectMeta(name="stranger", labels={"app": "something-else"}),
+        spec=client.V1PodSpec(containers=[client.V1Container(name="c", image="x")]),
+    )
+    await client.CoreV1Api(site.api).create_namespaced_pod(site.namespace, stranger)
+
+    both = await site.backend().running()
+    await backend.remove(7, 1)
+    left = await backend.running()
+    await backend.remove(8, 2)
+
+    assert both == {(7, 1), (8, 2)}
+    assert left == {(8, 2)}
+    assert await backend.running() == frozenset()
+
+
 async def test_waiting_shard_says_the_schedulers_words(site: Site, simulated: ControlPlane) -> None:
     # given: 17 shards for 16 GPUs
     jobs = [shard_job(shard=Shard(index, 17, (index,))) for index in range(17)]

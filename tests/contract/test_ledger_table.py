@@ -10,7 +10,9 @@ from aws_blocks import UNREACHABLE, a_submission, create_table, credentials_of
 
 from blocks.ledger_table import LedgerTable, claim_key
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.ledger_entry import read_entry
 from evaluation.ports import SubmissionLedger
+from evaluation.stages import Stage
 from evaluation.submission import SubmissionStatus
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -45,7 +47,12 @@ def test_a_first_claim_writes_who_what_and_when(ledger: LedgerTable) -> None:
         "claimed-at": "2026-11-21T12:00:00+00:00",
         "claim-key": "",
         "claim-owner": "run-a",
+        "claim-start": 1,
+        "claim-token": claim.token,
+        "lease-until": "2026-11-21T12:03:00+00:00",
         "attempt": 1,
+        "stage": "claimed",
+        "stage-since": "2026-11-21T12:00:00+00:00",
     }
 
 
@@ -130,22 +137,54 @@ def test_a_value_that_cannot_be_stored_is_named(ledger: LedgerTable, value: obje
         ledger.update(claim, {"Driving score": value})
 
 
-@pytest.mark.parametrize("name", ["team-id", "submission-id", "claim-key", "claim-owner", "claimed-at", "attempt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "team-id",
+        "submission-id",
+        "claim-key",
+        "claim-owner",
+        "claimed-at",
+        "claim-start",
+        "claim-token",
+        "lease-until",
+        "attempt",
+        "stage",
+    ],
+)
 def test_the_claim_itself_is_not_overwritten(ledger: LedgerTable, name: str) -> None:
     claim = ledger.claim(a_submission(), "run-a")
     with pytest.raises(RequestRefused, match=name):
         ledger.update(claim, {name: "x"})
 
 
-def test_a_claim_is_held_by_its_owner_until_it_ends(ledger: LedgerTable) -> None:
-    assert ledger.held(a_submission(), "run-a") is None
-    claim = ledger.claim(a_submission(resumed=RESUMED), "run-a")
-    held = ledger.held(a_submission(), "run-a")
-    assert held is not None
-    assert (held.key, held.attempt, held.owner) == (claim.key, 1, "run-a")
-    assert ledger.held(a_submission(), "run-b") is None
-    ledger.update(claim, {"end-time": NOON})
-    assert ledger.held(a_submission(), "run-a") is None
+def test_a_renewal_says_that_the_run_lives_and_which_stage_it_enters(ledger: LedgerTable) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
+    later = ledger.with_clock(lambda: NOON + timedelta(minutes=1))
+
+    later.renew(claim, Stage.SIMULATING)
+    ledger.with_clock(lambda: NOON + timedelta(minutes=2)).renew(claim)
+
+    entry = read_entry(ledger.row(7, 90))
+    assert entry
+    assert (entry.stage, entry.stage_since) == (Stage.SIMULATING, NOON + timedelta(minutes=1))
+    assert entry.lease_until == NOON + timedelta(minutes=2, seconds=ledger.lease_seconds)
+
+
+def test_the_entries_are_all_claimed_rows_of_however_many_pages(ledger: LedgerTable, aws: dict[str, Any]) -> None:
+    boto3.client("dynamodb", **aws).put_item(
+        TableName="leaderboard-20", Item={"team-id": {"S": "7"}, "submission-id": {"S": "1"}}
+    )  # of the original system
+    padding = "x" * 300_000  # DynamoDB's pages end at 1 MB
+    for pk in range(90, 96):
+        ledger.update(ledger.claim(a_submission(pk), f"run-{pk}"), {"reason": padding})
+
+    entries = sorted(ledger.entries(), key=lambda entry: entry.submission)
+
+    assert entries == [read_entry(ledger.row(7, pk)) for pk in range(90, 96)]
+    assert [(entry.team, entry.owner, entry.attempt) for entry in entries] == [
+        (7, f"run-{pk}", 1) for pk in range(90, 96)
+    ]
 
 
 def test_an_unknown_row_is_none(ledger: LedgerTable) -> None:

@@ -66,7 +66,7 @@ class Site:
         everything = {"sort": "EXPECTED_START_TIME_ASC"}
         answer = requests.post(f"{self.stack.state.prefect_api_url}/flow_runs/filter", json=everything, timeout=30)
         answer.raise_for_status()
-        return [run for run in answer.json() if run["parameters"]["message"]["submission_pk"] == submission]
+        return [run for run in answer.json() if run["parameters"].get("message", {}).get("submission_pk") == submission]
 
     def engine_of(self, flow_run: str) -> psutil.Process:
         """The process of this stack that executes the flow run."""

@@ -1,0 +1,199 @@
+"""A whole run with every log at DEBUG, and errors on the way: no secret of the installation is anywhere it can be read.
+
+Where they have to be: in the private files of the stack's own start (the stand-in EvalAI is told its users there), in
+Secrets Manager, and encrypted in Prefect's database.
+"""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from blocks.evalai_client import EvalAIClient
+from blocks.evalai_http import RetryPolicy
+from deployments.aws_resources import CREDENTIALS
+from deployments.settings import Settings
+from deployments.stack import PROJECT, child_environment
+from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.submission import SubmissionStatus
+from tests.e2e.conftest import Site
+
+pytestmark = pytest.mark.timeout(170)  # where it runs alone, it also starts the stack
+DEBUG = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG"}
+PRIVATE = {"stack.json", "tmp/evalai.json"}  # readable for their owner only
+STRANGER = "a-token-that-evalai-does-not-know"
+ONCE = RetryPolicy(attempts=1)
+LISTS = (
+    "artifacts",
+    "automations",
+    "block_documents",
+    "block_types",
+    "deployments",
+    "flow_runs",
+    "flows",
+    "logs",
+    "task_runs",
+    "v2/concurrency_limits",
+    "variables",
+    "work_pools",
+)
+
+
+@dataclass
+class Told:
+    """What can be read, by where it was."""
+
+    pieces: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, where: str, text: str | bytes) -> None:
+        self.pieces[where] = self.pieces.get(where, b"") + (text.encode() if isinstance(text, str) else text)
+
+    def having(self, secret: str) -> list[str]:
+        """Where the secret stands, plainly or within something that is base64."""
+        shifted = [base64.b64encode(b"x" * shift + secret.encode())[4:-4] for shift in range(3)]
+        return [where for where, text in self.pieces.items() if any(s in text for s in (secret.encode(), *shifted))]
+
+
+def files(site: Site) -> Told:
+    """Everything below the stack's folder: logs, run directories, Prefect's database as the bytes that it is."""
+    told, folder = Told(), site.stack.state.folder
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            try:
+                told.add(str(path.relative_to(folder)), path.read_bytes())
+            except FileNotFoundError:  # a run directory that is being removed
+                continue
+    return told
+
+
+def prefect(site: Site, submission: int) -> Told:
+    """What Prefect's API tells whoever may ask it."""
+    told, api = Told(), site.stack.state.prefect_api_url
+    for name in LISTS:
+        for page in _pages(f"{api}/{name}/filter"):
+            told.add(f"Prefect's {name}", json.dumps(page, ensure_ascii=False))
+    for run in site.flow_runs_of(submission):
+        history = _asked("GET", f"{api}/flow_run_states/?flow_run_id={run['id']}")
+        told.add("Prefect's states", json.dumps(history, ensure_ascii=False))
+    answer: dict[str, Any] = _asked("POST", f"{api}/events/filter", {"limit": 50})
+    while True:
+        told.add("Prefect's events", json.dumps(answer["events"], ensure_ascii=False))
+        if not answer["next_page"]:
+            return told
+        answer = _asked("GET", answer["next_page"])
+
+
+def _pages(url: str) -> Iterator[list[Any]]:
+    offset = 0
+    while page := _asked("POST", url, {"limit": 200, "offset": offset}):
+        yield page
+        offset += len(page)
+        if len(page) < 200:
+            return
+
+
+def _asked(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+    answer = requests.request(method, url, json=body, timeout=60)
+    assert answer.ok, f"{url}: {answer.text}"
+    return answer.json()
+
+
+def aws(site: Site) -> Told:
+    """Every object of every bucket, and every row of every table."""
+    told, s3, tables = Told(), site.stack.aws.s3, site.stack.aws.dynamodb
+    for bucket in s3.list_buckets()["Buckets"]:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
+            for item in page.get("Contents", []):
+                key = item["Key"]
+                told.add(f"s3://{bucket['Name']}/{key}", s3.get_object(Bucket=bucket["Name"], Key=key)["Body"].read())
+    for table in tables.list_tables()["TableNames"]:
+        for rows in tables.get_paginator("scan").paginate(TableName=table):
+            told.add(f"table {table}", json.dumps(rows["Items"], default=str, ensure_ascii=False))
+    return told
+
+
+@contextmanager
+def debugging_runs(site: Site) -> Iterator[None]:
+    """Runs that start meanwhile log everything, as a host who hunts an error would have them."""
+    api = site.stack.state.prefect_api_url
+    deployment = _asked("GET", f"{api}/deployments/name/evaluate-submission/evaluate-submission")
+    url, usual = f"{api}/deployments/{deployment['id']}", deployment["job_variables"]
+    loud = {**usual, "env": {**usual.get("env", {}), **DEBUG}}
+    requests.patch(url, json={"job_variables": loud}, timeout=30).raise_for_status()
+    yield
+    requests.patch(url, json={"job_variables": usual}, timeout=30).raise_for_status()
+
+
+def setup(site: Site, **changes: str) -> "subprocess.Popen[str]":
+    """`leaderboard setup`, which reads all secrets, with every log at DEBUG."""
+    state = site.stack.state
+    addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
+    command = [sys.executable, "-m", "deployments.cli", "setup", *addresses]
+    return subprocess.Popen(
+        [*command, "--clusters", str(state.folder / "tmp" / "clusters.json")],
+        cwd=PROJECT,
+        env={**child_environment(Settings(), state), **DEBUG, **changes},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def refusals(site: Site, submission: int, token: str) -> Told:
+    """EvalAI's 401 to a token that it does not know and its 500 to one that it knows, as our errors tell them."""
+    told, state = Told(), site.stack.state
+    with pytest.raises(InvalidConfiguration, match="answered 401") as refused:
+        EvalAIClient(state.evalai_url, SecretStr(STRANGER), lambda: None, retries=ONCE).status(submission)
+    told.add("our error for EvalAI's 401", repr(refused.value) + str(refused.value))
+    outage = {"kind": "broken", "seconds": 3}
+    host = {"Authorization": f"Bearer {state.host_token}"}
+    requests.post(f"{state.evalai_url}/standin/outage", json=outage, headers=host, timeout=30).raise_for_status()
+    with pytest.raises(ServiceUnavailable, match="answered 500") as broken:
+        EvalAIClient(state.evalai_url, SecretStr(token), lambda: None, retries=ONCE).status(submission)
+    told.add("our error for EvalAI's 500", repr(broken.value) + str(broken.value))
+    return told
+
+
+def test_no_secret_is_anywhere_after_a_run_that_logs_everything(site: Site) -> None:
+    users = json.loads((site.stack.state.folder / "tmp" / "evalai.json").read_text())["users"]
+    installation = next(user["token"] for user in users if user["name"] == "leaderboard-flows")
+    secrets = {*(user["token"] for user in users), CREDENTIALS["AWS_SECRET_ACCESS_KEY"], STRANGER}
+
+    commands = {"setup": setup(site), "setup without secrets": setup(site, LEADERBOARD_SECRETS_PREFIX="absent-")}
+    with debugging_runs(site):
+        submission = site.submit("leaderboard-20-SENSORS", "demo/agent:steady")
+        site.wait(submission, lambda _: len(site.pods_of(submission)) == 4, 90)
+    found = [files(site), refusals(site, submission, installation)]
+    printed = {name: command.communicate(timeout=100)[0] for name, command in commands.items()}
+    seen = site.end_of(submission, 90)
+    found += [
+        files(site),
+        prefect(site, submission),
+        aws(site),
+        Told({name: text.encode() for name, text in printed.items()}),
+    ]
+
+    # then: all of it was there to be found, in the loudest form
+    assert seen.evalai is SubmissionStatus.FINISHED
+    assert [command.returncode == 0 for command in commands.values()] == [True, False]
+    assert "does not exist in this account" in printed["setup without secrets"]
+    worker = (site.stack.state.folder / "logs" / "worker.log").read_text()
+    assert all("DEBUG" in text for text in (worker, *printed.values()))
+    places = {where for told in found for where in told.pieces}
+    assert {"prefect/prefect.db", "logs/evalai.log", f"s3://leaderboard-20/{submission}/merged.json"} <= places
+    assert len([where for where in places if where.endswith("/job.json")]) >= 4
+    assert {f"Prefect's {name}" for name in ("flow_runs", "states", "logs", "events", "artifacts")} <= places
+    assert "tmp/evalai.json" in found[0].having(installation)
+
+    # and: no secret is where it need not be
+    where = {place for told in found for secret in secrets for place in told.having(secret)}
+    assert where - PRIVATE == set()
+    assert all((site.stack.state.folder / name).stat().st_mode & 0o077 == 0 for name in PRIVATE)
