@@ -38,6 +38,7 @@ class RunState(StrEnum):
     DIED = "died"  # crashed, or failed without an outcome
     STOPPED = "stopped"  # a host cancelled it in Prefect
     WAITED = "waited"  # ended in an outage of ours: postponed, interrupted or undelivered
+    BLOCKED = "blocked"  # waits for a host to mend what is set up wrong
     REJECTED = "rejected"  # its message is in the dead-letter queue
     DONE = "done"
 
@@ -174,6 +175,8 @@ def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     if entry.refused and entry.stage_since and now - entry.stage_since < view.patience.refused:
         return [_tell(view, f"EvalAI refuses its report: {entry.undelivered} Mend that: it is sent again every hour.")]
     last = max(own, key=lambda run: run.start, default=None)
+    if last and last.state is RunState.BLOCKED and now - last.state_since < view.patience.refused:
+        return [_tell(view, f"{last.message} The next try comes within the hour.")]
     deaths = (last.deaths + (last.state in (RunState.DIED, RunState.RUNNING))) if last else 0
     if last and deaths > MOST_DEATHS + 1 and now - last.state_since < view.patience.refused:
         return [_tell(view, f"{deaths} of its runs broke, {_last_words(last)}. The next try comes within the hour.")]

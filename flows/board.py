@@ -34,6 +34,7 @@ class StateName(StrEnum):
     REJECTED = "Rejected"  # the message is in the dead-letter queue
     POSTPONED = "Postponed"  # an outage before the claim: the message comes back
     TAKEN_OVER = "TakenOver"  # another run has taken the claim from this one
+    BLOCKED = "Blocked"  # something is set up wrong: a host has to mend it, then a successor goes on
     INTERRUPTED = "Interrupted"  # an outage after the claim: a successor goes on
     SKIPPED = "Skipped"
     TAKEN_BACK = "TakenBack"

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from evaluation.errors import AlreadyClaimed, PermanentError, SubmissionCancelled, TransientError
+from evaluation.errors import AlreadyClaimed, InvalidConfiguration, PermanentError, SubmissionCancelled, TransientError
 from evaluation.outcome import Outcome, cancelled, failed, reason_not_to_run
 from evaluation.ports import Claim
 from evaluation.shards import ShardJob
@@ -58,13 +58,18 @@ async def evaluate_submission(
         return Completed(name=StateName.TAKEN_OVER, message=str(taken))
     except TransientError as outage:
         return Failed(name=StateName.INTERRUPTED, message=f"{outage} Another run goes on with it by itself.")
+    except InvalidConfiguration as error:
+        return Failed(name=StateName.BLOCKED, message=f"{error} Then another run goes on with it by itself.")
     return await end_state(submission, outcome, cluster.settings.logs_of(submission.pk, claim.attempt))
 
 
 async def evaluate(
     site: Site, cluster: Cluster, submission: Submission, claim: Claim, succession: Succession | None
 ) -> Outcome:
-    """Decide the outcome once, keep it, then tell everybody. Raises AlreadyClaimed and, in outages, TransientError."""
+    """Decide the outcome once, keep it, then tell everybody.
+
+    Raises AlreadyClaimed; TransientError in outages, and InvalidConfiguration: neither is a reason to fail anybody.
+    """
     async with Lease(cluster.ledger, claim) as lease:
         outcome = await kept_outcome(cluster, submission, claim)
         if outcome is None:
@@ -78,7 +83,7 @@ async def evaluate(
 async def simulate(
     site: Site, cluster: Cluster, submission: Submission, claim: Claim, lease: Lease, succession: Succession | None
 ) -> Outcome:
-    """From the Choice to the results: every way out that is not an outage is an outcome that can be reported."""
+    """From the Choice to the results: every way out that is not our own trouble is an outcome that can be reported."""
     if unwanted := reason_not_to_run(submission, claim.again, succession):
         await remove_jobs(cluster, claim)
         return unwanted
@@ -89,6 +94,8 @@ async def simulate(
         try:
             await launch_shards(cluster, claim, jobs)  # EKS Run Job, one Job a shard
             await watch_shards(site, cluster, submission, claim, lease, jobs)
+        except InvalidConfiguration:
+            raise
         except PermanentError:  # in an outage the shards drive on, and a successor adopts them
             await remove_jobs(cluster, claim)
             raise
@@ -96,7 +103,7 @@ async def simulate(
         return await merge_results(cluster, submission, claim, jobs)
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back), await results_so_far(cluster, submission, jobs))
-    except AlreadyClaimed:
+    except (AlreadyClaimed, InvalidConfiguration):
         raise
     except PermanentError as error:
         return failed(submission, error, await results_so_far(cluster, submission, jobs))

@@ -198,6 +198,8 @@ def _run_state(state: State[object]) -> RunState:
         return RunState.WAITED
     if state.name == StateName.REJECTED:
         return RunState.REJECTED
+    if state.name == StateName.BLOCKED:
+        return RunState.BLOCKED
     if state.name in set(StateName):
         return RunState.DONE
     match state.type:

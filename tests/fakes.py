@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 from evaluation import layout
 from evaluation.errors import AlreadyClaimed, EvaluationError, Failure, Fault, SubmissionCancelled, UnknownSubmission
@@ -117,7 +118,7 @@ class FakeLedger:
         if not again:
             row.update({"claim-owner": owner, "claim-key": key, "attempt": int(str(row["attempt"])) + 1})
             row.update({"status": "submitted", "outcome": None, "end-time": None})
-        token = f"{owner}-{start}-{len(self.stages)}"
+        token = uuid4().hex
         row.update({"claim-start": start, "claim-token": token, **_described(submission)})
         attempt = int(str(row["attempt"]))
         return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again)
@@ -136,7 +137,10 @@ class FakeLedger:
             row.update({"stage": stage.value, "stage-since": datetime.now(UTC)})
 
     def reopen(self, entry: LedgerEntry) -> None:
-        self.rows[entry.submission]["end-time"] = None
+        row = self.rows[entry.submission]
+        if not (row.get("end-time") and row.get("outcome")) or row["claim-start"] != entry.start:
+            raise AlreadyClaimed(f"Submission {entry.submission} has no end to be opened again")
+        row.update({"end-time": None, "claim-token": None})
 
     def entries(self) -> list[LedgerEntry]:
         return [entry for row in self.rows.values() if (entry := read_entry(row))]

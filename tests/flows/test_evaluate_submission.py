@@ -275,6 +275,18 @@ def test_an_outage_while_the_shards_drive_interrupts_the_run_and_nothing_else(
     assert world.ledger.rows[7]["status"] == "running"
 
 
+def test_what_is_set_up_wrong_fails_nobody_and_waits_for_a_host(world: World) -> None:
+    message, delivery = world.submitted(7)
+    world.settings = world.settings.model_copy(update={"routes": "/nowhere/routes.xml"})
+
+    state = run(message, delivery)
+
+    assert (state.name, state.is_failed()) == ("Blocked", True)
+    assert "/nowhere/routes.xml" in (state.message or "")
+    assert world.evalai.reports == []
+    assert not world.ledger.rows[7]["end-time"]
+
+
 def test_an_outcome_is_told_as_it_was_decided_and_never_decided_again(world: World) -> None:
     world.backend.endings = {1: AGENT_CRASHED}
     world.evalai.refuses_reports = ServiceUnavailable("EvalAI does not answer")

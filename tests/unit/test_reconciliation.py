@@ -116,6 +116,13 @@ def test_a_refused_report_is_told_and_sent_again_only_now_and_then() -> None:
     assert only(view(replace(refused, stage_since=LONG_AGO), None, run(RunState.WAITED))).repair is Repair.GO_ON
 
 
+def test_what_is_set_up_wrong_is_told_and_tried_again_only_now_and_then() -> None:
+    blocked = run(RunState.BLOCKED, since=NOW - 5 * MINUTE, message="S3 refuses our role.")
+    assert only(view(DEAD, None, blocked)).sentence == "S3 refuses our role. The next try comes within the hour."
+    later = only(view(DEAD, None, replace(blocked, state_since=LONG_AGO)))
+    assert later.succession == Succession(owner="first", start=2)
+
+
 @pytest.mark.parametrize("status", [SubmissionStatus.SUBMITTED, SubmissionStatus.RESUMING])
 def test_what_was_never_queued_is_started(status: SubmissionStatus) -> None:
     assert only(view(None, status)).repair is Repair.START
