@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
 
 LONGEST_HIDE = 12 * 3600  # seconds; SQS refuses more
+# What a rejected message carries: why, since when, after how many deliveries, and its group on a FIFO queue.
+REASON, RECEIVED_AT, DELIVERIES, GROUP = "reason", "received-at", "deliveries", "group"
 
 _LOG = logging.getLogger(__name__)
 _AWS_HOST = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
@@ -75,7 +77,7 @@ class SubmissionQueue(Block):
                     QueueUrl=self.queue_url, ReceiptHandle=delivery.receipt_handle
                 )
             except ClientError as error:
-                if not _means_gone(error):
+                if not means_gone(error):
                     raise
                 _LOG.info("message %s is already gone (%s)", delivery.message_id, error_code(error))
 
@@ -95,35 +97,40 @@ class SubmissionQueue(Block):
                     VisibilityTimeout=min(seconds, LONGEST_HIDE),
                 )
             except ClientError as error:
-                if not _means_gone(error):
+                if not means_gone(error):
                     raise
                 return False
         return True
 
-    def reject(self, delivery: Delivery, body: str, reason: str, group: str | None = None) -> None:
+    def reject(
+        self, delivery: Delivery, body: str, reason: str, group: str | None = None, count: int | None = None
+    ) -> None:
         """Move the message to the dead-letter queue, the reason as an attribute; deleted only after it has arrived.
 
-        `group` is the message's own on a FIFO queue.
+        `group` is the message's own on a FIFO queue, `count` how often it was delivered, where that is known.
         """
         self._require_own(delivery)
+        known = {DELIVERIES: None if count is None else str(count), GROUP: group}
         with aws_errors(f"Sending message {delivery.message_id} to {self.dead_letter_url}"):
             self._client(self.dead_letter_url).send_message(
                 QueueUrl=self.dead_letter_url,
                 MessageBody=body,
                 MessageAttributes={
-                    "reason": _text(reason),
-                    "received-from": _text(self.queue_url),
-                    "received-at": _text(datetime.now(UTC).isoformat(timespec="seconds")),
+                    REASON: attribute(reason),
+                    "received-from": attribute(self.queue_url),
+                    RECEIVED_AT: attribute(datetime.now(UTC).isoformat(timespec="seconds")),
+                    **{name: attribute(value) for name, value in known.items() if value is not None},
                 },
-                **self._fifo_arguments(delivery, group),
+                **self._fifo_arguments(delivery),
             )
         self.acknowledge(delivery)
 
-    def _fifo_arguments(self, delivery: Delivery, group: str | None) -> dict[str, Any]:
+    def _fifo_arguments(self, delivery: Delivery) -> dict[str, Any]:
         if not self.dead_letter_url.endswith(".fifo"):
             return {}
-        # The message's id, so that a message sent but not yet deleted arrives once when it is sent again.
-        return {"MessageGroupId": group or "dead-letters", "MessageDeduplicationId": delivery.message_id}
+        # The message's id, so that a message sent but not yet deleted arrives once when it is sent again; and a group
+        # of its own, because SQS hides a group's other messages from who holds ten of them.
+        return {"MessageGroupId": delivery.message_id, "MessageDeduplicationId": delivery.message_id}
 
     def _received(self, message: "MessageTypeDef") -> Received:
         attributes = message.get("Attributes", {})
@@ -148,19 +155,24 @@ class SubmissionQueue(Block):
             )
 
     def _client(self, queue_url: str) -> "SQSClient":
-        # EvalAI's queue lies in another region (us-east-1) than everything else.
-        region = _AWS_HOST.fullmatch(urlsplit(queue_url).hostname or "")
-        credentials = self.credentials
-        if region and region[1] != credentials.region_name:
-            credentials = credentials.model_copy(update={"region_name": region[1]})
-        return cast("SQSClient", aws_client(credentials, "sqs"))
+        return sqs_client(queue_url, self.credentials)
 
 
-def _text(value: str) -> Any:
+def sqs_client(queue_url: str, credentials: AwsCredentials) -> "SQSClient":
+    """A client for that queue, which may lie in another region (EvalAI's: us-east-1) than everything else."""
+    region = _AWS_HOST.fullmatch(urlsplit(queue_url).hostname or "")
+    if region and region[1] != credentials.region_name:
+        credentials = credentials.model_copy(update={"region_name": region[1]})
+    return cast("SQSClient", aws_client(credentials, "sqs"))
+
+
+def attribute(value: str) -> Any:
+    """A text as SQS takes it for an attribute of a message."""
     return {"DataType": "String", "StringValue": _UNPRINTABLE.sub("\ufffd", value)[:_LONGEST_REASON] or "-"}
 
 
-def _means_gone(error: ClientError) -> bool:
+def means_gone(error: ClientError) -> bool:
+    """Whether SQS says that a receipt holds its message no longer."""
     message = str(error.response.get("Error", {}).get("Message", ""))
     return error_code(error) in _GONE or (
         error_code(error) in {"InvalidParameterValue", "InvalidParameterValueException"}

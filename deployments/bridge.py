@@ -1,14 +1,14 @@
-"""The bridge from EvalAI's queue to Prefect: one event per message, and no memory of its own.
+"""The bridge from a queue to Prefect: one event per message, and no memory of its own.
 
-It never deletes a good message: the flow run that claims the submission does. So whatever is lost on the way, an event,
-a run, a server, the message comes back and rings again. The price is that a run may find its submission claimed.
+It never deletes a good message: the flow run that takes the work does. So whatever is lost on the way, an event, a run,
+a server, the message comes back and rings again. The price is that a run may find its work claimed.
 """
 
 import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,24 +86,45 @@ def read_submission(received: Received, settings: BridgeSettings) -> SubmissionM
     return message
 
 
-def run_bridge(queue: SubmissionQueue, doorbell: Doorbell, stop: threading.Event, settings: BridgeSettings) -> None:
+def read_submission_event(received: Received, settings: BridgeSettings) -> OutgoingEvent:
+    """The reader of EvalAI's queue."""
+    return submission_received(read_submission(received, settings), received)
+
+
+# Makes a message's event; raises InvalidMessage with the reason why it should not ring.
+Reader = Callable[[Received, BridgeSettings], OutgoingEvent]
+
+
+def run_bridge(
+    queue: SubmissionQueue,
+    doorbell: Doorbell,
+    stop: threading.Event,
+    settings: BridgeSettings,
+    read: Reader = read_submission_event,
+) -> None:
     """Carry messages until `stop` is set; blocks. Outages of SQS or Prefect are waited out.
 
     Raises PermanentError where the very first poll is refused: the queue's address or the credentials are wrong.
     """
-    bridge = _Bridge(queue, doorbell, stop, settings)
+    bridge = _Bridge(queue, doorbell, stop, settings, read)
     while not stop.is_set():
         bridge.carry(bridge.poll())
 
 
 class _Bridge:
     def __init__(
-        self, queue: SubmissionQueue, doorbell: Doorbell, stop: threading.Event, settings: BridgeSettings
+        self,
+        queue: SubmissionQueue,
+        doorbell: Doorbell,
+        stop: threading.Event,
+        settings: BridgeSettings,
+        read: Reader,
     ) -> None:
         self._queue = queue
         self._doorbell = doorbell
         self._stop = stop
         self._settings = settings
+        self._read = read
         self._prefect = _Link("Prefect", stop, settings)
         self._sqs = _Link("SQS", stop, settings)
         self._visibility = _Link("hiding messages", stop, settings)
@@ -138,8 +159,8 @@ class _Bridge:
         if not self._hide(received, self._settings.hidden_seconds(received.count)):
             return True  # it came to lie on the queue again, and will be received again
         try:
-            message = read_submission(received, self._settings)
-            self._doorbell.ring(submission_received(message, received))
+            event = self._read(received, self._settings)
+            self._doorbell.ring(event)
         except InvalidMessage as error:
             self._bury(received, error)
             return True
@@ -151,7 +172,7 @@ class _Bridge:
             self._prefect.failed(error)
             return False
         self._prefect.worked()
-        _LOG.info("submission %s: event accepted, delivery %s", message.submission_pk, received.count)
+        _LOG.info("%s: event accepted, delivery %s", event.resource_name, received.count)
         return True
 
     def _wait_out(self, received: Received) -> None:
@@ -165,7 +186,7 @@ class _Bridge:
     def _bury(self, received: Received, error: EvaluationError) -> None:
         message_id = received.delivery.message_id
         try:
-            self._queue.reject(received.delivery, received.body, str(error), received.group)
+            self._queue.reject(received.delivery, received.body, str(error), received.group, received.count)
         except EvaluationError as failure:  # the message comes back and tries again, the next ones go on
             self._dead_letters.failed(failure)
             return
@@ -213,7 +234,12 @@ class _Link:
         self._stop.wait(min(seconds, self._settings.longest_pause_seconds))
 
 
-def serve_bridge(queue: SubmissionQueue, settings: BridgeSettings, grace_seconds: float = 1.0) -> None:
+def serve_bridge(
+    queue: SubmissionQueue,
+    settings: BridgeSettings,
+    grace_seconds: float = 1.0,
+    read: Reader = read_submission_event,
+) -> None:
     """Run the bridge until SIGTERM or SIGINT; call it in the main thread. Raises what run_bridge raises.
 
     A poll cannot be interrupted, so the loop runs in a thread which is left behind in its poll: what that poll may
@@ -225,14 +251,14 @@ def serve_bridge(queue: SubmissionQueue, settings: BridgeSettings, grace_seconds
     def loop() -> None:
         try:
             with prefect_events() as doorbell:
-                run_bridge(queue, doorbell, stop, settings)
+                run_bridge(queue, doorbell, stop, settings, read)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             outcome.set_exception(error)
         finally:
             stop.set()
 
     thread = threading.Thread(target=loop, name="bridge", daemon=True)
-    with _stopped_by_signals(stop):
+    with stopped_by_signals(stop):
         thread.start()
         _LOG.info("bridge: carries %s to Prefect", queue.queue_url)
         stop.wait()
@@ -243,7 +269,9 @@ def serve_bridge(queue: SubmissionQueue, settings: BridgeSettings, grace_seconds
 
 
 @contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set `stop` instead of ending the process; use it in the main thread."""
+
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 

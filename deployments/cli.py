@@ -38,6 +38,17 @@ GROUPS = {
             "redrive": ("queue_commands:redrive", "Send dead letters back to the queue: one of them, or all."),
         },
     ),
+    "compute": (
+        "Any Python function as scalable asynchronous compute (docs/compute-client.md).",
+        {
+            "setup": ("compute_commands:setup", "Save the blocks of a queue of jobs, and make the workers' pool."),
+            "bridge": ("compute_commands:bridge", "Carry the queue's messages to Prefect until it is stopped."),
+            "backlog": ("compute_commands:backlog", "Measure how much work waits for each worker; publish it."),
+            "resend": ("compute_commands:resend", "Send the messages of jobs that were recorded without."),
+            "post": ("compute_commands:post", "Post a job, and wait for its result if asked to."),
+            "result": ("compute_commands:result", "Show how a job stands, and its result or error."),
+        },
+    ),
 }
 
 

@@ -25,6 +25,7 @@ from prefect.settings import (
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from blocks.dead_letters import DeadLetters
 from blocks.submission_queue import SubmissionQueue
 from deployments.bridge import BridgeSettings, run_bridge
 from deployments.prefect_events import OutgoingEvent, PrefectEvents, prefect_events
@@ -176,19 +177,60 @@ def test_what_nobody_can_evaluate_goes_to_the_dead_letters(
     assert prefect.events == []
 
 
-def test_a_bad_message_does_not_hold_up_the_next(
-    aws: dict[str, Any], prefect: FakePrefect, caplog: pytest.LogCaptureFixture
+def grouped(queue: SubmissionQueue, group: str, pk: int) -> dict[str, str]:
+    """What EvalAI sends with a message where its queue is a FIFO queue; the group is phase and team."""
+    fifo = queue.queue_url.endswith(".fifo")
+    return {"MessageGroupId": group, "MessageDeduplicationId": f"{pk}-{time.monotonic_ns()}"} if fifo else {}
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_bad_messages_hold_up_none_of_the_next_not_even_of_their_group(
+    aws: dict[str, Any], prefect: FakePrefect, fifo: bool
 ) -> None:
-    queue = create_queue(aws)
-    broken = queue.model_copy(update={"dead_letter_url": queue.dead_letter_url + "-absent"})
-    send(aws, queue, "auth_token=hidden")
-    send(aws, queue, BODY)
+    queue = create_queue(aws, fifo=fifo)
+    for group, pk in (("2203-7", 90), ("2203-8", 91)):
+        send(aws, queue, "no JSON", **grouped(queue, group, pk))
+        send(aws, queue, BODY | {"submission_pk": 0}, **grouped(queue, group, pk))
+        send(aws, queue, BODY | {"submission_pk": pk}, **grouped(queue, group, pk))
+    with running(queue, prefect.url, BridgeSettings(wait_seconds=0, batch=1)):
+        wait_for(lambda: sorted(prefect.submissions()) == [90, 91])
+    assert remaining(aws, queue) == (0, 2)
+    assert len(received_dead(aws, queue)) == 4
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_bad_message_that_cannot_be_set_aside_does_not_hold_up_the_next(
+    aws: dict[str, Any], prefect: FakePrefect, caplog: pytest.LogCaptureFixture, fifo: bool
+) -> None:
+    queue = create_queue(aws, fifo=fifo)
+    ending = ".fifo" if fifo else ""
+    absent = queue.dead_letter_url.removesuffix(".fifo") + "-absent" + ending
+    broken = queue.model_copy(update={"dead_letter_url": absent})
+    send(aws, queue, "auth_token=hidden", **grouped(queue, "2203-7", 89))
+    send(aws, queue, BODY, **grouped(queue, "2203-8", 90))
     with caplog.at_level(logging.INFO, "deployments.bridge"), running(broken, prefect.url):
         wait_for(lambda: prefect.submissions() == [90])
     assert remaining(aws, queue) == (0, 2)
     assert "the dead-letter queue failed" in caplog.text
     assert "submission 90: event accepted, delivery 1" in caplog.text
     assert "hidden" not in caplog.text
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_dead_letter_that_is_sent_back_rings_as_a_new_message(
+    aws: dict[str, Any], prefect: FakePrefect, fifo: bool
+) -> None:
+    queue = create_queue(aws, fifo=fifo)
+    send(aws, queue, BODY, **grouped(queue, "2203-7", 90))
+    with running(queue, prefect.url, BridgeSettings(wait_seconds=0, challenge_pk=2)):
+        wait_for(lambda: remaining(aws, queue) == (0, 0))
+    with DeadLetters(queue, wait_seconds=0) as letters:
+        for letter in letters:
+            letters.send_back(letter)
+    with running(queue, prefect.url):  # by now with the right challenge
+        wait_for(lambda: prefect.submissions() == [90])
+    assert letter.deliveries == 1
+    assert remaining(aws, queue) == (0, 1)
 
 
 def test_an_outage_of_prefect_keeps_the_messages_and_logs_twice(

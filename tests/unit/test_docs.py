@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from deployments import settings_page
 from deployments.cli import COMMANDS, GROUPS
+from evaluation.reconciliation import lasting
+from evaluation.stages import LEASE_SECONDS, LONGEST, Patience
 from local_jobs.catalogue import BEHAVIOURS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +21,7 @@ FOR_USERS = ["README.md", "deployments/eks/README.md", *sorted(f"docs/{page.name
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^()\s]+)\)")
+NAMED_TEST = re.compile(r"`(test_\w+)`(?:\]\(([^()\s]+)\))?")
 
 
 def read(page: str | Path) -> str:
@@ -54,10 +58,36 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     assert [link for link in links if broken(page, link)] == []
 
 
-def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_is_named_is_in_the_file_that_it_leads_to(page: Path) -> None:
+    named_there = NAMED_TEST.findall(read(page))
 
-    said = named(r"\bmake ([a-z][a-z-]*)", FOR_PEOPLE)
+    assert [name for name, file in named_there if not file] == []
+    lost = [(name, file) for name, file in named_there if f"def {name}(" not in read(page.parent / file)]
+    assert lost == []
+
+
+def test_the_deadlines_on_the_page_are_those_of_the_code() -> None:
+    patience = Patience(timedelta(seconds=LEASE_SECONDS))
+    times = {f"`{stage}`": limit for stage, limit in LONGEST.items()} | {
+        "unclaimed": patience.claim,
+        "scheduled": patience.start,
+        "starting": patience.start,
+        "any of these, silent": patience.lease,
+        "report refused, or run blocked": patience.refused,
+        "ended, with Jobs left or EvalAI still waiting": patience.settled,
+    }
+
+    rows = dict(re.findall(r"^\| ([^|]+) \| [^|]*\| ([^|]+) \| [^|]+ \|$", read("docs/reliability.md"), re.MULTILINE))
+
+    assert {state: rows.get(state) for state in times} == {state: lasting(limit) for state, limit in times.items()}
+    assert "`simulating`" in rows
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", read("Makefile"), re.MULTILINE))
+
+    said = named(r"\bmake ([a-z][a-z0-9-]*)", FOR_PEOPLE)
 
     assert {"demo", "test", "check"} <= set(said)
     assert {target: page for target, page in said.items() if target not in targets} == {}

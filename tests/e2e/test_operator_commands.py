@@ -1,0 +1,98 @@
+"""What hosts type at an installation, on the embedded stack: the doctor and the dead letters."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from prefect_aws import AwsClientParameters, AwsCredentials
+from pydantic import SecretStr
+
+from blocks.dead_letters import DeadLetters
+from blocks.submission_queue import SubmissionQueue
+from deployments.aws_resources import CREDENTIALS
+from deployments.stack import PROJECT
+from tests.e2e.conftest import Sent, Site
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def leaderboard(site: Site) -> Run:
+    """The command line, as in a second terminal of the stack's folder."""
+    environment = os.environ | {"LEADERBOARD_STATE_DIR": str(site.stack.state.folder), "COLUMNS": "160"}
+
+    def run(*words: str) -> Ended:
+        command = [sys.executable, "-m", "deployments.cli", *words]
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=100)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, site: Site) -> None:
+    ended = leaderboard("doctor", "--json")
+
+    findings = json.loads(ended.out)
+    verdicts = {finding["subject"]: finding["verdict"] for finding in findings}
+    # Other tests of this session may have sent messages that nobody can evaluate.
+    problems = [finding for finding in findings if finding["verdict"] == "PROBLEM"]
+    assert [finding for finding in problems if finding["subject"] != "Queue: dead letters"] == []
+    assert ended.code == (1 if problems else 0)
+    for subject in ("Prefect: worker", "Prefect: automation submission-received", "AWS: secrets", "EvalAI: phases"):
+        assert verdicts[subject] == "OK"
+    not_checked = {subject for subject, verdict in verdicts.items() if verdict == "NOT CHECKED"}
+    assert all(" image of " in subject for subject in not_checked)
+    secrets = [site.stack.state.host_token, *site.stack.state.participant_tokens.values()]
+    assert [secret for secret in secrets if secret in ended.out + ended.err] == []
+
+
+@pytest.fixture
+def queue(site: Site) -> SubmissionQueue:
+    """The stack's queue, for looking without the seconds that a command takes to start."""
+    state = site.stack.state
+    credentials = AwsCredentials(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SecretStr(CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
+        region_name=state.region,
+        aws_client_parameters=AwsClientParameters(endpoint_url=state.aws_url),
+    )
+    return SubmissionQueue(queue_url=state.queue_url, dead_letter_url=state.dead_letter_url, credentials=credentials)
+
+
+def dead_about(queue: SubmissionQueue, text: str) -> set[str]:
+    """The message ids of the dead letters whose body has the text."""
+    with DeadLetters(queue, wait_seconds=0) as letters:
+        return {letter.message_id for letter in letters if text in letter.received.body}
+
+
+def test_a_dead_letter_is_shown_sent_back_and_comes_to_its_end_again(
+    leaderboard: Run, sent: Sent, queue: SubmissionQueue
+) -> None:
+    """Submission 4242 is unknown to EvalAI: only a flow run finds that out, the first time and the second time."""
+    eventually(lambda: bool(dead_about(queue, "4242") and dead_about(queue, "not json")), 75)
+
+    shown = leaderboard("queue", "dead", "--json")
+    redriven = leaderboard("queue", "redrive", "4242")
+
+    found = {letter["submission"]: letter for letter in json.loads(shown.out)["dead_letters"]}
+    first = found[4242]
+    eventually(lambda: bool(dead_about(queue, "4242") - {first["message_id"]}), 75)
+    assert first["phase"] == "leaderboard-20-SENSORS"
+    assert "does not know the submission" in first["reason"]
+    assert found[None]["reason"].startswith("The message is not")
+    assert (redriven.code, redriven.out.splitlines()[-1]) == (0, "1 sent back")
