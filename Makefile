@@ -1,7 +1,7 @@
 # Everything a newcomer runs. Needs make and a Python of 3.11 to 3.13 with venv; all else comes from requirements.lock.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help demo up test cluster-test chaos check format lock clean
+.PHONY: help demo up test cluster-test e2e-aws chaos check format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
 		2>/dev/null && { command -v "$$python"; break; }; done)
 
 help: ## this list
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the main job on this machine: one submission from the queue to its leaderboard row
 	$(BIN)/leaderboard demo
@@ -31,6 +31,9 @@ SEED ?= 1
 SUBMISSIONS ?= 40
 chaos: $(READY) ## 40 submissions while parts are killed at random; 10 minutes at most (SEED=1, SUBMISSIONS=40)
 	$(BIN)/python -m tests.chaos --seed $(SEED) --submissions $(SUBMISSIONS)
+
+e2e-aws: $(READY) ## the compute client in a real AWS account (COMPUTE_QUEUE, COMPUTE_TABLE, COMPUTE_BUCKET), else skipped
+	$(BIN)/python -m pytest -rs tests/aws
 
 check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import re
 EVALAI = "evalai"
 QUEUE = "submissions"
 CREDENTIALS = "leaderboard"
+COMPUTE = "compute"  # the compute client's queue and its jobs; another function's have another name
 
 # Prefect's own rule for a document's name.
 _DOCUMENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

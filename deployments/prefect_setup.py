@@ -25,6 +25,7 @@ from deployments.clusters_file import ClusterSettings, compute_cluster, read_clu
 from deployments.notification import tell_hosts
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from flows.successors import FIRST
 
 SomeBlock = TypeVar("SomeBlock", bound=Block)
 
@@ -44,6 +45,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
         wait_for_server(client, wait_seconds)
         try:
             pool = work_pool(client, settings)
+            queue_of_pool = _work_queue(client, settings)
             _request_budget(client, settings.evalai_requests_per_minute)
             notification = [tell_hosts(client, tell)] if tell else []
             secrets = _session(settings).client("secretsmanager", **_endpoint(settings))
@@ -59,7 +61,14 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
         except httpx.HTTPError as error:
             raise ServiceUnavailable("Prefect's server refuses the set-up", str(error)) from error
     blocks = [f"blocks of {cluster}" for cluster in site.clusters]
-    return [pool, f"concurrency limit {RATE_LIMIT_NAME}", "blocks of EvalAI and the queue", *blocks, *notification]
+    return [
+        pool,
+        queue_of_pool,
+        f"concurrency limit {RATE_LIMIT_NAME}",
+        "blocks of EvalAI and the queue",
+        *blocks,
+        *notification,
+    ]
 
 
 def load_queue() -> SubmissionQueue:
@@ -112,6 +121,21 @@ def work_pool(client: SyncPrefectClient, settings: Settings) -> str:
         except ObjectAlreadyExists:  # a worker that starts at this moment makes it too
             pool = client.read_work_pool(settings.work_pool)
     return f"work pool {pool.name} ({pool.type})"
+
+
+def _work_queue(client: SyncPrefectClient, settings: Settings) -> str:
+    """The pool's queue of what goes first; deploying makes it too, without its priority."""
+    pool = settings.work_pool
+    try:
+        queue = client.create_work_queue(
+            FIRST, "Successors of runs that died, and the reconciler.", work_pool_name=pool
+        )
+    except ObjectAlreadyExists:
+        queue = client.read_work_queue_by_name(FIRST, work_pool_name=pool)
+    if queue.priority != 1:
+        address = {"work_pool_name": pool, "name": FIRST}
+        client.request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=address, json={"priority": 1})
+    return f"work queue {FIRST} of {pool}, before all others"
 
 
 def _request_budget(client: SyncPrefectClient, requests_per_minute: int) -> None:

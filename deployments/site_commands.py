@@ -1,11 +1,18 @@
 """The commands of an installation, embedded or real: fill a Prefect server, carry messages to it."""
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from deployments.bridge import BridgeSettings, serve_bridge
 from deployments.prefect_setup import load_queue, set_up
 from deployments.settings import load_settings
+from evaluation.errors import ServiceUnavailable
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 def setup(
@@ -45,7 +52,25 @@ def bridge() -> None:
     """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
     settings = load_settings()
     log_to_stderr()
-    serve_bridge(load_queue(), BridgeSettings(challenge_pk=settings.challenge_pk))
+    queue = patiently(load_queue, "Prefect cannot say yet where the queue is")
+    serve_bridge(queue, BridgeSettings(challenge_pk=settings.challenge_pk))
+
+
+def patiently(
+    load: Callable[[], T], waits_for: str, longest_pause: float = 60, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """What `load` returns, however long Prefect's server is away: a service started before it need not be restarted.
+
+    Pauses are in seconds. Raises what `load` raises, but for ServiceUnavailable.
+    """
+    pause = 1.0
+    while True:
+        try:
+            return load()
+        except ServiceUnavailable as error:
+            _LOG.warning("%s, next try in %g s: %s", waits_for, pause, error)
+        sleep(pause)
+        pause = min(2 * pause, longest_pause)
 
 
 def log_to_stderr() -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -101,7 +102,7 @@ async def claim_job(site: ComputeSite, job_id: str) -> ClaimedJob:
     return await asyncio.to_thread(site.jobs.claim, job_id, str(flow_run.get_id()))
 
 
-@task(name="call-function", task_run_name="{function}")
+@task(name="call-function", task_run_name="{function}", cache_policy=NO_CACHE)
 async def call_function(
     site: ComputeSite, job: ClaimedJob, function: str, limit_seconds: float, lease: Lease
 ) -> str | JobError:

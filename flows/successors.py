@@ -12,6 +12,9 @@ from prefect.states import Scheduled
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission import Succession
 
+# The work queue of what must not wait behind new submissions where all of a worker's slots are taken: successors, whose
+# shards may be driving, and the reconciler. `leaderboard setup` makes it, and prefect.yaml names it too.
+FIRST = "first"
 DEPLOYMENT = "evaluate-submission/evaluate-submission"
 
 
@@ -36,5 +39,6 @@ async def start_successor(
         name=f"submission-{parameters['message']['submission_pk']}",
         state=Scheduled(scheduled_time=datetime.now(UTC) + pause),
         idempotency_key=succession.key,
+        work_queue_name=FIRST,
         tags=tags,
     )

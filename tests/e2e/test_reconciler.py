@@ -15,6 +15,7 @@ from deployments.notification import NAME, tell_hosts
 from deployments.prefect_events import OutgoingEvent, PrefectEvents
 from deployments.stack import PROJECT
 from flows.reconcile import ATTENTION
+from flows.successors import FIRST
 from tests.e2e.conftest import Site
 from tests.waiting import eventually
 
@@ -27,6 +28,12 @@ def runs_of_the_reconciler(site: Site) -> list[dict[str, Any]]:
 
 def test_it_looks_by_itself(site: Site) -> None:
     eventually(lambda: bool(runs_of_the_reconciler(site)), seconds=110)
+
+
+def test_it_goes_before_new_submissions(site: Site) -> None:
+    queue = requests.get(f"{site.stack.state.prefect_api_url}/work_pools/leaderboard/queues/{FIRST}", timeout=30).json()
+    assert queue["priority"] == 1
+    assert {run["work_queue_name"] for run in runs_of_the_reconciler(site)} == {FIRST}
 
 
 def test_what_it_finds_can_be_seen_without_being_repaired(site: Site) -> None:

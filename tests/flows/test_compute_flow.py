@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from pytest_httpserver import HTTPServer
 from blocks.compute_metrics import ComputeMetrics
 from compute_client.contents import ClientFactory
 from compute_client.job import JobError, ResultStatus
-from deployments.bridge import BridgeSettings, run_bridge
-from deployments.compute_bridge import compute_reader
+from deployments.bridge import run_bridge
+from deployments.compute_bridge import compute_reader, compute_settings
 from deployments.prefect_events import OutgoingEvent
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission import Delivery
@@ -83,7 +84,7 @@ def bridge(site: ComputeAws, function: str) -> Ring:
     """Carry what the queue holds until one message has rung."""
     stop = threading.Event()
     doorbell = Ring(function, stop)
-    run_bridge(site.queue, doorbell, stop, BridgeSettings(wait_seconds=0), compute_reader())
+    run_bridge(site.queue, doorbell, stop, replace(compute_settings(site.queue), wait_seconds=0), compute_reader())
     return doorbell
 
 

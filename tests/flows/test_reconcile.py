@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -22,6 +23,7 @@ from flows.evaluate_submission import evaluate_submission
 from flows.explaining import explain_submission
 from flows.hooks import hand_over
 from flows.reconcile import find, reconcile
+from flows.successors import FIRST
 from flows.survey import survey
 from tests.flows.conftest import World
 from tests.flows.test_evaluate_submission import run
@@ -32,8 +34,9 @@ LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
 @pytest.fixture(scope="module")
 def deployment(prefect_server: None) -> UUID:
     with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="reconciled", type="process"))
         flow = client.create_flow(evaluate_submission)
-        return client.create_deployment(flow, "evaluate-submission")
+        return client.create_deployment(flow, "evaluate-submission", work_pool_name="reconciled")
 
 
 PKS = count(501)
@@ -76,6 +79,7 @@ def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) ->
     states = [look(), look()]
 
     [successor] = runs_of(pk)
+    assert successor.work_queue_name == FIRST
     assert successor.parameters["succession"]["owner"] == f"first-{pk}"
     assert successor.parameters["succession"]["start"] == 2
     assert successor.parameters["message"]["submission_pk"] == pk

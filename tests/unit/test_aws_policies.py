@@ -88,7 +88,8 @@ def texts(resource: Any) -> list[str]:
 def test_there_are_some_of_every_kind() -> None:
     files = {file for file, _ in statements()}
 
-    assert {"roles.yaml", "pods.yaml", "public-contents.yaml", "s3-endpoint-policy.json"} <= files
+    assert {"roles.yaml", "pods.yaml", "public-contents.yaml"} <= files
+    assert {f"{service}-endpoint-policy.json" for service in ("s3", "sts", "logs")} <= files
     assert {"leaderboard-10.yaml", "leaderboard-20.yaml"} <= files
 
 

@@ -55,10 +55,6 @@ def cluster(name: str) -> Document:
     return config
 
 
-def as_list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
-
-
 def test_every_file_is_of_a_kind_that_is_tested() -> None:
     known = {FOLDER / "README.md", FOLDER / "clusters.yaml", FOLDER / "flows/base-job-template.json"}
     known |= {FOLDER / f"{name}.yaml" for name in CLUSTERS}
@@ -149,17 +145,6 @@ class TestRights:
         assert "annotations" not in account["metadata"]
         assert account["automountServiceAccountToken"] is False
 
-    def test_what_leaves_through_the_endpoint_goes_to_our_buckets(self) -> None:
-        policy = json.loads((FOLDER / "iam/s3-endpoint-policy.json").read_text())
-        writable = {
-            resource
-            for statement in policy["Statement"]
-            if "s3:PutObject" in as_list(statement["Action"])
-            for resource in as_list(statement["Resource"])
-        }
-
-        assert writable == {f"arn:aws:s3:::{name}{end}" for name in CLUSTERS for end in ("", "/*")}
-
     def test_the_orchestrators_rights_are_exactly_these(self) -> None:
         (role,) = [o for o in objects_of("Role") if o["metadata"]["name"] == "shard-orchestrator"]
         rights = {(rule["apiGroups"][0], r): set(rule["verbs"]) for rule in role["rules"] for r in rule["resources"]}
@@ -223,26 +208,39 @@ class TestDaemons:
 
         assert (variables["DEVICE_LIST_STRATEGY"], variables["DEVICE_ID_STRATEGY"]) == ("envvar", "uuid")
 
-    def test_the_logs_of_shards_and_flows_are_shipped_apart(self) -> None:
-        (config,) = [o for o in objects_of("ConfigMap") if o["metadata"]["name"] == "fluent-bit"]
-        tags, paths, matches, groups = (
-            re.findall(rf"^\s+{key}\s+(\S+)$", config["data"]["fluent-bit.conf"], re.MULTILINE)
-            for key in ("Tag", "Path", "Match", "log_group_name")
-        )
-
-        namespaces = {"shard.*": example_cluster(Generation.V2).namespace, "flow.*": "flows"}
-        assert dict(zip(tags, paths, strict=True)) == {
-            tag: f"/var/log/containers/*_{namespace}_*.log" for tag, namespace in namespaces.items()
-        }
-        assert dict(zip(matches, groups, strict=True)) == {"shard.*": "${LOG_GROUP}", "flow.*": "${FLOWS_LOG_GROUP}"}
-
     @pytest.mark.parametrize("name", CLUSTERS)
     def test_each_cluster_has_its_settings(self, name: str) -> None:
         (settings,) = documents(FOLDER / f"cluster/settings-{name}.yaml")
 
         assert settings["data"]["CLUSTER"] == name
         assert settings["data"]["AWS_REGION"] == cluster(name)["metadata"]["region"]
-        assert f"log-group:{settings['data']['LOG_GROUP']}:" in (FOLDER / f"{name}.yaml").read_text()
+
+
+class TestFlowsLogs:
+    def test_fluent_bit_ships_what_the_flows_say_and_nothing_of_the_shards(self) -> None:
+        (config,) = [o for o in objects_of("ConfigMap") if o["metadata"]["name"] == "fluent-bit"]
+        said = {
+            key: re.findall(rf"^\s+{key}\s+(\S+)$", config["data"]["fluent-bit.conf"], re.MULTILINE)
+            for key in ("Path", "Tag", "Match", "log_group_name")
+        }
+
+        assert said == {
+            "Path": ["/var/log/containers/*_flows_*.log"],
+            "Tag": ["flow.*"],
+            "Match": ["flow.*"],
+            "log_group_name": ["${FLOWS_LOG_GROUP}"],
+        }
+
+    def test_it_runs_where_the_flows_run_and_may_write_to_their_group_only(self) -> None:
+        (daemon,) = [o for o in objects_of("DaemonSet") if o["metadata"]["name"] == "fluent-bit"]
+        (settings,) = documents(FOLDER / "cluster/settings-leaderboard-20.yaml")
+        accounts = {name: cluster(name)["iam"].get("serviceAccounts", []) for name in CLUSTERS}
+
+        (fluent_bit,) = accounts["leaderboard-20"]
+        (right,) = fluent_bit["attachPolicy"]["Statement"]
+        assert daemon["spec"]["template"]["spec"]["nodeSelector"] == {"leaderboard/role": "system"}
+        assert right["Resource"].endswith(f":log-group:{settings['data']['FLOWS_LOG_GROUP']}:*")
+        assert accounts["leaderboard-10"] == []
 
 
 class TestFlowRuns:

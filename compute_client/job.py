@@ -1,0 +1,159 @@
+"""What a job is: its id, its message, how it stands, how it ended. Nothing here leaves the process."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from evaluation.errors import AlreadyClaimed, InvalidMessage, PermanentError, RequestRefused, TransientError
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # also part of S3 keys and of names in Prefect
+LONGEST_TRACE = 4000  # characters; the end of a stack trace says the most
+LONGEST_ERROR = 1000
+
+
+class ResultStatus(StrEnum):
+    SUBMITTED = "SUBMITTED"  # recorded; nobody computes it yet
+    IN_PROGRESS = "IN_PROGRESS"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+    @property
+    def final(self) -> bool:
+        return self in (ResultStatus.SUCCESS, ResultStatus.FAILED)
+
+
+class UnknownJob(PermanentError):
+    """The table has no row of that id: it was never posted here, or it is older than results are kept."""
+
+
+class AlreadyComputed(AlreadyClaimed):
+    """The job has its result, or its error."""
+
+
+class Held(AlreadyClaimed):
+    """Another run computes the job."""
+
+    def __init__(self, summary: str, cause: str, seconds_left: float) -> None:
+        super().__init__(summary, cause)
+        self.seconds_left = seconds_left  # until its lease ends, unless it is renewed
+
+
+class Abandoned(PermanentError):
+    """Run after run died while computing the job."""
+
+
+class NotSent(TransientError):
+    """The job is recorded, but its message may not have reached the queue."""
+
+    def __init__(self, job_id: str, cause: str) -> None:
+        super().__init__(
+            f"Job {job_id} is recorded but not on its queue",
+            cause,
+            "Post it again with this id, or let `leaderboard compute resend` send it.",
+        )
+        self.job_id = job_id
+
+
+class NotFinished(TransientError):
+    """The job has no result yet."""
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why a job failed, cut to lengths that a row can hold."""
+
+    type: str  # the exception's name, e.g. ValueError
+    message: str
+    trace: str = ""  # the end of the stack trace
+
+    def cut(self) -> "JobError":
+        return JobError(self.type[:200], self.message[:LONGEST_ERROR], self.trace[-LONGEST_TRACE:])
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class JobFailed(PermanentError):
+    """The function failed on this body."""
+
+    def __init__(self, job_id: str, error: JobError) -> None:
+        super().__init__(f"Job {job_id} failed", str(error))
+        self.job_id = job_id
+        self.error = error
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job stands. `result` is there once it is a success."""
+
+    id: str
+    status: ResultStatus
+    value: object = None
+    error: JobError | None = None
+
+    @property
+    def result(self) -> object:
+        """What the function returned; raises JobFailed, or NotFinished."""
+        if self.error:
+            raise JobFailed(self.id, self.error)
+        if self.status is not ResultStatus.SUCCESS:
+            raise NotFinished(f"Job {self.id} has no result yet", f"it is {self.status}")
+        return self.value
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to compute a job and to write its result, for as long as it is renewed."""
+
+    job_id: str
+    token: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    lease: Lease
+    place: Mapping[str, str]  # where its body lies: `body_json` or `body_key`
+
+
+def require_id(job_id: str) -> str:
+    if not JOB_ID.fullmatch(job_id):
+        raise RequestRefused(
+            f"{job_id[:120]!r} is no id for a job", "letters, digits, '.', '_' and '-' are allowed, 100 at most"
+        )
+    return job_id
+
+
+def to_json(what: str, value: object) -> str:
+    """The value as JSON text; raises RequestRefused where it has none (NaN, sets, lone surrogates)."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestRefused(f"{what} is not JSON", str(error)) from error
+    return text
+
+
+def digest(value: object) -> str:
+    """Tells whether two bodies are the same JSON value, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_message(job_id: str) -> str:
+    """What lies on the queue: the id alone. Everything else is in the table, which is there before the message."""
+    return json.dumps({"job_id": job_id})
+
+
+def read_message(text: str) -> str:
+    """The job's id; raises InvalidMessage with the reason why it is none."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InvalidMessage("The message is not JSON", str(error)) from error
+    job_id = content.get("job_id") if isinstance(content, dict) else None
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
+        raise InvalidMessage("The message names no job", f'it has to be {{"job_id": "..."}}, not {text[:100]!r}')
+    return job_id

@@ -1,0 +1,248 @@
+"""The table of jobs in DynamoDB: one row per job, the truth about what was asked, who computes it, what came out.
+
+Key: `job_id`, a string. Times are seconds since 1970. The index `outbox` holds the jobs whose message may be missing.
+Every change is one conditional write, so that two runs, or a run and its successor, never both win.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+
+from compute_client.contents import INLINE_BODY, INLINE_RESULT, ClientFactory, Contents
+from compute_client.job import (
+    Abandoned,
+    AlreadyComputed,
+    ClaimedJob,
+    Held,
+    JobError,
+    JobResult,
+    Lease,
+    ResultStatus,
+    UnknownJob,
+    digest,
+    require_id,
+    to_json,
+)
+from compute_client.rows import Row, Rows, Values
+from evaluation.errors import AlreadyClaimed, RequestRefused
+
+OUTBOX = "outbox"
+DAY = 24 * 3600
+OPEN_SECONDS = 30 * DAY  # a job that nobody finishes is forgotten; longer than SQS keeps any message (14 days)
+
+
+class JobTable:
+    """The jobs of one queue. `client` makes boto3's clients; `now` tells the time."""
+
+    def __init__(
+        self,
+        table: str,
+        bucket: str | None,
+        client: ClientFactory,
+        *,
+        lease_seconds: float = 120,
+        most_attempts: int = 3,
+        result_days: float = 7,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.lease_seconds = lease_seconds
+        self._most_attempts = most_attempts
+        self._result_seconds = result_days * DAY
+        self._contents = Contents(bucket, client)
+        self._rows = Rows(table, client)
+        self._now = now
+
+    def submit(self, job_id: str, body: object, group: str) -> bool:
+        """Record the job; True where its message has to be sent, also for one that was recorded without.
+
+        Raises RequestRefused for a body that is not JSON, or where the id was used for another one.
+        """
+        text, mark = to_json("The body", body), digest(body)
+        if (earlier := self._row(job_id)) is None:
+            # The digest in the key: a second post of the id cannot replace what the first one asked for.
+            where = self._contents.put("body", text, INLINE_BODY, f"bodies/{require_id(job_id)}/{mark}.json")
+            earlier = self._put(job_id, mark, group, where)
+        if earlier is None:
+            return True
+        if earlier["body_digest"] != mark:
+            raise RequestRefused(f"The id {job_id} is taken", "it was posted before with another body")
+        return OUTBOX in earlier
+
+    def _put(self, job_id: str, mark: str, group: str, where: Mapping[str, str]) -> Row | None:
+        """Write a new row; where there is one already, return it instead."""
+        now = self._now()
+        row = {
+            "job_id": job_id,
+            "job_status": ResultStatus.SUBMITTED,
+            "body_digest": mark,
+            "message_group": group,
+            "attempts": 0,
+            "submitted_at": now,
+            OUTBOX: "unsent",
+            "unsent_since": now,
+            "expires_at": int(now + OPEN_SECONDS),
+            **where,
+        }
+        # DynamoDB takes days to remove what has expired.
+        return self._rows.put(row, "attribute_not_exists(job_id) OR expires_at < :now", {":now": now})
+
+    def sent(self, job_id: str) -> None:
+        """The job's message is on the queue. Raises UnknownJob."""
+        refusal, _ = self._update(
+            job_id, f"SET sent_at = :now REMOVE {OUTBOX}, unsent_since", "attribute_exists(job_id)", {}
+        )
+        if refusal is not None:
+            raise _unknown(job_id)
+
+    def unsent(self, older_seconds: float) -> Iterator[tuple[str, str]]:
+        """(id, message group) of jobs that were recorded so long ago and whose message may never have been sent."""
+        condition = f"{OUTBOX} = :unsent AND unsent_since <= :then"
+        for row in self._rows.query(OUTBOX, condition, {":unsent": "unsent", ":then": self._now() - older_seconds}):
+            yield row["job_id"], row["message_group"]
+
+    def read(self, job_id: str) -> JobResult:
+        """How the job stands, with its result or error; raises UnknownJob."""
+        row = self._known(job_id)
+        status = ResultStatus(row["job_status"])
+        if status is ResultStatus.SUCCESS:
+            return JobResult(job_id, status, json.loads(self._contents.get("result", row)))
+        error = JobError(**json.loads(row["error_json"])) if status is ResultStatus.FAILED else None
+        return JobResult(job_id, status, error=error)
+
+    def status(self, job_id: str) -> ResultStatus:
+        """Without its result; raises UnknownJob."""
+        return ResultStatus(self._known(job_id)["job_status"])
+
+    def claim(self, job_id: str, run_id: str) -> ClaimedJob:
+        """Take the job for one run, or take it again: the token of an earlier claim is worth nothing then.
+
+        Raises AlreadyComputed, Held (by another run, whose lease has not ended), UnknownJob, or Abandoned where as
+        many runs have died with it as may; the job has failed then.
+        """
+        now, token = self._now(), uuid.uuid4().hex
+        refusal, row = self._update(
+            job_id,
+            "SET job_status = :running, run_id = :run, lease_token = :token, lease_until = :until, started_at = :now,"
+            " expires_at = :expires, attempts = attempts + :one",
+            "attempts < :most AND (job_status = :submitted"
+            " OR (job_status = :running AND (lease_until <= :now OR run_id = :run)))",
+            {
+                ":run": run_id,
+                ":token": token,
+                ":one": 1,
+                ":most": self._most_attempts,
+                ":submitted": ResultStatus.SUBMITTED,
+                ":running": ResultStatus.IN_PROGRESS,
+                **self._lease(now),
+            },
+        )
+        if refusal is not None:
+            raise self._not_claimed(job_id, refusal, now)
+        place = {name: str(row[name]) for name in ("body_json", "body_key") if name in row}
+        return ClaimedJob(Lease(job_id, token, int(row["attempts"])), place)
+
+    def body(self, job: ClaimedJob) -> str:
+        """The claimed job's body, a JSON text; raises RequestRefused where it is gone."""
+        return self._contents.get("body", job.place)
+
+    def renew(self, lease: Lease) -> None:
+        """Hold the lease for its time from now; raises AlreadyClaimed where it has passed on."""
+        values = self._lease(self._now())
+        self._write_held(lease, "SET lease_until = :until, expires_at = :expires", values)
+
+    def give_back(self, lease: Lease, counted: bool) -> None:
+        """End the lease at once, so that another run may begin; `counted` among the runs that died with the job."""
+        refund = "" if counted else ", attempts = attempts - :one"
+        values = {} if counted else {":one": 1}
+        # Without its token the lease cannot be renewed by a late heartbeat.
+        self._write_held(lease, f"SET lease_until = :now{refund} REMOVE lease_token", values)
+
+    def succeed(self, lease: Lease, result: str) -> None:
+        """Keep the function's result, a JSON text; raises AlreadyClaimed, and RequestRefused for one that is too large.
+
+        May be repeated with the same lease.
+        """
+        # The token in the key: a run that has lost its lease replaces nobody's result.
+        key = f"results/{lease.job_id}/{lease.token}.json"
+        self._finish(lease, ResultStatus.SUCCESS, self._contents.put("result", result, INLINE_RESULT, key))
+
+    def fail(self, lease: Lease, error: JobError) -> None:
+        """Keep the function's error; raises AlreadyClaimed. May be repeated with the same lease."""
+        self._finish(lease, ResultStatus.FAILED, {"error_json": to_json("The error", vars(error.cut()))})
+
+    def _finish(self, lease: Lease, status: ResultStatus, content: Mapping[str, str]) -> None:
+        sets = ", ".join(f"{name} = :{name}" for name in content)
+        self._write_held(
+            lease,
+            f"SET job_status = :status, finished_at = :now, expires_at = :expires, {sets}",
+            {
+                ":status": status,
+                ":expires": int(self._now() + self._result_seconds),
+                **{f":{name}": value for name, value in content.items()},
+            },
+        )
+
+    def _not_claimed(self, job_id: str, row: Row, now: float) -> Exception:
+        if not row:
+            return _unknown(job_id)
+        if ResultStatus(row["job_status"]).final:
+            return AlreadyComputed(f"Job {job_id} was computed already", f"it is {row['job_status']}")
+        left = float(row.get("lease_until", 0)) - now
+        if row["job_status"] == ResultStatus.IN_PROGRESS and left > 0:
+            return Held(f"Job {job_id} is being computed", f"by run {row['run_id']}", left)
+        return self._abandon(job_id, row)
+
+    def _abandon(self, job_id: str, row: Row) -> Exception:
+        """Fail a job that has cost all its attempts."""
+        summary, cause = f"{int(row['attempts'])} runs ended without a result", f"the last one was {row.get('run_id')}"
+        error = JobError("Abandoned", f"{summary}, {cause}; see their logs")
+        self._update(
+            job_id,
+            "SET job_status = :failed, finished_at = :now, expires_at = :expires, error_json = :error",
+            "job_status = :running AND lease_until <= :now AND attempts >= :most",
+            {
+                ":failed": ResultStatus.FAILED,
+                ":running": ResultStatus.IN_PROGRESS,
+                ":most": self._most_attempts,
+                ":expires": int(self._now() + self._result_seconds),
+                ":error": to_json("The error", vars(error)),
+            },
+        )
+        return Abandoned(
+            f"Job {job_id} is given up: {summary}", cause, "Mend the function, then post it under a new id."
+        )
+
+    def _lease(self, now: float) -> dict[str, float]:
+        return {":until": now + self.lease_seconds, ":expires": int(now + OPEN_SECONDS)}
+
+    def _write_held(self, lease: Lease, update: str, values: Values) -> None:
+        condition = "lease_token = :token AND job_status = :held"
+        refusal, _ = self._update(
+            lease.job_id, update, condition, {":token": lease.token, ":held": ResultStatus.IN_PROGRESS, **values}
+        )
+        if refusal is None:
+            return
+        # The answer to an earlier try of this very write may have been lost.
+        if refusal.get("lease_token") == lease.token and refusal["job_status"] == values.get(":status"):
+            return
+        raise AlreadyClaimed(
+            f"The lease of job {lease.job_id} has passed on", f"the job is {refusal.get('job_status', 'gone')} now"
+        )
+
+    def _known(self, job_id: str) -> Row:
+        row = self._row(job_id)
+        if row is None:
+            raise _unknown(job_id)
+        return row
+
+    def _row(self, job_id: str) -> Row | None:
+        row = self._rows.get(require_id(job_id))
+        return row if row and row["expires_at"] >= self._now() else None
+
+    def _update(self, job_id: str, update: str, condition: str, values: Values) -> tuple[Row | None, Row]:
+        return self._rows.update(job_id, update, condition, {":now": self._now(), **values})
+
+
+def _unknown(job_id: str) -> UnknownJob:
+    return UnknownJob(f"There is no job {job_id}", "it was never posted to this table, or its result has expired")

@@ -1,0 +1,75 @@
+"""Functions as a user of the compute client writes them, good and bad."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+ANSWER = 42
+
+
+def answer(body: dict[str, int], message_id: str) -> dict[str, object]:
+    return {"answer": body["number"] + 38, "id": message_id}
+
+
+def echo(body: object, message_id: str) -> object:
+    return body
+
+
+def large(body: int, message_id: str) -> str:
+    return "x" * body
+
+
+def not_json(body: object, message_id: str) -> object:
+    return {1, 2}
+
+
+def leave(body: object, message_id: str) -> NoReturn:
+    sys.exit("enough")
+
+
+def die(body: object, message_id: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(body: dict[str, str], message_id: str) -> str:
+    """Leaves a mark at the path that the body names, and dies where there is none yet."""
+    mark = Path(body["mark"])
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def read_input(body: object, message_id: str) -> str:
+    print("what a function prints is nobody's result")
+    return sys.stdin.read()
+
+
+def hold_the_interpreter(body: float, message_id: str) -> str:
+    """Compute without a pause, as a bad extension does."""
+    end = time.monotonic() + body
+    while time.monotonic() < end:
+        sum(range(1000))
+    return "done"
+
+
+def hang(body: dict[str, str], message_id: str) -> None:
+    """Write the pids of this process and of a child, then never end."""
+    child = subprocess.Popen(["sleep", "600"])
+    file = Path(body["pids"])
+    file.with_suffix(".tmp").write_text(f"{os.getpid()} {child.pid}")
+    file.with_suffix(".tmp").rename(file)
+    time.sleep(600)
+
+
+def count_calls(body: dict[str, Any], message_id: str) -> int:
+    """Append a line to the file that the body names, wait as long as it says; returns how many lines there are."""
+    file = Path(body["file"])
+    with file.open("a") as lines:
+        lines.write(f"{message_id}\n")
+    time.sleep(body.get("seconds", 0))
+    return len(file.read_text().splitlines())

@@ -1,0 +1,73 @@
+"""A queue of jobs as deployments/aws/compute.yaml makes it, in moto's server; both sides of the client."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+
+from blocks.compute_jobs import ComputeJobs
+from blocks.submission_queue import Received, SubmissionQueue
+from compute_client.producer import Producer
+from compute_client.table import JobTable
+from deployments.aws_resources import EmbeddedAws, queue_url
+from tests.contract.aws_blocks import credentials_of
+
+BUCKET = "compute-contents"
+
+
+@dataclass
+class Clock:
+    """The time, which a test can move."""
+
+    ahead: float = 0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@dataclass
+class ComputeAws:
+    aws: dict[str, Any]
+    fifo: bool = False
+    table: str = "compute"
+    queue: SubmissionQueue = field(init=False)
+    made: dict[str, str] = field(init=False)  # the stack's outputs
+    clock: Clock = field(default_factory=Clock)
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stacks = EmbeddedAws(self.aws["endpoint_url"], self.aws["region_name"])
+        self.made = stacks.deploy("compute", BucketName=BUCKET, Fifo=str(self.fifo).lower())
+        ending = ".fifo" if self.fifo else ""
+        self.queue = SubmissionQueue(
+            queue_url=queue_url(self.aws["endpoint_url"], f"compute{ending}"),
+            dead_letter_url=queue_url(self.aws["endpoint_url"], f"compute-dead-letters{ending}"),
+            credentials=credentials_of(self.aws),
+        )
+
+    def client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = boto3.client(service, **self.aws)  # type: ignore[call-overload]
+        return self._clients[service]
+
+    def producer(self, **changes: Any) -> Producer:
+        values: dict[str, Any] = {"queue": self.queue.queue_url, "table": self.table, "bucket": BUCKET}
+        return Producer(**(values | {"timeout_seconds": 30, "client": self.client} | changes))
+
+    def jobs(self, bucket: str | None = BUCKET, **settings: Any) -> JobTable:
+        return JobTable(self.table, bucket, self.client, now=self.clock, **({"lease_seconds": 60} | settings))
+
+    def block(self, **changes: Any) -> ComputeJobs:
+        return ComputeJobs(table=self.table, bucket=BUCKET, credentials=credentials_of(self.aws), **changes)
+
+    def received(self) -> list[Received]:
+        return self.queue.receive(wait_seconds=0)
+
+    def row(self, job_id: str) -> dict[str, Any]:
+        item = self.client("dynamodb").get_item(TableName=self.table, Key={"job_id": {"S": job_id}})["Item"]
+        return {name: next(iter(value.values())) for name, value in item.items()}
+
+    def objects(self) -> list[str]:
+        answer = self.client("s3").list_objects_v2(Bucket=BUCKET)
+        return [item["Key"] for item in answer.get("Contents", [])]

@@ -1,0 +1,62 @@
+"""The bridge on a queue of jobs: a group's jobs ring one after the other."""
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from compute_client.job import read_message
+from deployments.bridge import run_bridge
+from deployments.compute_bridge import compute_reader, compute_settings
+from deployments.prefect_events import OutgoingEvent
+from evaluation.submission import Delivery
+from tests.contract.compute_site import ComputeAws
+from tests.waiting import eventually
+
+
+class Doorbell:
+    """Notes what rings."""
+
+    def __init__(self) -> None:
+        self.events: list[OutgoingEvent] = []
+
+    def ring(self, event: OutgoingEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def jobs(self) -> list[object]:
+        return [event.payload["job_id"] for event in self.events]
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_groups_next_job_rings_when_the_one_before_has_ended(aws: dict[str, Any], fifo: bool) -> None:
+    site = ComputeAws(aws, fifo=fifo)
+    for job_id, group in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")):
+        site.producer().post_non_blocking(1, job_id=job_id, group=group)
+    doorbell, stop = Doorbell(), threading.Event()
+    settings = replace(compute_settings(site.queue), wait_seconds=0)
+    thread = threading.Thread(target=run_bridge, args=(site.queue, doorbell, stop, settings, compute_reader()))
+    thread.start()
+    try:
+        first = {"a1", "b1"} if fifo else {"a1", "a2", "a3", "b1"}
+        eventually(lambda: set(doorbell.jobs) == first)
+        for job_id in ("a1", "a2"):
+            (event,) = (event for event in doorbell.events if event.payload["job_id"] == job_id)
+            assert ("a3" in doorbell.jobs) is not fifo
+            site.queue.acknowledge(Delivery.model_validate(event.payload["delivery"]))
+            eventually(lambda job_id=job_id: f"a{int(job_id[1]) + 1}" in doorbell.jobs)  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join(30)
+    assert sorted(map(str, doorbell.jobs)) == ["a1", "a2", "a3", "b1"]
+    assert not site.received()
+
+
+def test_a_fifo_queue_gives_ten_of_a_group_to_who_asks_for_ten(aws: dict[str, Any]) -> None:
+    """Why compute_settings asks for one."""
+    site = ComputeAws(aws, fifo=True)
+    for job_id in ("a1", "a2"):
+        site.producer().post_non_blocking(1, job_id=job_id, group="a")
+
+    assert [read_message(message.body) for message in site.received()] == ["a1", "a2"]

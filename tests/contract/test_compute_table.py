@@ -1,0 +1,258 @@
+"""Leases on jobs: one holder at a time, one outcome for ever, whatever the order of events."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from compute_client.job import Abandoned, AlreadyComputed, Held, JobError, JobFailed, Lease, ResultStatus, UnknownJob
+from compute_client.table import JobTable
+from evaluation.errors import AlreadyClaimed
+from tests.contract.compute_site import ComputeAws
+
+LEASE = 60
+
+
+@pytest.fixture
+def site(aws: dict[str, Any]) -> ComputeAws:
+    site = ComputeAws(aws)
+    site.producer().post_non_blocking({"number": 4}, job_id="mine")
+    return site
+
+
+def test_one_run_gets_the_job(site: ComputeAws) -> None:
+    jobs = site.jobs()
+    assert jobs.claim("mine", "first").lease.attempt == 1
+    with pytest.raises(Held, match="Job mine is being computed: by run first") as held:
+        jobs.claim("mine", "second")
+    assert LEASE - 5 < held.value.seconds_left <= LEASE
+    with pytest.raises(UnknownJob):
+        jobs.claim("nobody's", "first")
+
+
+def test_a_lease_that_is_not_renewed_passes_on_with_all_its_rights(site: ComputeAws) -> None:
+    jobs = site.jobs()
+    first = jobs.claim("mine", "first").lease
+    site.clock.ahead = LEASE + 1
+
+    second = jobs.claim("mine", "second").lease
+
+    assert second.attempt == 2
+    for late in (jobs.renew, lambda lease: jobs.succeed(lease, "1"), lambda lease: jobs.fail(lease, JobError("E", ""))):
+        with pytest.raises(AlreadyClaimed, match="The lease of job mine has passed on"):
+            late(first)
+    jobs.succeed(second, "2")
+    assert jobs.read("mine").result == 2
+
+
+def test_a_renewed_lease_holds(site: ComputeAws) -> None:
+    jobs = site.jobs()
+    lease = jobs.claim("mine", "first").lease
+    site.clock.ahead = LEASE - 10
+    jobs.renew(lease)
+    site.clock.ahead = LEASE + 10
+
+    with pytest.raises(Held):
+        jobs.claim("mine", "second")
+
+
+def test_the_same_run_may_claim_again(site: ComputeAws) -> None:
+    """The answer to its first try may have been lost."""
+    jobs = site.jobs()
+    lost = jobs.claim("mine", "first").lease
+
+    again = jobs.claim("mine", "first").lease
+
+    jobs.succeed(again, "1")
+    with pytest.raises(AlreadyClaimed):
+        jobs.succeed(lost, "2")
+
+
+def test_an_outcome_may_be_written_twice_but_only_the_same(site: ComputeAws) -> None:
+    jobs = site.jobs()
+    lease = jobs.claim("mine", "first").lease
+    jobs.succeed(lease, "1")
+    jobs.succeed(lease, "1")  # the first answer was lost
+    with pytest.raises(AlreadyClaimed):
+        jobs.fail(lease, JobError("E", ""))
+    with pytest.raises(AlreadyComputed, match="it is SUCCESS"):
+        jobs.claim("mine", "second")
+    assert jobs.read("mine").result == 1
+
+
+def test_what_is_given_back_is_free_at_once_and_not_renewed_by_a_late_heartbeat(site: ComputeAws) -> None:
+    jobs = site.jobs(most_attempts=1)
+    lease = jobs.claim("mine", "first").lease
+
+    jobs.give_back(lease, counted=False)
+
+    with pytest.raises(AlreadyClaimed):
+        jobs.renew(lease)
+    assert jobs.claim("mine", "second").lease.attempt == 1
+
+
+def test_a_job_that_kills_its_runs_is_given_up(site: ComputeAws) -> None:
+    jobs = site.jobs(most_attempts=2)
+    for run in ("first", "second"):
+        jobs.give_back(jobs.claim("mine", run).lease, counted=True)
+
+    with pytest.raises(Abandoned, match="Job mine is given up: 2 runs ended without a result: the last one was second"):
+        jobs.claim("mine", "third")
+
+    with pytest.raises(JobFailed, match="Abandoned: 2 runs ended without a result"):
+        _ = jobs.read("mine").result
+    with pytest.raises(AlreadyComputed):
+        jobs.claim("mine", "fourth")
+
+
+def test_the_last_run_is_not_given_up_while_it_lives(site: ComputeAws) -> None:
+    jobs = site.jobs(most_attempts=1)
+    lease = jobs.claim("mine", "first").lease
+    with pytest.raises(Held):
+        jobs.claim("mine", "second")
+    jobs.succeed(lease, "1")
+    assert jobs.read("mine").result == 1
+
+
+def test_rows_expire_after_the_result_and_never_under_a_run(site: ComputeAws) -> None:
+    jobs = site.jobs(result_days=7)
+    opened = float(site.row("mine")["expires_at"])
+    site.clock.ahead = 20 * 24 * 3600
+    lease = jobs.claim("mine", "first").lease
+    claimed = float(site.row("mine")["expires_at"])
+    jobs.succeed(lease, "1")
+    ended = float(site.row("mine")["expires_at"])
+
+    day = 24 * 3600
+    assert [round((end - site.clock()) / day) for end in (opened, claimed, ended)] == [10, 30, 7]
+
+
+@dataclass
+class Model:
+    """The rules in a few lines, without DynamoDB."""
+
+    status: ResultStatus = ResultStatus.SUBMITTED
+    holder: str | None = None  # the lease's token
+    until: float = 0
+    outcome: object = None
+    outcomes: set[object] = field(default_factory=set)
+
+
+MOST = 3
+
+
+class LeaseMachine(RuleBasedStateMachine):
+    """Runs claim, renew, end, die and wait in any order, each by an old or a current lease."""
+
+    make: Callable[[], tuple[ComputeAws, str]]
+    leases: Bundle[Lease] = Bundle("leases")
+
+    @initialize()
+    def post(self) -> None:
+        self.site, self.job = type(self).make()
+        self.now = 0.0
+        self.jobs: JobTable = self.site.jobs(most_attempts=MOST)
+        self.jobs._now = lambda: 1e9 + self.now
+        self.jobs.submit(self.job, {}, self.job)
+        self.model = Model()
+        self.runs = count()
+        self.attempts = 0
+
+    @rule(seconds=st.sampled_from([1, LEASE - 1, LEASE]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(target=leases)
+    def claim(self) -> Any:
+        model = self.model
+        try:
+            lease = self.jobs.claim(self.job, f"run-{next(self.runs)}").lease
+        except AlreadyComputed:
+            assert model.status.final
+        except Held:
+            assert model.status is ResultStatus.IN_PROGRESS
+            assert self.now < model.until
+        except Abandoned:
+            assert self.attempts == MOST
+            assert self.now >= model.until
+            self._ended(ResultStatus.FAILED, "Abandoned")
+        else:
+            assert not model.status.final
+            assert model.status is ResultStatus.SUBMITTED or self.now >= model.until
+            self.attempts += 1
+            model.status, model.holder, model.until = ResultStatus.IN_PROGRESS, lease.token, self.now + LEASE
+            return lease
+        return Lease(self.job, "none", 0)
+
+    @rule(lease=leases)
+    def renew(self, lease: Lease) -> None:
+        if self._does(lambda: self.jobs.renew(lease), lease):
+            self.model.until = self.now + LEASE
+
+    @rule(lease=leases, counted=st.booleans())
+    def give_back(self, lease: Lease, counted: bool) -> None:
+        if self._does(lambda: self.jobs.give_back(lease, counted), lease):
+            self.model.holder, self.model.until = None, self.now
+            self.attempts -= not counted
+
+    @rule(lease=leases)
+    def succeed(self, lease: Lease) -> None:
+        if self._does(lambda: self.jobs.succeed(lease, f'"{lease.token}"'), lease, ResultStatus.SUCCESS):
+            self._ended(ResultStatus.SUCCESS, lease.token)
+
+    @rule(lease=leases)
+    def fail(self, lease: Lease) -> None:
+        if self._does(lambda: self.jobs.fail(lease, JobError(lease.token, "")), lease, ResultStatus.FAILED):
+            self._ended(ResultStatus.FAILED, lease.token)
+
+    def _ended(self, status: ResultStatus, outcome: object) -> None:
+        self.model.status, self.model.outcome = status, outcome
+        self.model.outcomes.add(outcome)
+
+    def _does(self, write: Callable[[], None], lease: Lease, ending: ResultStatus | None = None) -> bool:
+        """Whether the write is done; it has to be, exactly where the lease holds, or where it repeats the same end."""
+        holds = self.model.holder == lease.token
+        may = holds and self.model.status in (ResultStatus.IN_PROGRESS, ending)
+        try:
+            write()
+        except AlreadyClaimed:
+            assert not may
+            return False
+        assert may
+        return self.model.status is ResultStatus.IN_PROGRESS or ending is not None
+
+    @invariant()
+    def the_row_says_the_same(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        found = self.jobs.read(self.job)
+        assert found.status is self.model.status
+        assert len(self.model.outcomes) <= 1
+        if found.status.final:
+            assert (found.error.type if found.error else found.value) == self.model.outcome
+
+
+def test_no_order_of_events_makes_two_outcomes(aws: dict[str, Any]) -> None:
+    site, number = ComputeAws(aws), count()
+
+    class Machine(LeaseMachine):
+        make = staticmethod(lambda: (site, f"job-{next(number)}"))
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=25, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,93 @@
+"""The compute client's worked example on the embedded stack: producer, queue, bridge, event, worker, result."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import boto3
+import pytest
+
+from compute_client.job import ResultStatus
+from compute_client.producer import Producer
+from deployments.aws_resources import CREDENTIALS, queue_url
+from deployments.settings import Settings
+from deployments.stack import PROJECT, child_environment
+from tests.e2e.conftest import Site
+
+pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
+
+BUCKET = "compute-contents"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A queue of jobs with its bridge, beside the stack's own; its function is prefect.yaml's."""
+
+    producer: Producer
+    leaderboard: Callable[..., "subprocess.CompletedProcess[str]"]  # `leaderboard compute ...`
+
+
+@pytest.fixture(scope="module")
+def compute(site: Site) -> Compute:
+    stack = site.stack
+    environment = {"LEADERBOARD_STATE_DIR": str(stack.state.folder)}
+    command = [sys.executable, "-m", "deployments.cli", "compute"]
+
+    def leaderboard(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, *words],
+            cwd=PROJECT,
+            env=child_environment(Settings(), stack.state) | environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    done = leaderboard("setup", "--metrics")  # makes the queue from its template
+    assert done.returncode == 0, done.stderr
+    stack.processes.start("compute-bridge", [*command, "bridge"], environment)
+    client: Any = partial(
+        boto3.client,
+        endpoint_url=stack.state.aws_url,
+        region_name=stack.state.region,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    )
+    queue = queue_url(stack.state.aws_url, "compute")
+    return Compute(Producer(queue, "compute", BUCKET, timeout_seconds=100, client=client), leaderboard)
+
+
+def test_the_worked_example(compute: Compute) -> None:
+    producer = compute.producer
+    good = {below: producer.post_non_blocking({"below": below}) for below in (10, 100_000)}
+    bad = producer.post_non_blocking({"below": -1})
+
+    results = {below: producer.wait(job_id).result for below, job_id in good.items()}
+    failed = producer.wait(bad)
+
+    assert results == {
+        10: {"primes": 4, "below": 10, "job": good[10]},
+        100_000: {"primes": 9592, "below": 100_000, "job": good[100_000]},
+    }
+    assert failed.status is ResultStatus.FAILED
+    assert failed.error is not None
+    assert (failed.error.type, failed.error.message) == ("ValueError", "below is -1; it has to be 0 or more")
+    assert "compute_client/example.py" in failed.error.trace
+
+
+def test_a_person_may_post_and_look(compute: Compute) -> None:
+    posted = compute.leaderboard("post", '{"below": 30}', "--id", "by-hand", "--wait", "90")
+    backlog = compute.leaderboard("backlog", "--workers", "2")
+
+    assert posted.stdout.splitlines()[0] == "by-hand SUCCESS", posted.stderr
+    assert json.loads(posted.stdout.splitlines()[1]) == {"primes": 10, "below": 30, "job": "by-hand"}
+    assert ", 2 workers, " in backlog.stdout, backlog.stderr
+    assert compute.producer.post({"below": 30}, job_id="by-hand").result == {
+        "primes": 10,
+        "below": 30,
+        "job": "by-hand",
+    }

@@ -1,0 +1,45 @@
+"""`leaderboard compute`: wrong usage is told in one sentence, before anything is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from deployments import cli
+from deployments.compute_setup import Places, given_places
+from evaluation.errors import InvalidConfiguration
+
+
+def test_the_places_are_those_given() -> None:
+    assert given_places("q", "d", "t", None) == Places("q", "d", "t", None)
+
+
+def test_missing_places_are_named() -> None:
+    with pytest.raises(InvalidConfiguration, match="give --dead-letter-url, --table") as told:
+        given_places("q", None, "", "b")
+    assert "compute.yaml" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("post", "{"), "The body is not JSON"),
+        (("result", "x"), "There is no installation to ask"),
+        (("setup",), "There is no installation to ask"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no stack is up here
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("LEADERBOARD_STATE_DIR", raising=False)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compute", *words])
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(said)
