@@ -36,11 +36,15 @@ class RunState(StrEnum):
     PENDING = "pending"  # a worker has taken it, its process has not said anything
     RUNNING = "running"
     DIED = "died"  # crashed, or failed without an outcome
+    STOPPING = "being stopped"  # a host cancels it in Prefect; who was to stop it may be dead as well
     STOPPED = "stopped"  # a host cancelled it in Prefect
     WAITED = "waited"  # ended in an outage of ours: postponed, interrupted or undelivered
     BLOCKED = "blocked"  # waits for a host to mend what is set up wrong
     REJECTED = "rejected"  # its message is in the dead-letter queue
     DONE = "done"
+
+
+_BEGUN = frozenset({RunState.PENDING, RunState.RUNNING, RunState.STOPPING})
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,7 @@ def _zombies(view: View, now: datetime) -> list[Finding]:
 
 def _stale(view: View, now: datetime) -> list[Run]:
     """Runs whose worker or process must have died on the way to the claim, or after the end."""
-    begun = (RunState.PENDING, RunState.RUNNING)
-    return [run for run in view.runs if run.state in begun and now - run.state_since >= view.patience.start]
+    return [run for run in view.runs if run.state in _BEGUN and now - run.state_since >= view.patience.start]
 
 
 def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
@@ -181,7 +184,7 @@ def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     if last and deaths > MOST_DEATHS + 1 and now - last.state_since < view.patience.refused:
         return [_tell(view, f"{deaths} of its runs broke, {_last_words(last)}. The next try comes within the hour.")]
     start = max([entry.start, *(run.start for run in own)]) + 1
-    stopped = any(run.state is RunState.STOPPED for run in own)
+    stopped = any(run.state in (RunState.STOPPING, RunState.STOPPED) for run in own)
     happened = f"No run has renewed its claim since {at(entry.lease_until)}: {_last_words(last)}"
     return [
         Finding(
@@ -189,7 +192,7 @@ def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
             f"{happened}. Start {start} goes on.",
             Repair.GO_ON,
             succession=Succession(owner=entry.owner, start=start, deaths=deaths, stopped=stopped),
-            dead_runs=tuple(run.id for run in own if run.state in (RunState.RUNNING, RunState.PENDING)),
+            dead_runs=tuple(run.id for run in own if run.state in _BEGUN),
         )
     ]
 

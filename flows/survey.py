@@ -207,8 +207,10 @@ def _run_state(state: State[object]) -> RunState:
             return RunState.SCHEDULED
         case StateType.PENDING | StateType.PAUSED:
             return RunState.PENDING
-        case StateType.RUNNING | StateType.CANCELLING:
+        case StateType.RUNNING:
             return RunState.RUNNING
+        case StateType.CANCELLING:
+            return RunState.STOPPING
         case StateType.CANCELLED:
             return RunState.STOPPED
         case StateType.COMPLETED:

@@ -81,9 +81,11 @@ def test_a_run_that_prefect_has_forgotten_is_followed_too() -> None:
     assert only(view(DEAD)).succession == Succession(owner="first", start=2)
 
 
-def test_a_run_that_a_host_stopped_is_ended_and_not_started_again() -> None:
-    finding = only(view(DEAD, None, run(RunState.STOPPED)))
+@pytest.mark.parametrize(("state", "dead"), [(RunState.STOPPED, ()), (RunState.STOPPING, ("first",))])
+def test_a_run_that_a_host_stopped_is_ended_and_not_started_again(state: RunState, dead: tuple[str, ...]) -> None:
+    finding = only(view(DEAD, None, run(state)))
     assert finding.succession == Succession(owner="first", start=2, stopped=True)
+    assert finding.dead_runs == dead
 
 
 @pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING, RunState.RUNNING])
