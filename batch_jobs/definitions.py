@@ -36,7 +36,7 @@ def require_base(name: str, revisions: Sequence[Json]) -> Json:
     """Infrastructure's newest revision; raises InvalidConfiguration where there is none or it is not a pair's."""
     if not revisions:
         raise InvalidConfiguration(
-            f"There is no active job definition {name}", remedy="Create the stack of deployments/aws/batch.yaml."
+            f"There is no active job definition {name}", remedy="Create the stack of deployments/aws/batch-shards.yaml."
         )
     base = revisions[0]
     names = {each.get("name") for each in _containers(base)}

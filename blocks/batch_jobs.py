@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import boto3
 from prefect_aws import AwsCredentials
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from batch_jobs.api import BatchAccess
 from batch_jobs.backend import BatchJobBackend
@@ -19,7 +19,9 @@ _REGISTRAR_SECONDS = 900  # the shortest session that STS gives
 
 
 class BatchJobs(BaseModel):
-    """Shards as AWS Batch jobs. Images, roles and sizes are in the job definition: deployments/aws/batch.yaml."""
+    """Shards as AWS Batch jobs. Images, roles and sizes are in the job definition: deployments/aws/batch-shards.yaml."""
+
+    model_config = ConfigDict(extra="forbid")  # a setting that is misspelt, or that infrastructure decides, is said
 
     kind: Literal["batch"] = "batch"
     definition: str = Field(description="Name of the stack's job definition; submissions get copies with their image.")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import k8s_jobs.pod
 from blocks.artifact_bucket import read_location
@@ -26,6 +26,8 @@ from local_jobs.backend import LocalJobBackend
 
 class LocalProcesses(BaseModel):
     """Shards as processes of this machine, driven by the stand-ins: the embedded default."""
+
+    model_config = ConfigDict(extra="forbid")  # a setting that is misspelt, or that infrastructure decides, is said
 
     kind: Literal["local"] = "local"
     workdir: Path = Field(description="Folder for the shards' run directories.")

@@ -5,7 +5,7 @@ from typing import Literal
 
 import boto3
 from prefect_aws import AwsCredentials
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.ports import JobBackend
 from k8s_jobs.backend import KubernetesJobBackend
@@ -39,6 +39,8 @@ class InClusterAccess(BaseModel):
 
 class KubernetesJobs(BaseModel):
     """Shards as Kubernetes Jobs. The images come from the cluster's secret. Source: contracts/aws.md."""
+
+    model_config = ConfigDict(extra="forbid")  # a setting that is misspelt, or that infrastructure decides, is said
 
     kind: Literal["kubernetes"] = "kubernetes"
     access: EksAccess | KubeconfigAccess | InClusterAccess = Field(discriminator="kind")

@@ -30,7 +30,22 @@ from flows.site import Cluster, Site, load_cluster
 
 MOST_RUNS = 200  # Prefect gives no more at once
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-_WAITED = frozenset({StateName.POSTPONED, StateName.INTERRUPTED, StateName.UNDELIVERED})
+_BY_NAME: Mapping[str | None, RunState] = {
+    StateName.POSTPONED: RunState.WAITED,
+    StateName.INTERRUPTED: RunState.WAITED,
+    StateName.UNDELIVERED: RunState.WAITED,
+    StateName.BLOCKED: RunState.BLOCKED,
+    StateName.REJECTED: RunState.REJECTED,
+}
+_BY_TYPE = {
+    StateType.SCHEDULED: RunState.SCHEDULED,
+    StateType.PENDING: RunState.PENDING,
+    StateType.PAUSED: RunState.PENDING,
+    StateType.RUNNING: RunState.RUNNING,
+    StateType.CANCELLING: RunState.STOPPING,
+    StateType.CANCELLED: RunState.STOPPED,
+    StateType.COMPLETED: RunState.DONE,
+}
 
 
 @dataclass(frozen=True)
@@ -194,26 +209,6 @@ def _run(flow_run: FlowRun) -> Run | None:
 
 
 def _run_state(state: State[object]) -> RunState:
-    if state.name in _WAITED:
-        return RunState.WAITED
-    if state.name == StateName.REJECTED:
-        return RunState.REJECTED
-    if state.name == StateName.BLOCKED:
-        return RunState.BLOCKED
-    if state.name in set(StateName):
-        return RunState.DONE
-    match state.type:
-        case StateType.SCHEDULED:
-            return RunState.SCHEDULED
-        case StateType.PENDING | StateType.PAUSED:
-            return RunState.PENDING
-        case StateType.RUNNING:
-            return RunState.RUNNING
-        case StateType.CANCELLING:
-            return RunState.STOPPING
-        case StateType.CANCELLED:
-            return RunState.STOPPED
-        case StateType.COMPLETED:
-            return RunState.DONE
-        case _:
-            return RunState.DIED
+    if state.name in _BY_NAME:
+        return _BY_NAME[state.name]
+    return RunState.DONE if state.name in set(StateName) else _BY_TYPE.get(state.type, RunState.DIED)

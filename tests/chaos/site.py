@@ -26,7 +26,7 @@ def chaos_settings() -> Settings:
         hang_seconds=15,
         cancel_check_seconds=10,
         lease_seconds=20,
-        reconcile_seconds=30,
+        reconcile_seconds=40,
         worker_limit=6,
         evalai_requests_per_minute=300,
     )

@@ -64,6 +64,20 @@ def test_shards_of_this_machine_log_into_the_secrets_group_too(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("compute", "setting"),
+    [
+        ({"kind": "local", "workdir": "runs", "route_second": 1}, "local.route_second"),
+        ({"kind": "kubernetes", "image": "evil.example/x"}, "kubernetes.image"),
+        ({"kind": "batch", "task_role": "arn:aws:iam::1:role/admin"}, "batch.task_role"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_by_name(compute: dict[str, object], setting: str) -> None:
+    fields = {"generation": "2.0", "routes": "s3://a/b", "image_registries": ["demo"], "compute": compute}
+    with pytest.raises(InvalidConfiguration, match=rf"compute\.{setting}: Extra inputs are not permitted"):
+        compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
+
+
+@pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"generation": "3.0"}, "generation: Input should be '1.0' or '2.0'"),
