@@ -208,13 +208,27 @@ def _waiting_in_vain(view: View, now: datetime) -> list[Finding]:
     if rejected:
         remedy = f"Mend that, then `leaderboard queue redrive {view.submission}`."
         return [_tell(view, f"{since}: {rejected.message} {remedy}")]
+    died = [run for run in view.runs if run.state is RunState.DIED]
     stale = tuple(run.id for run in _stale(view, now))
+    if died and not stale:
+        return _died_before_the_claim(view, since, died, now)
     if stale:
         sentence = f"{since}: run {', '.join(stale)} must have died on the way. It is started."
         return [Finding(view.submission, sentence, Repair.START, dead_runs=stale)]
     if not _unclaimed_for(view, view.patience.claim, now):
         return []  # its message may still come
     return [Finding(view.submission, f"{since}: its message must be lost. It is started.", Repair.START)]
+
+
+def _died_before_the_claim(view: View, since: str, died: Sequence[Run], now: datetime) -> list[Finding]:
+    """Its message comes back as well, but later; whoever claims first has it."""
+    last = max(died, key=lambda run: run.state_since)
+    if len(died) > MOST_DEATHS and now - last.state_since < view.patience.refused:
+        broke = f"{since}: {len(died)} of its runs broke, {_last_words(last)}"
+        return [_tell(view, f"{broke}. The next try comes within the hour.")]
+    if now - last.state_since < view.patience.settled:
+        return []  # the run's own hook may be starting a successor
+    return [Finding(view.submission, f"{since}: {_last_words(last)}. It is started.", Repair.START)]
 
 
 def _untold(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:

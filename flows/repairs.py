@@ -12,7 +12,7 @@ from evaluation.errors import AlreadyClaimed, InvalidConfiguration
 from evaluation.reconciliation import Finding, Repair, View
 from evaluation.submission import SubmissionMessage, Succession
 from flows.site import Site
-from flows.successors import deployment_id, start_successor
+from flows.successors import FIRST, deployment_id, start_successor
 from flows.survey import Survey
 
 
@@ -68,6 +68,7 @@ async def _start(client: PrefectClient, site: Site, view: View, succession: Succ
         parameters=parameters,
         name=f"submission-{view.submission}",
         # Once per lapse of patience: a run that did not get to its claim either is followed by another.
+        work_queue_name=FIRST,
         idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
     )
 

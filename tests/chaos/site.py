@@ -26,8 +26,8 @@ def chaos_settings() -> Settings:
         hang_seconds=15,
         cancel_check_seconds=10,
         lease_seconds=20,
-        reconcile_seconds=40,
-        worker_limit=6,
+        reconcile_seconds=45,
+        worker_limit=7,
         evalai_requests_per_minute=300,
     )
 

@@ -191,11 +191,24 @@ def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() ->
     assert (finding.repair, finding.dead_runs) == (Repair.START, ("first",))
 
 
+def waiting(*runs: Run) -> View:
+    return View(7, shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE), None, PATIENCE, 0, runs=runs)
+
+
 def test_a_message_that_may_still_come_is_waited_for() -> None:
-    waiting = View(
-        7, shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE), None, PATIENCE, 0, runs=(run(RunState.DIED),)
-    )
-    assert judge(waiting, NOW) == []
+    assert judge(waiting(), NOW) == []
+    assert judge(waiting(run(RunState.WAITED)), NOW) == []
+
+
+def test_a_run_that_died_before_its_claim_is_replaced_once_its_hook_had_its_chance() -> None:
+    assert judge(waiting(run(RunState.DIED, since=NOW - MINUTE)), NOW) == []
+    assert only(waiting(run(RunState.DIED, since=NOW - 4 * MINUTE))).repair is Repair.START
+
+
+def test_runs_that_keep_dying_before_the_claim_are_told_and_tried_again_only_now_and_then() -> None:
+    died = [replace(run(RunState.DIED, since=NOW - 5 * MINUTE, message="KeyError"), id=str(n)) for n in range(6)]
+    finding = only(waiting(*died))
+    assert (finding.repair, "6 of its runs broke" in finding.sentence) == (Repair.TELL, True)
 
 
 @pytest.mark.parametrize(
