@@ -19,7 +19,7 @@ _REGISTRAR_SECONDS = 900  # the shortest session that STS gives
 
 
 class BatchJobs(BaseModel):
-    """Shards as AWS Batch jobs. Images, roles and sizes are in the job definition: deployments/aws/batch-shards.yaml."""
+    """Shards as AWS Batch jobs. Images, roles, sizes: the job definition of deployments/aws/batch-shards.yaml."""
 
     model_config = ConfigDict(extra="forbid")  # a setting that is misspelt, or that infrastructure decides, is said
 

@@ -121,7 +121,10 @@ def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(site: Site)
     assert outlived
     assert pods == before
     assert [run["state_type"] for run in runs] == ["CRASHED", "COMPLETED"]
-    assert (runs[0]["id"], runs[1]["parameters"]["succession"]) == (first, {"owner": first, "start": 2})
+    assert (runs[0]["id"], runs[1]["parameters"]["succession"]) == (
+        first,
+        {"owner": first, "start": 2, "deaths": 1, "stopped": False},
+    )
     assert (finished.evalai, finished.routes_done, finished.routes_total) == (SubmissionStatus.FINISHED, 20, 20)
     assert (finished.row["attempt"], finished.row["claim-owner"]) == ("1", first)
     assert len(site.people.submission(submission).job_names) == 1
