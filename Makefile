@@ -60,7 +60,8 @@ $(READY): requirements.lock pyproject.toml
 	echo "Setting up $(VENV) with $(PYTHON), once (one to three minutes) ..."
 	rm -rf $(VENV)
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	# As constraints too: older pips do not see that sqlalchemy[asyncio], which Prefect asks for, is pinned.
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock -c requirements.lock
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m deployments.prefect_server
 	touch $(READY)
