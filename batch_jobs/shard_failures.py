@@ -8,7 +8,7 @@ import re
 
 from batch_jobs.details import AGENT, EVALUATOR, INIT, KEEPER, SIMULATOR, BatchJob, Container
 from evaluation.errors import Failure, Fault
-from evaluation.pair import Verdict, failure_of, failure_of_exit
+from evaluation.pair import Verdict, failure_of, failure_of_exit, failure_of_memory
 
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
@@ -57,13 +57,7 @@ def _by_batch(job: BatchJob, deadline_seconds: float) -> Failure | None:
 def _out_of_memory(job: BatchJob) -> Failure | None:
     killed = [each.name for each in job.containers.values() if _OUT_OF_MEMORY.search(each.reason)]
     ours = [name for name in killed if name != AGENT]
-    if ours:
-        remedy = "Give the container more memory in the job definition's stack, then resume the submission."
-        return Failure("A container of ours ran out of memory", ", ".join(ours), remedy, Fault.INFRASTRUCTURE)
-    if killed:
-        remedy = "Make the agent use less memory and submit again."
-        return Failure("The agent ran out of memory", "its container was ended at its limit", remedy, Fault.TEAM)
-    return None
+    return failure_of_memory(ours, bool(killed), "the job definition's stack")
 
 
 def _by_verdict(job: BatchJob, keeper: str) -> Failure | None:

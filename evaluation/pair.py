@@ -15,7 +15,7 @@ The simulator and agent scripts know only these files. Budgets, hangs, resumes a
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -168,3 +168,17 @@ def failure_of_exit(code: int, detail: str = "") -> Failure:
         return failure_of(Verdict(code), detail)
     cause = detail or f"it ended with code {code}, which is none of ours"
     return Failure("The shard's pod broke down", cause, _RESUME, Fault.INFRASTRUCTURE)
+
+
+def failure_of_memory(ours: Sequence[str], agent: bool, where: str) -> Failure | None:
+    """The failure behind containers that were ended at their memory limit: `ours`, by name, and perhaps the agent's.
+
+    `where` says where the limits of ours are set. None where no container was ended so.
+    """
+    if ours:
+        remedy = f"Give the container more memory in {where}, then resume the submission."
+        return Failure("A container of ours ran out of memory", ", ".join(ours), remedy, Fault.INFRASTRUCTURE)
+    if agent:
+        remedy = "Make the agent use less memory and submit again."
+        return Failure("The agent ran out of memory", "its container was ended at its limit", remedy, Fault.TEAM)
+    return None

@@ -54,20 +54,8 @@ class Run:
     id: str
     state: RunState
     state_since: datetime  # for a scheduled one, when it was to start
-    succession: Succession | None
+    succession: Succession
     message: str = ""  # the state's own words
-
-    @property
-    def owner(self) -> str:
-        return self.succession.owner if self.succession else self.id
-
-    @property
-    def start(self) -> int:
-        return self.succession.start if self.succession else 1
-
-    @property
-    def deaths(self) -> int:
-        return self.succession.deaths if self.succession else 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +136,7 @@ def _zombies(view: View, now: datetime) -> list[Finding]:
         return []
     waiting = _unclaimed_for(view, view.patience.start, now)  # for a resume, whose run is another matter
     holder = (entry.owner, entry.start) if entry.open else None
-    stale = [run for run in _stale(view, now) if (run.owner, run.start) != holder and not waiting]
+    stale = [run for run in _stale(view, now) if (run.succession.owner, run.succession.start) != holder and not waiting]
     if not stale:
         return []
     sentence = f"Prefect shows run {', '.join(run.id for run in stale)} as alive, and nothing is left for it to do."
@@ -169,21 +157,21 @@ def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
 
 def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     """Nobody renews the claim: a successor goes on, unless one is on its way."""
-    own = [run for run in view.runs if run.owner == entry.owner]
-    coming = [run for run in own if run.start > entry.start]
+    own = [run for run in view.runs if run.succession.owner == entry.owner]
+    coming = [run for run in own if run.succession.start > entry.start]
     if waiting := _waits_for_a_worker(view, coming, now):
         return waiting
     if any(_about_to_claim(view, run, now) for run in coming):
         return []
     if entry.refused and entry.stage_since and now - entry.stage_since < view.patience.refused:
         return [_tell(view, f"EvalAI refuses its report: {entry.undelivered} Mend that: it is sent again every hour.")]
-    last = max(own, key=lambda run: run.start, default=None)
+    last = max(own, key=lambda run: run.succession.start, default=None)
     if last and last.state is RunState.BLOCKED and now - last.state_since < view.patience.refused:
         return [_tell(view, f"{last.message} The next try comes within the hour.")]
-    deaths = (last.deaths + (last.state in (RunState.DIED, RunState.RUNNING))) if last else 0
+    deaths = (last.succession.deaths + (last.state in (RunState.DIED, RunState.RUNNING))) if last else 0
     if last and deaths > MOST_DEATHS + 1 and now - last.state_since < view.patience.refused:
         return [_tell(view, f"{deaths} of its runs broke, {_last_words(last)}. The next try comes within the hour.")]
-    start = max([entry.start, *(run.start for run in own)]) + 1
+    start = max([entry.start, *(run.succession.start for run in own)]) + 1
     stopped = any(run.state in (RunState.STOPPING, RunState.STOPPED) for run in own)
     happened = f"No run has renewed its claim since {at(entry.lease_until)}: {_last_words(last)}"
     return [

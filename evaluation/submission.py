@@ -57,6 +57,11 @@ class Succession(BaseModel):
     deaths: int = Field(default=0, ge=0)  # how many starts died without an outage that explains it
     stopped: bool = False  # a host stopped the run in Prefect: end the evaluation instead of going on
 
+    @classmethod
+    def first(cls, run: str) -> "Succession":
+        """Where a run stands that goes on with nothing."""
+        return cls(owner=run, start=1)
+
     def after_death(self) -> "Succession":
         return self.model_copy(update={"start": self.start + 1, "deaths": self.deaths + 1})
 

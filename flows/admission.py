@@ -37,9 +37,8 @@ async def choose_cluster(phase: Phase) -> Cluster:
 @task(name="claim", **on_transient_errors(5))
 async def claim_submission(cluster: Cluster, submission: Submission, succession: Succession | None) -> Claim:
     """Take the submission in the ledger; raises AlreadyClaimed for every run but one and its successors."""
-    own = Succession(owner=str(flow_run.get_id()), start=1)
-    owner, start = (succession or own).owner, (succession or own).start
-    return await asyncio.to_thread(cluster.ledger.claim, submission, owner, start)
+    own = succession or Succession.first(str(flow_run.get_id()))
+    return await asyncio.to_thread(cluster.ledger.claim, submission, own.owner, own.start)
 
 
 @task(name="acknowledge", **on_transient_errors(3))

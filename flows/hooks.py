@@ -11,9 +11,8 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging.loggers import flow_run_logger
 
 from evaluation.outcome import MOST_DEATHS
-from evaluation.submission import Succession
 from flows.board import StateName
-from flows.successors import start_successor
+from flows.successors import start_successor, succession_of
 
 
 async def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -24,8 +23,7 @@ async def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     logger = flow_run_logger(flow_run, flow)
     if state.name in set(StateName):
         return
-    given = flow_run.parameters.get("succession") or {"owner": str(flow_run.id), "start": 1}
-    earlier = Succession.model_validate(given)
+    earlier = succession_of(flow_run)
     stopped = state.type is StateType.CANCELLED
     succession = earlier.after_stop() if stopped else earlier.after_death()
     if flow_run.deployment_id is None:

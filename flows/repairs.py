@@ -36,10 +36,9 @@ async def repair(site: Site, seen: Survey, finding: Finding) -> None:
 
 
 async def _remove(seen: Survey, view: View, attempt: int) -> None:
-    """In every cluster: two may share one place for their Jobs, and a phase may have moved."""
+    """In every cluster: a phase may have moved, and removing nothing is fine."""
     for cluster in seen.clusters.values():
-        if (view.submission, attempt) in await cluster.backend.running():
-            await cluster.backend.remove(view.submission, attempt)
+        await cluster.backend.remove(view.submission, attempt)
 
 
 async def _send_again(site: Site, seen: Survey, view: View) -> None:
@@ -67,8 +66,8 @@ async def _start(client: PrefectClient, site: Site, view: View, succession: Succ
         await deployment_id(client),
         parameters=parameters,
         name=f"submission-{view.submission}",
-        # Once per lapse of patience: a run that did not get to its claim either is followed by another.
         work_queue_name=FIRST,
+        # Once per lapse of patience: a run that did not get to its claim either is followed by another.
         idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
     )
 

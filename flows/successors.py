@@ -28,6 +28,12 @@ async def deployment_id(client: PrefectClient) -> UUID:
         ) from error
 
 
+def succession_of(flow_run: FlowRun) -> Succession:
+    """Where a flow run stands in the evaluation, by its parameters."""
+    given = flow_run.parameters.get("succession")
+    return Succession.model_validate(given) if given else Succession.first(str(flow_run.id))
+
+
 async def start_successor(
     client: PrefectClient, deployment: UUID, parameters: dict[str, Any], succession: Succession, tags: list[str]
 ) -> FlowRun:

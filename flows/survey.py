@@ -24,9 +24,10 @@ from evaluation.ledger_entry import LedgerEntry, claim_key
 from evaluation.ports import ListedSubmission
 from evaluation.reconciliation import WAITING, Run, RunState, Shown, View, needs_runs
 from evaluation.stages import Patience
-from evaluation.submission import SubmissionMessage, Succession
+from evaluation.submission import SubmissionMessage
 from flows.board import StateName
 from flows.site import Cluster, Site, load_cluster
+from flows.successors import succession_of
 
 MOST_RUNS = 200  # Prefect gives no more at once
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -197,13 +198,12 @@ def _run(flow_run: FlowRun) -> Run | None:
     state = flow_run.state
     if state is None:
         return None
-    succession = flow_run.parameters.get("succession")
     scheduled = state.state_details.scheduled_time
     return Run(
         id=str(flow_run.id),
         state=_run_state(state),
         state_since=max(state.timestamp, scheduled) if scheduled else state.timestamp,
-        succession=Succession.model_validate(succession) if succession else None,
+        succession=succession_of(flow_run),
         message=state.message or "",
     )
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from evaluation.errors import Failure, Fault
-from evaluation.pair import Verdict, failure_of, failure_of_exit
+from evaluation.pair import Verdict, failure_of, failure_of_exit, failure_of_memory
 from k8s_jobs.pods import (
     AGENT,
     EVALUATOR,
@@ -91,13 +91,7 @@ def _taken_away(pod: Json) -> Failure | None:
 def _out_of_memory(found: dict[str, Container]) -> Failure | None:
     killed = [each.name for each in found.values() if each.reason == "OOMKilled"]
     ours = [name for name in killed if name in _TRUSTED]
-    if ours:
-        remedy = "Give the container more memory in the Job's template, then resume the submission."
-        return Failure("A container of ours ran out of memory", ", ".join(ours), remedy, Fault.INFRASTRUCTURE)
-    if killed:
-        remedy = "Make the agent use less memory and submit again."
-        return Failure("The agent ran out of memory", "its container was ended at its limit", remedy, Fault.TEAM)
-    return None
+    return failure_of_memory(ours, bool(killed), "the Job's template")
 
 
 def _by_verdict(found: dict[str, Container]) -> Failure | None:

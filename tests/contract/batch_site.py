@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import psutil
 
 import k8s_jobs.pod
 import local_jobs
@@ -19,10 +18,11 @@ from batch_jobs.backend import BackendLimits, BatchJobBackend
 from batch_jobs.removal import RemovalLimits
 from batch_jobs.spec import BatchSpec
 from blocks.batch_jobs import batch_access
-from local_jobs.runs import RunDirectory, describe, end_processes, plain_environment, processes_of
+from local_jobs.runs import RunDirectory, end_processes, plain_environment
 from tests.aws_templates import aws as template
 from tests.contract.aws_blocks import credentials_of
 from tests.contract.batch_on_moto import TASK_ENDED, Ended, TaskJob, teach
+from tests.contract.pair_processes import PairProcesses
 
 AWS = {"region_name": "us-west-2", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 SUBMISSIONS = "arn:aws:ecr:us-east-1:123456789012:repository/demo/agent"
@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.05
 
 
 @dataclass
-class BatchSite:
+class BatchSite(PairProcesses):
     """Jobs go through Batch's API; a job's task is a run directory of local_jobs with the pair's real scripts."""
 
     workdir: Path
@@ -70,18 +70,6 @@ class BatchSite:
     @staticmethod
     def access_to(aws: dict[str, Any]) -> BatchAccess:
         return batch_access(credentials_of(aws), f"arn:aws:iam::123456789012:role/{LEADERBOARD}-batch-registrar")
-
-    def processes(self) -> list[psutil.Process]:
-        return processes_of(f"{self.workdir.resolve()}/")
-
-    def left(self) -> list[str]:
-        lines = []
-        for process in self.processes():
-            try:
-                lines.append(f"{process.environ()['PAIR_DIR']}: {describe(process)}")
-            except psutil.NoSuchProcess:
-                continue
-        return lines
 
     # What follows is the machine: it runs in the thread of a job.
 

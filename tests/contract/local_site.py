@@ -4,17 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import k8s_jobs.pod
 import local_jobs
 from local_jobs.backend import LocalJobBackend
-from local_jobs.runs import describe, processes_of
+from tests.contract.pair_processes import PairProcesses
 
 STORAGE = {"AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"}
 
 
-class LocalSite:
+class LocalSite(PairProcesses):
     def __init__(self, workdir: Path, endpoint: str) -> None:
         self.workdir = workdir
         self.endpoint = endpoint
@@ -32,15 +30,3 @@ class LocalSite:
             "copy_seconds": 0.2,
         }
         return LocalJobBackend(**{**values, **changes})
-
-    def processes(self) -> list[psutil.Process]:
-        return processes_of(f"{self.workdir.resolve()}/")
-
-    def left(self) -> list[str]:
-        lines = []
-        for process in self.processes():
-            try:
-                lines.append(f"{process.environ()['PAIR_DIR']}: {describe(process)}")
-            except psutil.NoSuchProcess:
-                continue
-        return lines

@@ -29,7 +29,7 @@ def shown(status: SubmissionStatus, since: datetime = LONG_AGO, key: str = "") -
 
 
 def run(state: RunState, start: int = 1, since: datetime = LONG_AGO, deaths: int = 0, message: str = "") -> Run:
-    succession = Succession(owner="first", start=start, deaths=deaths) if start > 1 else None
+    succession = Succession(owner="first", start=start, deaths=deaths)
     return Run("first" if start == 1 else f"start-{start}", state, since, succession, message)
 
 
