@@ -36,9 +36,9 @@ def run_demo(settings: Settings, console: Console) -> int:
 
 
 def _while_well(stack: Stack, looks: Iterable[Progress]) -> Iterator[Progress]:
-    """The looks; raises ServiceUnavailable when a part of the stack has ended."""
+    """The looks; raises ServiceUnavailable when a part of the stack has ended for good."""
     for seen in looks:
-        stack.processes.check()
+        stack.supervisor.tend()
         yield seen
 
 

@@ -54,7 +54,7 @@ def up() -> None:
             screen.print("Ctrl-C stops everything.")
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
-                    stack.processes.check()
+                    stack.supervisor.tend()
                     time.sleep(CHECK_SECONDS)
             screen.print("\nStopping ...")
     screen.print("Stopped.")

@@ -58,12 +58,18 @@ class Processes:
             self._children.append(child)
         return child
 
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """Those that were started and not waited for, dead or alive."""
+        with self._lock:
+            return tuple(self._children)
+
     def child(self, name: str) -> Child:
         """The child of that name, dead or alive; raises PermanentError where there is none."""
-        for child in self._children:
+        for child in self.children:
             if child.name == name:
                 return child
-        raise PermanentError(f"The stack has no process {name}", f"it has {', '.join(c.name for c in self._children)}")
+        raise PermanentError(f"The stack has no process {name}", f"it has {', '.join(c.name for c in self.children)}")
 
     def restart(self, name: str) -> Child:
         """Kill the child, if it still runs, and start it again as it was; what it has started itself is left alone."""
@@ -99,7 +105,7 @@ class Processes:
 
     def check(self, children: Iterable[Child] | None = None) -> None:
         """Raise ServiceUnavailable for the first child that has ended, with the tail of its log."""
-        for child in list(self._children if children is None else children):
+        for child in self.children if children is None else children:
             code = child.process.poll()
             if code is not None:
                 cause = "the stack is stopping" if self._stopping else tail(child.log)

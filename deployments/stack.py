@@ -32,6 +32,7 @@ from deployments.prefect_server import answers, exists, look_every, prefect_envi
 from deployments.processes import MARKER, Child, Processes
 from deployments.settings import Settings
 from deployments.stack_state import StackState, stack_lock, write_state
+from deployments.supervisor import Supervisor
 
 PROJECT = Path(__file__).resolve().parents[1]  # where prefect.yaml lies
 ROUTES = Path(local_jobs.__file__).parent / "routes"
@@ -49,6 +50,7 @@ class Stack:
 
     state: StackState
     processes: Processes
+    supervisor: Supervisor
     stages: dict[str, float] = field(default_factory=dict)  # stage -> seconds since the start when it was done
 
     @property
@@ -60,6 +62,7 @@ class Stack:
 def running_stack(settings: Settings, say: Say) -> Iterator[Stack]:
     """Start the stack, hand it over, and stop all of it on the way out, whatever the reason.
 
+    Whoever holds it lets its supervisor tend it.
     Raises PermanentError where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
     """
     with stack_lock(settings):
@@ -69,7 +72,7 @@ def running_stack(settings: Settings, say: Say) -> Iterator[Stack]:
         state = _plan(settings, folder, tokens)
         write_state(settings, state)
         processes = Processes(child_environment(settings, state), folder / "logs", PROJECT, state.shards)
-        stack = Stack(state, processes)
+        stack = Stack(state, processes, Supervisor(processes, say))
         try:
             _Start(settings, stack, tokens, say).run()
             write_state(settings, state.model_copy(update={"ready": True}))

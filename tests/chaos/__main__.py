@@ -105,6 +105,11 @@ class Drill:
                 time.sleep(1)
 
     @property
+    def unplanned(self) -> list[str]:
+        """Services that died by themselves."""
+        return self._site.stack.supervisor.deaths
+
+    @property
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
 
@@ -143,7 +148,7 @@ def table(seed: int, verdict: Verdict, evidence: Evidence, drill: Drill, seconds
         "routes recorded twice": str(verdict.recorded_again),
         "longest recovery": longest,
         "incidents": struck + (f"; {len(drill.missed)} found no target" if drill.missed else ""),
-        "died by themselves": ", ".join(drill.havoc.unplanned) or "none",
+        "died by themselves": ", ".join(drill.unplanned) or "none",
         "seconds": f"{seconds:.0f}",
     }
     problems = [*verdict.lost, *verdict.doubled, *verdict.orphans, *verdict.unexpected]

@@ -29,7 +29,6 @@ MODULES = {
     Kind.SIMULATOR: "local_jobs.standin_simulator",
     Kind.AGENT: "local_jobs.standin_agent",
 }
-SUPERVISOR_SECONDS = 1.0  # from a death that was not planned to the restart
 OPEN = frozenset(SubmissionStatus) - {
     SubmissionStatus.FINISHED,
     SubmissionStatus.FAILED,
@@ -42,17 +41,15 @@ Target = TypeVar("Target")
 
 
 class Havoc:
-    """Stands for bad luck, and for the supervisor (systemd, Kubernetes) of bridge, worker and server."""
+    """Stands for bad luck; the stack's own supervisor starts bridge, worker and server again."""
 
     def __init__(self, site: Site, images: Mapping[int, str], say: Say) -> None:
         """`images` are those of the submissions sent so far."""
         self.hits: list[Hit] = []
-        self.unplanned: list[str] = []  # parts that died by themselves
         self._site = site
         self._images = images
         self._say = say
         self._outage_until = 0.0
-        self._restart_at: dict[str, float] = {}
         self._touched: set[str] = set()  # shards: a second blow could use up a budget, rightly
         self._resumed: set[int] = set()
 
@@ -75,21 +72,8 @@ class Havoc:
                 return self.evalai_answers and self._people(incident)
 
     def tend(self) -> None:
-        """Start again what has died, once its time has come; to be called often."""
-        for name in set(PARTS.values()):
-            if self._site.stack.processes.child(name).process.poll() is None:
-                continue
-            if name not in self._restart_at:
-                self.unplanned.append(name)
-                self._say(f"{name} has died by itself")
-                self._restart_at[name] = time.monotonic() + SUPERVISOR_SECONDS
-            elif time.monotonic() > self._restart_at[name]:
-                del self._restart_at[name]
-                self._site.stack.processes.restart(name)
-                self._say(f"{name} is started again")
-        self._note_who_is_back()
-
-    def _note_who_is_back(self) -> None:
+        """Let what has died be started again, and note who is back; to be called often."""
+        self._site.stack.supervisor.tend()
         for index, hit in enumerate(self.hits):
             if hit.kind in (Kind.BRIDGE, Kind.SERVER) and hit.back_at is None and self._is_back(PARTS[hit.kind]):
                 self.hits[index] = replace(hit, back_at=_now())
@@ -109,12 +93,9 @@ class Havoc:
 
     def _part(self, incident: Incident) -> bool:
         name = PARTS[incident.kind]
-        process = self._site.stack.processes.child(name).process
-        if process.poll() is not None:
+        if self._site.stack.processes.child(name).process.poll() is not None:
             return False
-        self._restart_at[name] = time.monotonic() + incident.seconds
-        process.kill()
-        process.wait()
+        self._site.stack.supervisor.kill(name, down_seconds=incident.seconds)
         killed = engines(self._site) if incident.kind is Kind.MACHINE else []
         for engine, _ in killed:
             engine.kill()

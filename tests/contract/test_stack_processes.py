@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from deployments.processes import MARKER, Processes, family_of, runs
 from deployments.settings import Settings
 from deployments.stack import free_ports
 from deployments.stack_state import StackState, read_state, stack_lock, write_state
+from deployments.supervisor import Restarts, Supervisor
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, PermanentError, ServiceUnavailable
 
 # Starts a grandchild in a session of its own, as the shards' processes are, then ignores TERM.
@@ -91,6 +93,51 @@ def test_a_child_that_never_gets_ready_is_not_waited_for_for_ever(processes: Pro
 def test_a_step_that_fails_shows_its_log(processes: Processes) -> None:
     with pytest.raises(ServiceUnavailable, match=r"(?s)deploy ended with code 1.*wrong file"):
         processes.run("deploy", python("raise SystemExit('wrong file')"), 10)
+
+
+SLEEP = python("import time; time.sleep(60)")
+
+
+def tend(supervisor: Supervisor, until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not until():
+        assert time.monotonic() < deadline
+        supervisor.tend()
+        time.sleep(0.02)
+
+
+def test_a_service_that_is_killed_is_started_again(processes: Processes) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(processes, said.append, Restarts(first_pause=0.1))
+    killed = processes.start("worker", SLEEP).process
+    supervisor.tend()
+    assert said == []
+
+    killed.kill()
+    killed.wait()
+    tend(supervisor, until=lambda: processes.child("worker").process.poll() is None)
+
+    assert said == ["worker has died (signal 9); it is started again in 0.1 s", "worker is started again"]
+    assert processes.child("worker").process.pid != killed.pid
+    assert supervisor.deaths == ["worker"]
+
+
+def test_a_service_that_dies_again_and_again_is_given_up_with_its_last_words(processes: Processes) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(processes, said.append, Restarts(first_pause=0.01, longest_pause=0.02, most=3))
+    processes.start("bridge", python("raise SystemExit('no such queue')"))
+
+    with pytest.raises(ServiceUnavailable, match=r"(?s)bridge ended with code 1.*no such queue"):
+        tend(supervisor, until=lambda: False)
+
+    assert said.count("bridge is started again") == 3
+
+
+def test_what_has_all_it_knows_in_memory_is_not_started_again(processes: Processes) -> None:
+    processes.start("aws", python("raise SystemExit('out of memory')")).process.wait()
+
+    with pytest.raises(ServiceUnavailable, match=r"(?s)aws ended with code 1.*out of memory"):
+        Supervisor(processes, print).tend()
 
 
 def test_a_taken_port_is_replaced() -> None:

@@ -16,6 +16,7 @@ import pytest
 from deployments.progress import Progress
 from deployments.settings import Settings
 from deployments.stack import PROJECT, child_environment
+from deployments.supervisor import SERVICES
 from evaluation.shards import ShardState
 from evaluation.submission import SubmissionStatus
 from tests.e2e.conftest import WRONG, Sent, Site
@@ -174,3 +175,16 @@ def test_a_cancelled_submission_stops_within_ten_seconds_and_stays_cancelled(sit
 
     seen = site.end_of(submission, 20)
     assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.CANCELLED, "cancelled")
+
+
+def test_all_services_are_killed_at_once_and_every_submission_goes_on(site: Site) -> None:
+    driving = site.submit("leaderboard-10-MAP", "demo/agent:steady")
+    site.wait(driving, drives, 60)
+
+    for name in SERVICES:
+        site.stack.supervisor.kill(name, down_seconds=1)
+    meanwhile = site.submit("leaderboard-10-MAP", "demo/agent:fast")
+
+    for submission in (driving, meanwhile):
+        seen = site.end_of(submission, 150)
+        assert (seen.evalai, seen.routes_done, seen.row["attempt"]) == (SubmissionStatus.FINISHED, 20, "1")
