@@ -2,22 +2,76 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import requests
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import FlowRun
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from deployments.notification import NAME, tell_hosts
+from deployments.notification import FINDING, SILENCE, tell_hosts
 from deployments.prefect_events import OutgoingEvent, PrefectEvents
 from deployments.stack import PROJECT
 from flows.reconcile import ATTENTION
 from flows.successors import FIRST
 from tests.e2e.conftest import Site
 from tests.waiting import eventually
+
+
+@contextmanager
+def prefect_of(site: Site) -> Iterator[SyncPrefectClient]:
+    with (
+        temporary_settings({PREFECT_API_URL: site.stack.state.prefect_api_url}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
+
+
+class Hosts:
+    """A webhook of the hosts, and what has reached it."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.messages: list[object] = []
+        self._url = server.url_for("/hook")
+        server.expect_request("/hook").respond_with_handler(self._hear)
+
+    def block(self) -> str:
+        """Saved; its type and name."""
+        CustomWebhookNotificationBlock(name="hosts", url=self._url, json_data={"text": "{{subject}}: {{body}}"}).save(
+            "hosts", overwrite=True
+        )
+        return "custom-webhook/hosts"
+
+    def _hear(self, request: Request) -> Response:
+        self.messages.append(request.get_json())
+        return Response("ok")
+
+
+def ring_for_flow_run(client: SyncPrefectClient, run: UUID, event: str) -> None:
+    """As a run of evaluate-submission does."""
+    related = {"prefect.resource.id": f"prefect.flow.{uuid4()}", "prefect.resource.role": "flow"}
+    body = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": f"prefect.flow-run.{event}",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.name": "submission-7"},
+        "related": [{**related, "prefect.resource.name": "evaluate-submission"}],
+    }
+    client.request("POST", "/events", json=[body]).raise_for_status()
+
+
+def called_by_automations(client: SyncPrefectClient) -> list[FlowRun]:
+    runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["reconcile"])))
+    return [run for run in runs if run.created_by and run.created_by.type == "AUTOMATION"]
 
 
 def runs_of_the_reconciler(site: Site) -> list[dict[str, Any]]:
@@ -47,25 +101,46 @@ def test_what_it_finds_can_be_seen_without_being_repaired(site: Site) -> None:
 
 
 def test_the_hosts_hear_of_what_only_a_person_can_mend(site: Site, httpserver: HTTPServer) -> None:
-    messages: list[object] = []
-
-    def webhook(request: Request) -> Response:
-        messages.append(request.get_json())
-        return Response("ok")
-
-    httpserver.expect_request("/hook").respond_with_handler(webhook)
-    with (
-        temporary_settings({PREFECT_API_URL: site.stack.state.prefect_api_url}),
-        get_client(sync_client=True) as client,
-    ):
-        CustomWebhookNotificationBlock(
-            name="hosts", url=httpserver.url_for("/hook"), json_data={"text": "{{subject}}: {{body}}"}
-        ).save("hosts", overwrite=True)
-        made = [tell_hosts(client, "custom-webhook/hosts") for _ in range(2)]
-        assert len(client.read_automations_by_name(NAME)) == 1
+    hosts = Hosts(httpserver)
+    with prefect_of(site) as client:
+        made = [tell_hosts(client, hosts.block()) for _ in range(2)]
+        assert [len(client.read_automations_by_name(name)) for name in (FINDING, SILENCE)] == [1, 1]
         finding = {"finding": "Its run should have started."}
         PrefectEvents(client).ring(OutgoingEvent(ATTENTION, "leaderboard.submission.7", "submission 7", finding))
 
-    assert made == ["notification through custom-webhook/hosts"] * 2
+    assert made == ["notifications through custom-webhook/hosts"] * 2
     told = {"text": "submission 7 needs a host: Its run should have started."}
-    eventually(lambda: messages == [told], seconds=60)
+    eventually(lambda: hosts.messages == [told], seconds=60)
+
+
+def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(site: Site, httpserver: HTTPServer) -> None:
+    hosts = Hosts(httpserver)
+    with prefect_of(site) as client:
+        tell_hosts(client, hosts.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
+        try:
+            eventually(lambda: bool(hosts.messages), seconds=110)
+        finally:
+            tell_hosts(client, hosts.block())
+
+    told = str(hosts.messages[0])
+    assert "Nobody looks after the submissions: The flow reconcile has not completed for 0.166667 minutes." in told
+
+
+def test_a_run_whose_heartbeats_stop_calls_the_reconciler(site: Site) -> None:
+    """The automation of prefect.yaml as it is deployed, but for its patience."""
+    silent, ended = uuid4(), uuid4()
+    with prefect_of(site) as client:
+        [deployed] = client.read_automations_by_name("heartbeats-missing")
+        automation = AutomationCore.model_validate(deployed.model_dump(exclude={"id", "owner_resource"}))
+        impatient = automation.trigger.model_copy(update={"within": timedelta(seconds=10)})
+        client.update_automation(deployed.id, automation.model_copy(update={"trigger": impatient}))
+        try:
+            for run, events in ((ended, ["heartbeat", "TakenOver"]), (silent, ["heartbeat"])):
+                for event in events:
+                    ring_for_flow_run(client, run, event)
+            eventually(lambda: bool(called_by_automations(client)), seconds=60)
+        finally:
+            client.update_automation(deployed.id, automation)
+        [called] = called_by_automations(client)
+
+    assert called.work_queue_name == FIRST
