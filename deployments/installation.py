@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
+from deployments.prefect_errors import prefect_errors
 from deployments.settings import Settings
 from deployments.stack_state import StackState, read_state
 from evaluation.errors import InvalidConfiguration
@@ -29,13 +30,17 @@ class Installation:
 def installation(settings: Settings) -> Iterator[Installation]:
     """Let Prefect's clients in this context talk to the installation.
 
-    Raises InvalidConfiguration where there is none, ServiceUnavailable while the stack starts.
+    Raises InvalidConfiguration where there is none, ServiceUnavailable while the stack starts, and both for a Prefect
+    server that does not answer the body as it should.
     """
     stack = _stack(settings)
     if stack is not None:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = _LOOPBACK  # all of a stack is on this machine
         own = {PREFECT_API_URL: stack.prefect_api_url}
-        with temporary_settings(updates=own, restore_defaults={PREFECT_API_KEY, PREFECT_API_AUTH_STRING}):
+        with (
+            temporary_settings(updates=own, restore_defaults={PREFECT_API_KEY, PREFECT_API_AUTH_STRING}),
+            prefect_errors(f"Asking Prefect's server at {stack.prefect_api_url}"),
+        ):
             yield Installation(stack.prefect_api_url, stack)
         return
     address = PREFECT_API_URL.value()
@@ -45,7 +50,8 @@ def installation(settings: Settings) -> Iterator[Installation]:
             f"no stack is running in {settings.state_dir}, and PREFECT_API_URL is not set",
             "Start a stack with `make up`, or set PREFECT_API_URL to your Prefect server's.",
         )
-    yield Installation(address)
+    with prefect_errors(f"Asking Prefect's server at {address}"):
+        yield Installation(address)
 
 
 def _stack(settings: Settings) -> StackState | None:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import prefect
 import yaml
 from packaging.version import Version
@@ -26,8 +25,9 @@ from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
 from deployments.doctor.findings import Check, NotChecked
 from deployments.doctor.site import Site
+from deployments.prefect_errors import prefect_errors
 from deployments.stack import PROJECT
-from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.errors import InvalidConfiguration
 
 SET_UP = "Run `leaderboard setup`."
 DEPLOY = "Run `prefect deploy --all`."
@@ -200,17 +200,10 @@ def _client(site: Site) -> SyncPrefectClient:
 
 @contextmanager
 def _prefect_errors(what: str) -> Iterator[None]:
-    """Translate what Prefect's client raises inside, but for ObjectNotFound, which the caller knows the meaning of."""
+    """As prefect_errors; an answer that makes no sense is also a finding."""
     try:
-        yield
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            summary = f"{what}: Prefect's server does not accept us"
-            raise InvalidConfiguration(summary, f"it answers {status}", "Check PREFECT_API_KEY.") from error
-        raise ServiceUnavailable(f"{what} failed", f"Prefect's server answers {status}") from error
-    except httpx.HTTPError as error:
-        raise ServiceUnavailable(f"{what} failed", type(error).__name__) from error
+        with prefect_errors(what):
+            yield
     except ValueError as error:
         summary = f"{what}: that is no Prefect server"
         raise InvalidConfiguration(summary, type(error).__name__, "Check PREFECT_API_URL.") from error

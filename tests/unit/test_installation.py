@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from deployments.installation import installation
@@ -61,6 +62,13 @@ def test_with_neither_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     refused = pytest.raises(InvalidConfiguration, match="Start a stack with `make up`, or set PREFECT_API_URL")
     with nowhere, refused, installation(Settings(state_dir=tmp_path)):
         pass
+
+
+def test_a_server_that_does_not_answer_is_named_in_one_sentence(tmp_path: Path) -> None:
+    away = "http://127.0.0.1:9/api"
+    silent = pytest.raises(ServiceUnavailable, match=f"Asking Prefect's server at {away} failed: ConnectError")
+    with temporary_settings({PREFECT_API_URL: away}), silent, installation(Settings(state_dir=tmp_path)):
+        get_client(sync_client=True).read_work_pool("leaderboard")
 
 
 def test_a_stack_that_starts_is_waited_for_by_nobody(tmp_path: Path) -> None:
