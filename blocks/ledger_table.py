@@ -141,7 +141,7 @@ class LedgerTable(Block):
 
     def _claim_again(self, submission: Submission, owner: str, start: int, key: str, token: str) -> Claim:
         expression = Expression()
-        expression.set(self._held(start, token))
+        expression.set({**self._held(start, token), **_stage(Stage.CLAIMED, self._now())})
         row = self._write(
             submission.team_pk,
             submission.pk,

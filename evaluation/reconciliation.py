@@ -69,13 +69,14 @@ class View:
     shard_deadline_seconds: float
     attempts: frozenset[int] = frozenset()  # of which Jobs exist
     runs: tuple[Run, ...] = ()  # those under way; all that Prefect knows where `needs_runs` says so
+    unroutable: str = ""  # why no run of ours can evaluate it
 
 
 class Repair(StrEnum):
     """What is safe to do. Everything is idempotent: two reconcilers at once do it once."""
 
     START = "start"  # a first run for a submission that was never queued
-    GO_ON = "go on"  # a successor for a claim whose run is dead
+    GO_ON = "go on"  # a successor for a claim whose run is dead or stuck
     REMOVE_JOBS = "remove Jobs"
     BURY = "show as crashed"  # runs that Prefect shows as alive, and that are not
     SEND_AGAIN = "send the report again"
@@ -95,7 +96,7 @@ class Finding:
 def needs_runs(view: View, now: datetime) -> bool:
     """Whether Prefect has to be asked about the submission: most are healthy, and not worth the requests."""
     if view.entry and view.entry.open:
-        return not view.entry.held_at(now)
+        return not view.entry.held_at(now) or _overdue(view, view.entry, now) is not None
     return _unclaimed_for(view, view.patience.start, now)
 
 
@@ -148,17 +149,39 @@ def _stale(view: View, now: datetime) -> list[Run]:
     return [run for run in view.runs if run.state in _BEGUN and now - run.state_since >= view.patience.start]
 
 
-def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
+def _overdue(view: View, entry: LedgerEntry, now: datetime) -> timedelta | None:
+    """The stage's longest time, once that is over."""
     limit = longest(entry.stage, view.shard_deadline_seconds) if entry.stage else None
-    if limit is None or entry.stage_since is None or now - entry.stage_since <= limit:
+    over = limit is not None and entry.stage_since is not None and now - entry.stage_since > limit
+    return limit if over else None
+
+
+def _late(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
+    """A host is told; where the run lives and is stuck, a successor takes the claim away from it, too."""
+    limit = _overdue(view, entry, now)
+    if limit is None:
         return []
-    return [_tell(view, f"It has been {entry.stage} since {at(entry.stage_since)}, longer than {lasting(limit)}.")]
+    late = f"It has been {entry.stage} since {at(entry.stage_since)}, longer than {lasting(limit)}"
+    findings = [_tell(view, f"{late}.")]
+    own = _own(view, entry)
+    if not entry.held_at(now) or any(_about_to_claim(view, run, now) for run in _coming(own, entry)):
+        return findings
+    stuck = next((run.succession.deaths for run in own if run.succession.start == entry.start), 0)
+    return [*findings, _go_on(view, entry, own, late, deaths=stuck + 1)]
+
+
+def _own(view: View, entry: LedgerEntry) -> list[Run]:
+    return [run for run in view.runs if run.succession.owner == entry.owner]
+
+
+def _coming(own: Sequence[Run], entry: LedgerEntry) -> list[Run]:
+    return [run for run in own if run.succession.start > entry.start]
 
 
 def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     """Nobody renews the claim: a successor goes on, unless one is on its way."""
-    own = [run for run in view.runs if run.succession.owner == entry.owner]
-    coming = [run for run in own if run.succession.start > entry.start]
+    own = _own(view, entry)
+    coming = _coming(own, entry)
     if waiting := _waits_for_a_worker(view, coming, now):
         return waiting
     if any(_about_to_claim(view, run, now) for run in coming):
@@ -171,18 +194,19 @@ def _dead(view: View, entry: LedgerEntry, now: datetime) -> list[Finding]:
     deaths = (last.succession.deaths + (last.state in (RunState.DIED, RunState.RUNNING))) if last else 0
     if last and deaths > MOST_DEATHS + 1 and now - last.state_since < view.patience.refused:
         return [_tell(view, f"{deaths} of its runs broke, {_last_words(last)}. The next try comes within the hour.")]
+    happened = f"No run has renewed its claim since {at(entry.lease_until)}: {_last_words(last)}"
+    dead_runs = tuple(run.id for run in own if run.state in _BEGUN)
+    return [_go_on(view, entry, own, happened, deaths, dead_runs)]
+
+
+def _go_on(
+    view: View, entry: LedgerEntry, own: Sequence[Run], happened: str, deaths: int, dead_runs: tuple[str, ...] = ()
+) -> Finding:
     start = max([entry.start, *(run.succession.start for run in own)]) + 1
     stopped = any(run.state in (RunState.STOPPING, RunState.STOPPED) for run in own)
-    happened = f"No run has renewed its claim since {at(entry.lease_until)}: {_last_words(last)}"
-    return [
-        Finding(
-            view.submission,
-            f"{happened}. Start {start} goes on.",
-            Repair.GO_ON,
-            succession=Succession(owner=entry.owner, start=start, deaths=deaths, stopped=stopped),
-            dead_runs=tuple(run.id for run in own if run.state in _BEGUN),
-        )
-    ]
+    succession = Succession(owner=entry.owner, start=start, deaths=deaths, stopped=stopped)
+    sentence = f"{happened}. Start {start} goes on."
+    return Finding(view.submission, sentence, Repair.GO_ON, succession=succession, dead_runs=dead_runs)
 
 
 def _waiting_in_vain(view: View, now: datetime) -> list[Finding]:
@@ -196,6 +220,8 @@ def _waiting_in_vain(view: View, now: datetime) -> list[Finding]:
     if rejected:
         remedy = f"Mend that, then `leaderboard queue redrive {view.submission}`."
         return [_tell(view, f"{since}: {rejected.message} {remedy}")]
+    if view.unroutable:
+        return [_tell(view, f"{since}: {view.unroutable}")]
     died = [run for run in view.runs if run.state is RunState.DIED]
     stale = tuple(run.id for run in _stale(view, now))
     if died and not stale:

@@ -21,7 +21,7 @@ from compute_client.process import ProcessDied, run_function
 from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidConfiguration, RequestRefused, TransientError
 from evaluation.submission import Delivery
 from flows.compute_site import ComputeSite, load_compute_site
-from flows.lease import Lease
+from flows.lease import lease
 from flows.retrying import on_transient_errors
 
 LIMIT_SECONDS = 6 * 3600  # of a function; SQS forgets after 12 hours that a message is hidden
@@ -74,8 +74,8 @@ async def compute(
 async def work(site: ComputeSite, job: ClaimedJob, function: str, limit_seconds: float) -> State[Any]:
     """Hold the lease, run the function, keep its outcome. Without an outcome the job and its message are given back."""
     try:
-        async with Lease(site, job.lease) as lease:
-            outcome = await call_function(site, job, function, limit_seconds, lease)
+        async with lease(site, job.lease):
+            outcome = await call_function(site, job, function, limit_seconds)
             outcome = await keep_outcome(site, job, outcome)
     except AlreadyClaimed as taken:
         return Completed(name=StateName.TAKEN_OVER, message=str(taken))
@@ -103,24 +103,14 @@ async def claim_job(site: ComputeSite, job_id: str) -> ClaimedJob:
 
 
 @task(name="call-function", task_run_name="{function}", cache_policy=NO_CACHE)
-async def call_function(
-    site: ComputeSite, job: ClaimedJob, function: str, limit_seconds: float, lease: Lease
-) -> str | JobError:
-    """Run the function in its own process; raises AlreadyClaimed, after ending that, where the lease was taken."""
+async def call_function(site: ComputeSite, job: ClaimedJob, function: str, limit_seconds: float) -> str | JobError:
+    """Run the function in its own process, which a cancellation of this task ends."""
     await asyncio.to_thread(site.renew, job.lease)  # message and task are covered before the work begins
     try:
         body = await asyncio.to_thread(site.jobs.body, job)
     except RequestRefused as gone:
         return JobError("BodyLost", str(gone))
-    call = asyncio.create_task(run_function(function, job.lease.job_id, body, limit_seconds))
-    taken = asyncio.create_task(lease.taken())
-    try:
-        done, _ = await asyncio.wait((call, taken), return_when=asyncio.FIRST_COMPLETED)
-        return done.pop().result()
-    finally:
-        for other in (call, taken):
-            other.cancel()
-        await asyncio.gather(call, taken, return_exceptions=True)
+    return await run_function(function, job.lease.job_id, body, limit_seconds)
 
 
 @task(name="keep-outcome", **on_transient_errors(5))

@@ -14,7 +14,7 @@ from evaluation.submission import Delivery, Submission, SubmissionMessage, Succe
 from flows.admission import acknowledge, choose_cluster, claim_submission, enrich, hold, set_aside
 from flows.board import StateName, announce, end_state
 from flows.hooks import hand_over
-from flows.lease import Lease
+from flows.lease import lease
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
 from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
 from flows.site import Cluster, Site, load_site
@@ -70,10 +70,10 @@ async def evaluate(
 
     Raises AlreadyClaimed; TransientError in outages, and InvalidConfiguration: neither is a reason to fail anybody.
     """
-    async with Lease(cluster.ledger, claim) as lease:
+    async with lease(cluster.ledger, claim):
         outcome = await kept_outcome(cluster, submission, claim)
         if outcome is None:
-            outcome = await simulate(site, cluster, submission, claim, lease, succession)
+            outcome = await simulate(site, cluster, submission, claim, succession)
             await keep_outcome(cluster, submission, claim, outcome)
         outcome = await report(site, cluster, submission, claim, outcome)  # PostEKS
         await record(cluster, submission, claim, outcome)
@@ -81,7 +81,7 @@ async def evaluate(
 
 
 async def simulate(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, lease: Lease, succession: Succession | None
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, succession: Succession | None
 ) -> Outcome:
     """From the Choice to the results: every way out that is not our own trouble is an outcome that can be reported."""
     if unwanted := reason_not_to_run(submission, claim.again, succession):
@@ -93,7 +93,7 @@ async def simulate(
         await mark_running(site, cluster, submission, claim)
         try:
             await launch_shards(cluster, claim, jobs)  # EKS Run Job, one Job a shard
-            await watch_shards(site, cluster, submission, claim, lease, jobs)
+            await watch_shards(site, cluster, submission, claim, jobs)
         except InvalidConfiguration:
             raise
         except PermanentError:  # in an outage the shards drive on, and a successor adopts them

@@ -1,9 +1,9 @@
-"""The claim's lease: a run says that it lives, and learns that another has taken over."""
+"""The claim's lease: a run says that it lives, and ends where another has taken over."""
 
 import asyncio
-from functools import partial
-from types import TracebackType
-from typing import NoReturn, Protocol, Self, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
 
 from prefect import get_run_logger
 
@@ -24,38 +24,34 @@ class Renewable(Protocol[SomeClaim_contra]):
         """Raises AlreadyClaimed where the claim has passed on."""
 
 
-class Lease:
-    """Renews the claim from entry to exit. What is done under it asks the ledger itself before each lasting effect."""
+@asynccontextmanager
+async def lease(ledger: Renewable[SomeClaim], claim: SomeClaim) -> AsyncIterator[None]:
+    """Renew the claim while the body runs.
 
-    def __init__(self, ledger: Renewable[SomeClaim], claim: SomeClaim) -> None:
-        self._renew = partial(ledger.renew, claim)
-        self._seconds = ledger.lease_seconds
-        self._taken: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
-
-    async def __aenter__(self) -> Self:
-        self._keeper = asyncio.create_task(self._keep())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
-        self._taken.cancel()
-
-    async def taken(self) -> NoReturn:
-        """Never returns; raises AlreadyClaimed once another run has taken the claim."""
-        await asyncio.shield(self._taken)
-        raise AssertionError("the future has no result")
-
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds / RENEWALS)
+    Once another run has taken the claim, the body is cancelled wherever it waits, and AlreadyClaimed raised. That is
+    known after a third of the lease only: the body asks the ledger itself before each lasting effect.
+    """
+    try:
+        async with asyncio.timeout(None) as until_taken:
+            keeper = asyncio.create_task(_keep(ledger, claim, until_taken))
             try:
-                await asyncio.to_thread(self._renew)
-            except AlreadyClaimed as taken:
-                self._taken.set_exception(taken)
-                self._taken.exception()  # read, so that a run which is about to end anyway leaves no warning
-                return
-            except EvaluationError as error:
-                get_run_logger().warning("The claim cannot be renewed now: %s", error)
+                yield
+            finally:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
+    except TimeoutError:
+        if until_taken.expired():
+            await keeper  # raises AlreadyClaimed
+        raise
+
+
+async def _keep(ledger: Renewable[SomeClaim], claim: SomeClaim, until_taken: asyncio.Timeout) -> None:
+    while True:
+        await asyncio.sleep(ledger.lease_seconds / RENEWALS)
+        try:
+            await asyncio.to_thread(ledger.renew, claim)
+        except AlreadyClaimed:
+            until_taken.reschedule(asyncio.get_running_loop().time())
+            raise
+        except EvaluationError as error:
+            get_run_logger().warning("The claim cannot be renewed now: %s", error)

@@ -15,7 +15,6 @@ from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_
 from evaluation.stages import Stage
 from evaluation.submission import Submission, SubmissionStatus, require_allowed_image
 from flows.board import ProgressBoard
-from flows.lease import Lease
 from flows.reporting import publish_partial
 from flows.retrying import on_transient_errors
 from flows.site import Cluster, Site
@@ -67,19 +66,17 @@ async def launch_shards(cluster: Cluster, claim: Claim, jobs: Sequence[ShardJob]
 
 @task(name="watch-shards", **on_transient_errors(8))
 async def watch_shards(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, lease: Lease, jobs: Sequence[ShardJob]
+    site: Site, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> None:
     """Follow the shards until all have finished, showing their progress and publishing partial results.
 
-    Raises ShardsFailed with the failed shards' last lines, SubmissionCancelled soon after EvalAI says so, or
-    AlreadyClaimed soon after another run has taken over.
+    Raises ShardsFailed with the failed shards' last lines, SubmissionCancelled soon after EvalAI says so.
     """
     await asyncio.to_thread(cluster.ledger.renew, claim, Stage.SIMULATING)
     statuses = await _first_to_end(
         _follow(cluster, jobs),
         _look_for_cancellation(site, cluster, submission),
         _publish_partial_results(site, cluster, submission, claim, jobs),
-        lease.taken(),
     )
     try:
         raise_for_failures(statuses)

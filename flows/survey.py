@@ -29,7 +29,7 @@ from flows.board import StateName
 from flows.site import Cluster, Site, load_cluster
 from flows.successors import succession_of
 
-MOST_RUNS = 200  # Prefect gives no more at once
+PAGE = 200  # Prefect gives no more runs at once
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _BY_NAME: Mapping[str | None, RunState] = {
     StateName.POSTPONED: RunState.WAITED,
@@ -138,26 +138,38 @@ def _views(
     known = sorted({*listed, *claimed, *(submission for submission, _ in attempts)})
     views = []
     for pk in known if only is None else [only]:
-        cluster = _cluster_of(site, clusters, listed.get(pk), claimed.get(pk))
+        shown, entry, unroutable = listed.get(pk), claimed.get(pk), ""
+        try:
+            cluster = _cluster_of(site, clusters, shown, entry)
+        except InvalidConfiguration as error:  # a phase that is not ours must not hide all the others
+            cluster, unroutable = _any_cluster(clusters), str(error)
         views.append(
             View(
                 submission=pk,
-                shown=listed.get(pk),
-                entry=claimed.get(pk),
+                shown=shown,
+                entry=entry,
                 patience=Patience(timedelta(seconds=cluster.ledger.lease_seconds)),
                 shard_deadline_seconds=cluster.settings.shard_deadline_seconds,
                 attempts=frozenset(attempt for submission, attempt in attempts if submission == pk),
+                unroutable=unroutable,
             )
         )
     return views
 
 
 def _cluster_of(site: Site, clusters: Mapping[str, Cluster], shown: Shown | None, entry: LedgerEntry | None) -> Cluster:
-    """The submission's cluster; any, for one of which nobody knows more than that it has Jobs."""
+    """The submission's cluster; any, for one of which nobody knows more than that it has Jobs.
+
+    Raises InvalidConfiguration for one that waits in a phase which is not ours.
+    """
     if entry and entry.cluster in clusters:
         return clusters[entry.cluster]
     if shown and shown.status in WAITING:
         return clusters[site.phases.phase(shown.phase_pk).cluster]
+    return _any_cluster(clusters)
+
+
+def _any_cluster(clusters: Mapping[str, Cluster]) -> Cluster:
     return next(iter(clusters.values()))
 
 
@@ -179,12 +191,18 @@ async def runs_of(client: PrefectClient, submissions: Collection[int]) -> dict[i
 
 
 async def _read(client: PrefectClient, which: FlowRunFilter) -> list[FlowRun]:
-    return await client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=["evaluate-submission"])),
-        flow_run_filter=which,
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=MOST_RUNS,
-    )
+    found: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["evaluate-submission"])),
+            flow_run_filter=which,
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < PAGE:
+            return found
 
 
 def _submission_of(flow_run: FlowRun) -> int | None:

@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from evaluation import layout
-from evaluation.errors import AlreadyClaimed, EvaluationError, Failure, Fault, SubmissionCancelled, UnknownSubmission
+from evaluation.errors import (
+    AlreadyClaimed,
+    EvaluationError,
+    Failure,
+    Fault,
+    InvalidConfiguration,
+    SubmissionCancelled,
+    UnknownSubmission,
+)
 from evaluation.ledger_entry import LedgerEntry, read_entry
 from evaluation.ports import Claim, Report, Row
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
@@ -33,6 +41,7 @@ class FakeEvalAI:
 
     statuses: dict[int, SubmissionStatus] = field(default_factory=dict)
     since: dict[int, datetime] = field(default_factory=dict)  # when a submission was handed in
+    phases: dict[int, int] = field(default_factory=dict)  # submission -> phase; 1 where nothing is said
     image: str | None = "demo/agent:steady"
     reports: list[Report] = field(default_factory=list)
     partial_reports: list[Report] = field(default_factory=list)
@@ -58,7 +67,10 @@ class FakeEvalAI:
     def submissions(self, challenge: int) -> list[Listed]:
         if self.trouble:
             raise self.trouble.pop(0)
-        return [Listed(pk, status, self.since.get(pk)) for pk, status in self.statuses.items()]
+        return [
+            Listed(pk, status, self.since.get(pk), phase_pk=self.phases.get(pk, 1))
+            for pk, status in self.statuses.items()
+        ]
 
     def status(self, submission: int) -> SubmissionStatus:
         if submission not in self.statuses:
@@ -92,6 +104,8 @@ class FakePhases:
     challenge_pk: int | None = 1
 
     def phase(self, phase_pk: int) -> Phase:
+        if phase_pk not in self.codenames:
+            raise InvalidConfiguration(f"Phase {phase_pk} is not in the secret evalai-tracks")
         return parse_phase(self.codenames[phase_pk])
 
     @property
@@ -120,6 +134,7 @@ class FakeLedger:
             row.update({"status": "submitted", "outcome": None, "end-time": None})
         token = uuid4().hex
         row.update({"claim-start": start, "claim-token": token, **_described(submission)})
+        row.update({"stage": Stage.CLAIMED.value, "stage-since": datetime.now(UTC)})
         attempt = int(str(row["attempt"]))
         return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again)
 

@@ -1,7 +1,7 @@
 """The reconciler on a real Prefect server: what it finds, what it does, and that doing it twice does it once."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -17,13 +17,14 @@ from prefect.states import Cancelled, Crashed, Running, State
 
 from deployments.notification import tell_hosts
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
-from evaluation.shards import render_plan, split_contiguous
+from evaluation.shards import ShardJob, render_plan, split_contiguous
 from evaluation.submission import SubmissionStatus, parse_phase
 from flows.evaluate_submission import evaluate_submission
 from flows.explaining import explain_submission
 from flows.hooks import hand_over
 from flows.reconcile import find, reconcile
 from flows.successors import FIRST
+from flows.survey import runs_of as survey_runs
 from flows.survey import survey
 from tests.flows.conftest import World
 from tests.flows.test_evaluate_submission import run
@@ -119,6 +120,72 @@ def test_a_submission_that_was_never_queued_is_started_once(world: World, pk: in
         "submission_pk": pk,
         "submitted_image_uri": None,
     }
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_phase_that_is_not_ours_does_not_keep_dead_runs_from_being_followed(world: World, pk: int) -> None:
+    claimed(world, pk, LONG_AGO)
+    elsewhere = next(PKS)
+    world.evalai.statuses = {pk: SubmissionStatus.RUNNING, elsewhere: SubmissionStatus.SUBMITTED}
+    world.evalai.since[elsewhere] = LONG_AGO
+    world.evalai.phases[elsewhere] = 9
+
+    state = look()
+
+    assert (len(runs_of(pk)), len(runs_of(elsewhere))) == (1, 0)
+    assert state.message == "2 submissions: 1 repairs, 1 for a host."
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_run_that_lives_and_is_stuck_loses_its_claim_to_a_successor(
+    world: World, pk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ledger.lease_seconds = 2
+    message, delivery = world.submitted(pk)
+    ensure, stuck = world.backend.ensure, asyncio.Event()
+
+    async def hangs_once(jobs: Sequence[ShardJob]) -> None:
+        if not stuck.is_set():
+            stuck.set()
+            await asyncio.sleep(3600)
+        await ensure(jobs)
+
+    monkeypatch.setattr(world.backend, "ensure", hangs_once)
+
+    async def drill() -> list[State[Any]]:
+        first = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
+        await stuck.wait()
+        world.ledger.rows[pk].update({"stage-since": datetime.now(UTC) - timedelta(hours=4), "phase-id": "1"})
+        looks = [await reconcile(return_state=True) for _ in range(2)]
+        [successor] = [run for run in runs_of(pk) if run.parameters["succession"]]
+        second = await evaluate_submission(**_typed(successor), return_state=True)
+        return [*looks, second, await first]
+
+    first_look, second_look, second, first = asyncio.run(drill())
+
+    assert first_look.message == "1 submissions: 1 repairs, 1 for a host."
+    assert second_look.message == "1 submissions: 0 repairs, 1 for a host."
+    assert (first.name, second.name) == ("TakenOver", "Completed")
+    assert world.ledger.rows[pk]["attempt"] == 1
+    assert [report.status for report in world.evalai.reports] == [SubmissionStatus.FINISHED]
+
+
+def test_more_runs_than_prefect_gives_at_once_are_all_seen(
+    deployment: UUID, pk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = {"challenge_pk": 1, "phase_pk": 1, "submission_pk": pk}
+    with get_client(sync_client=True) as client:
+        made = {
+            str(client.create_flow_run_from_deployment(deployment, parameters={"message": message}).id)
+            for _ in range(3)
+        }
+    monkeypatch.setattr("flows.survey.PAGE", 2)
+
+    async def seen() -> set[str]:
+        async with get_client() as client:
+            return {run.id for run in (await survey_runs(client, []))[pk]}
+
+    assert asyncio.run(seen()) == made
 
 
 @pytest.mark.usefixtures("deployment")

@@ -141,6 +141,13 @@ def test_a_rejected_message_is_a_hosts_to_mend() -> None:
     assert "Phase 9 is unknown. Mend that, then `leaderboard queue redrive 7`." in finding.sentence
 
 
+def test_a_phase_that_is_not_ours_is_a_hosts_to_add() -> None:
+    elsewhere = replace(view(None, SubmissionStatus.SUBMITTED), unroutable="Phase 9 is not in the secret.")
+    assert only(elsewhere).sentence == (
+        "EvalAI says submitted since 2026-11-21 10:00:00 UTC, and no run has claimed it: Phase 9 is not in the secret."
+    )
+
+
 def test_a_first_run_that_no_worker_takes_is_told() -> None:
     assert only(view(None, SubmissionStatus.SUBMITTED, run(RunState.SCHEDULED))).repair is Repair.TELL
 
@@ -170,11 +177,31 @@ def test_an_end_that_somebody_else_wrote_is_told() -> None:
     assert (finding.repair, "somebody else wrote there" in finding.sentence) == (Repair.TELL, True)
 
 
-def test_a_stage_that_lasts_too_long_is_told() -> None:
-    late = replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW - timedelta(hours=4))
-    assert only(view(late, SubmissionStatus.RUNNING)).sentence == (
-        "It has been launching since 2026-11-21 08:00:00 UTC, longer than 3 h."
-    )
+STUCK = replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW - timedelta(hours=4))
+TOO_LONG = "It has been launching since 2026-11-21 08:00:00 UTC, longer than 3 h."
+
+
+def test_a_stage_that_lasts_too_long_is_told_and_a_successor_goes_on() -> None:
+    stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING, deaths=1))
+    assert needs_runs(stuck, NOW)
+
+    told, repaired = judge(stuck, NOW)
+
+    assert (told.repair, told.sentence) == (Repair.TELL, TOO_LONG)
+    assert (repaired.repair, repaired.sentence) == (Repair.GO_ON, f"{TOO_LONG} Start 2 goes on.")
+    assert repaired.succession == Succession(owner="first", start=2, deaths=2)
+    assert repaired.dead_runs == ()  # it lives, and learns from the ledger that it has lost the claim
+
+
+@pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING])
+def test_a_stuck_run_gets_one_successor(state: RunState) -> None:
+    stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING), run(state, 2, NOW - MINUTE, deaths=1))
+    assert only(stuck).repair is Repair.TELL
+
+
+def test_a_dead_run_in_a_stage_that_lasts_too_long_gets_one_successor() -> None:
+    dead = view(replace(STUCK, lease_until=NOW - MINUTE), None, run(RunState.RUNNING))
+    assert [finding.repair for finding in judge(dead, NOW)] == [Repair.TELL, Repair.GO_ON]
 
 
 def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() -> None:
