@@ -97,7 +97,8 @@ class LedgerTable(Block):
 
         Only a later `rerun_resumed_at` than the row's makes a new claim. DynamoDB counts the attempt in the same
         write, so that no claim is lost between a read and a write. The owner of an evaluation that has not ended may
-        take it again with the same or a later `start`; whoever held it before, holds it no more.
+        take it again with the same or a later `start`; whoever held it before, holds it no more, and the time in the
+        stage counts anew.
         """
         key, token = claim_key(submission.rerun_resumed_at), uuid.uuid4().hex
         with aws_errors(f"Claiming submission {submission.pk} in DynamoDB table {self.table}"):

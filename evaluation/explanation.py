@@ -77,7 +77,7 @@ def _claimed(
         entry.stage_since,
         _waits_for(entry, stage, shards),
         following,
-        f"{lasting(limit)} in this stage, then the reconciler tells the hosts" if limit else "",
+        f"{lasting(limit)} in this stage, then the hosts are told and a successor goes on" if limit else "",
         problems,
     )
 

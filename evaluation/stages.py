@@ -17,7 +17,7 @@ class Stage(StrEnum):
     ENDED = "ended"
 
 
-# A stage that lasts longer is shown to the hosts, whether its run lives or not. Every task's own retries fit in.
+# A stage that lasts longer is told to the hosts, and a run that lives in it is stuck. Every task's own retries fit in.
 LONGEST = {
     Stage.CLAIMED: timedelta(hours=3),
     Stage.LAUNCHING: timedelta(hours=3),
@@ -25,6 +25,7 @@ LONGEST = {
     Stage.MERGING: timedelta(hours=3),
     Stage.REPORTING: timedelta(hours=3),
 }
+MACHINES = timedelta(hours=24)  # so long a shard may wait for a machine; its deadline may count from there on
 LEASE_SECONDS = 180  # a claim whose run has not said for so long that it lives is taken over
 
 
@@ -56,7 +57,10 @@ class Patience:
 
 
 def longest(stage: Stage, shard_deadline_seconds: float) -> timedelta | None:
-    """How long a submission may be in the stage: the simulation its shards' deadline and an hour; None for ENDED."""
+    """How long a submission may be in the stage; None for ENDED.
+
+    The simulation: the wait for machines, the shards' deadline, and an hour.
+    """
     if stage is Stage.SIMULATING:
-        return timedelta(seconds=shard_deadline_seconds) + timedelta(hours=1)
+        return MACHINES + timedelta(seconds=shard_deadline_seconds) + timedelta(hours=1)
     return LONGEST.get(stage)

@@ -25,6 +25,7 @@ from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
 from deployments.doctor.findings import Check, NotChecked
 from deployments.doctor.site import Site
+from deployments.notification import FINDING, SILENCE
 from deployments.prefect_errors import prefect_errors
 from deployments.stack import PROJECT
 from evaluation.errors import InvalidConfiguration
@@ -42,6 +43,7 @@ def prefect_checks(site: Site, project: Path = PROJECT) -> Iterator[Check]:
         yield Check(f"Prefect: deployment {spec['name']}", partial(_deployment, site, spec))
         for trigger in spec.get("triggers") or ():
             yield Check(f"Prefect: automation {trigger['name']}", partial(_automation, site, spec, trigger["name"]))
+    yield Check("Prefect: notifications", partial(_notifications, site))
     if not _deployments_of(project):
         yield Check("Prefect: deployments", _nobody_knows_deployments)
     yield from _blocks(site)
@@ -159,6 +161,26 @@ def _automation(site: Site, spec: Mapping[str, Any], name: str) -> str:
             "Switch it on in Prefect, or run `prefect deploy --all`.",
         )
     return "enabled"
+
+
+def _notifications(site: Site) -> str:
+    client = _client(site)
+    with _prefect_errors("Asking for the notifications"):
+        found = {name: client.read_automations_by_name(name) for name in (FINDING, SILENCE)}
+    missing = [name for name, automations in found.items() if not automations]
+    if missing and site.installation.stack:
+        return "none: whoever runs the embedded stack sees it"
+    if missing:
+        raise InvalidConfiguration(
+            "Nobody is told of what only a person can mend",
+            f"there is no automation {', '.join(missing)}",
+            "Run `leaderboard setup --tell BLOCK`.",
+        )
+    off = [name for name, automations in found.items() if not any(each.enabled for each in automations)]
+    if off:
+        summary = f"The automation {', '.join(off)} is switched off"
+        raise InvalidConfiguration(summary, "the hosts are not told", "Switch it on in Prefect.")
+    return "the hosts are told of what only a person can mend"
 
 
 def _blocks(site: Site) -> Iterator[Check]:

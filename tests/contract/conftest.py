@@ -1,12 +1,14 @@
-"""An AWS of our own for the adapters' tests: moto's server on a free port of this machine."""
+"""What the adapters' tests talk to on free ports of this machine: moto's server as AWS, and a Kubernetes API."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 from moto.server import ThreadedMotoServer
+
+from tests.contract.kubernetes_server import KubernetesServer, running_server
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,14 @@ def aws(moto_url: str) -> dict[str, Any]:
         "aws_secret_access_key": "testing",
         "endpoint_url": moto_url,
     }
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[KubernetesServer]:
+    async with running_server() as server:
+        yield server

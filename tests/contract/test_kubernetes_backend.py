@@ -1,7 +1,6 @@
 """The backend on Kubernetes against a server that breaks in every way we know of: create, adopt, remove, logs."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,22 +16,11 @@ from k8s_jobs.api import RequestLimits
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.manifest import job_manifest
 from k8s_jobs.removal import RemovalLimits
-from tests.contract.kubernetes_server import KubernetesServer, once, running_server, status
+from tests.contract.kubernetes_server import KubernetesServer, once, status
 from tests.kubernetes_objects import PlainAccess, cluster_spec, pod_object, quick_limits, shard_job, shard_jobs
 
 pytestmark = pytest.mark.anyio
 LABELS = {"app.kubernetes.io/name": "shard", "leaderboard/submission": "7", "leaderboard/attempt": "1"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[KubernetesServer]:
-    async with running_server() as server:
-        yield server
 
 
 def backend_on(server: KubernetesServer, *tokens: str, **limits: Any) -> KubernetesJobBackend:

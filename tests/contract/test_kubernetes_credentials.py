@@ -2,7 +2,6 @@
 
 import base64
 import ssl
-from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -24,17 +23,6 @@ from tests.contract.kubernetes_server import KubernetesServer, running_server
 from tests.kubernetes_objects import NOW, PlainAccess
 
 ENDPOINT = "https://ABCDEF0123456789.gr7.us-west-2.eks.amazonaws.com"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[KubernetesServer]:
-    async with running_server() as server:
-        yield server
 
 
 def session() -> boto3.Session:

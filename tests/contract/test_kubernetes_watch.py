@@ -1,7 +1,7 @@
 """One watch for all, and what it survives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -27,17 +27,6 @@ from tests.kubernetes_objects import (
 pytestmark = pytest.mark.anyio
 COMPLETE = {"conditions": [condition("Complete")]}
 FIRST = "submission-7-attempt-1-shard-0"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[KubernetesServer]:
-    async with running_server() as server:
-        yield server
 
 
 def backend_on(server: KubernetesServer, *tokens: str, **limits: Any) -> KubernetesJobBackend:

@@ -113,7 +113,7 @@ class Claims(RuleBasedStateMachine):
         if row is None or key > row.key:
             return Row(key, owner, start, (row.attempt if row else 0) + 1, status, Stage.CLAIMED, lease, None)
         if (owner, key) == (row.owner, row.key) and start >= row.start and not row.ended:
-            return replace(row, start=start, lease_until=lease, holder=None)
+            return replace(row, start=start, stage=Stage.CLAIMED, lease_until=lease, holder=None)
         return None
 
     @rule(claim=claims, status=st.sampled_from(["running", "finished", "failed"]), lost=mostly_not)

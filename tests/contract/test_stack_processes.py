@@ -16,9 +16,10 @@ import pytest
 from deployments.processes import MARKER, Processes, family_of, runs
 from deployments.settings import Settings
 from deployments.stack import free_ports
-from deployments.stack_state import StackState, read_state, stack_lock, write_state
+from deployments.stack_state import read_state, stack_lock, write_state
 from deployments.supervisor import Restarts, Supervisor
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, PermanentError, ServiceUnavailable
+from tests.stack_states import stack_state
 
 # Starts a grandchild in a session of its own, as the shards' processes are, then ignores TERM.
 STUBBORN = (
@@ -149,30 +150,10 @@ def test_a_taken_port_is_replaced() -> None:
     assert len({wanted, first, second}) == 3
 
 
-def a_state(folder: Path, stack_id: str, ready: bool = True) -> StackState:
-    return StackState(
-        id=stack_id,
-        pid=os.getpid(),
-        ready=ready,
-        folder=folder,
-        prefect_url="http://127.0.0.1:1",
-        aws_url="http://127.0.0.1:2",
-        evalai_url="http://127.0.0.1:3",
-        region="us-west-2",
-        queue_url="q",
-        dead_letter_url="d",
-        work_pool="leaderboard",
-        challenge_pk=1,
-        phases={"leaderboard-10-MAP": 4},
-        host_token="h",
-        participant_tokens={"Team": "t"},
-    )
-
-
 def test_a_running_stack_is_found_and_keeps_others_out(tmp_path: Path, stack_id: str) -> None:
     settings = Settings(state_dir=tmp_path / "state")
     with stack_lock(settings):
-        write_state(settings, a_state(tmp_path, stack_id))
+        write_state(settings, stack_state(tmp_path, stack_id))
         assert read_state(settings).id == stack_id
         assert settings.state_file.stat().st_mode & 0o777 == 0o600
         with (
@@ -187,7 +168,7 @@ def test_a_running_stack_is_found_and_keeps_others_out(tmp_path: Path, stack_id:
 def test_a_starting_stack_is_not_used_yet(tmp_path: Path, stack_id: str) -> None:
     settings = Settings(state_dir=tmp_path / "state")
     with stack_lock(settings):
-        write_state(settings, a_state(tmp_path, stack_id, ready=False))
+        write_state(settings, stack_state(tmp_path, stack_id, ready=False))
         with pytest.raises(ServiceUnavailable, match="still starting"):
             read_state(settings)
 
@@ -195,7 +176,7 @@ def test_a_starting_stack_is_not_used_yet(tmp_path: Path, stack_id: str) -> None
 def test_what_a_killed_stack_left_behind_is_ended_first(tmp_path: Path, stack_id: str) -> None:
     settings = Settings(state_dir=tmp_path / "state")
     settings.state_dir.mkdir()
-    write_state(settings, a_state(tmp_path, stack_id))  # nobody holds the lock: its process is gone
+    write_state(settings, stack_state(tmp_path, stack_id))  # nobody holds the lock: its process is gone
     orphan = subprocess.Popen(python("import time; time.sleep(60)"), env={**os.environ, MARKER: stack_id})
     while not family_of(stack_id, tmp_path / "shards"):  # the new process needs a moment to have its own environment
         time.sleep(0.01)

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect.blocks.core import Block
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
@@ -20,6 +21,7 @@ from prefect.client.schemas.actions import (
 )
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.events import DeploymentEventTrigger
+from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_aws import AwsCredentials
@@ -36,6 +38,7 @@ from deployments.doctor.findings import Finding, Verdict, examine
 from deployments.doctor.prefect_checks import prefect_checks
 from deployments.doctor.site import Site
 from deployments.installation import Installation
+from deployments.notification import FINDING, SILENCE, tell_hosts
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission import Generation
@@ -115,6 +118,10 @@ def server(folder: Path) -> Iterator[Server]:
         trigger = DeploymentEventTrigger(name="doctors-trigger", expect={"an.event"})
         trigger.set_deployment_id(evaluation)
         automation = client.create_automation(trigger.as_automation())
+        CustomWebhookNotificationBlock(name="hosts", url="http://127.0.0.1:1/hook").save(
+            "doctors-hosts", overwrite=True
+        )
+        tell_hosts(client, "custom-webhook/doctors-hosts")
         try:
             yield Server(client, folder, evaluation, reconciler, schedule.id, automation, blocks())
         finally:
@@ -158,10 +165,16 @@ def clean(client: SyncPrefectClient, *deployments: UUID) -> None:
         client.delete_resource_owned_automations(f"prefect.deployment.{deployment}")
         with suppress(ObjectNotFound):
             client.delete_deployment(deployment)
+    for automation in notifications(client):
+        client.delete_automation(automation.id)
     with suppress(ObjectNotFound):
         client.delete_work_pool(POOL)
     with suppress(ObjectNotFound):
         client.delete_global_concurrency_limit_by_name(LIMIT)
+
+
+def notifications(client: SyncPrefectClient) -> list[Automation]:
+    return [automation for name in (FINDING, SILENCE) for automation in client.read_automations_by_name(name)]
 
 
 def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
@@ -206,6 +219,14 @@ BROKEN: dict[str, tuple[Callable[[Server], object], dict[str, tuple[str, str]]]]
     "automation-off": (
         lambda server: server.client.pause_automation(server.automation),
         {"Prefect: automation doctors-trigger": ("is switched off", "Switch it on in Prefect")},
+    ),
+    "nobody-is-told": (
+        lambda server: server.client.delete_automation(notifications(server.client)[1].id),
+        {"Prefect: notifications": (f"there is no automation {SILENCE}", "Run `leaderboard setup --tell BLOCK`.")},
+    ),
+    "notification-off": (
+        lambda server: server.client.pause_automation(notifications(server.client)[0].id),
+        {"Prefect: notifications": (f"The automation {FINDING} is switched off", "Switch it on in Prefect.")},
     ),
     "other-token": (
         lambda server: server.change(EvalAI, EVALAI, auth_token=SecretStr("another-token")),

@@ -8,30 +8,11 @@ from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_setting
 
 from deployments.installation import installation
 from deployments.settings import Settings
-from deployments.stack_state import StackState, stack_lock, write_state
+from deployments.stack_state import stack_lock, write_state
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from tests.stack_states import stack_state
 
 REAL = "https://prefect.example/api"
-
-
-def a_stack(folder: Path, ready: bool = True) -> StackState:
-    return StackState(
-        id="s",
-        pid=1,
-        ready=ready,
-        folder=folder,
-        prefect_url="http://127.0.0.1:4200",
-        aws_url="http://127.0.0.1:4201",
-        evalai_url="http://127.0.0.1:4202",
-        region="us-west-2",
-        queue_url="q",
-        dead_letter_url="d",
-        work_pool="leaderboard",
-        challenge_pk=1,
-        phases={},
-        host_token="t",
-        participant_tokens={},
-    )
 
 
 def test_a_stack_that_is_up_comes_before_the_address_and_gets_no_key_of_it(
@@ -39,7 +20,7 @@ def test_a_stack_that_is_up_comes_before_the_address_and_gets_no_key_of_it(
 ) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")  # set for the stack, and back afterwards
-    settings, stack = Settings(state_dir=tmp_path), a_stack(tmp_path)
+    settings, stack = Settings(state_dir=tmp_path), stack_state(tmp_path)
     with stack_lock(settings), temporary_settings({PREFECT_API_URL: REAL, PREFECT_API_KEY: "pnu_key"}):
         write_state(settings, stack)
 
@@ -74,6 +55,6 @@ def test_a_server_that_does_not_answer_is_named_in_one_sentence(tmp_path: Path) 
 def test_a_stack_that_starts_is_waited_for_by_nobody(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path)
     with stack_lock(settings):
-        write_state(settings, a_stack(tmp_path, ready=False))
+        write_state(settings, stack_state(tmp_path, ready=False))
         with pytest.raises(ServiceUnavailable, match="still starting"), installation(settings):
             pass
