@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
+from blocks.prefect_events import OutgoingEvent, prefect_events
 from blocks.submission_queue import Received, SubmissionQueue
-from deployments.prefect_events import OutgoingEvent, prefect_events
 from evaluation.errors import EvaluationError, InvalidMessage, PermanentError, RequestRefused, ServiceUnavailable
 from evaluation.submission import SubmissionMessage, parse_message
 
@@ -48,7 +48,7 @@ class BridgeSettings:
 
 
 class Doorbell(Protocol):
-    """What the bridge rings; deployments.prefect_events.PrefectEvents is the real one."""
+    """What the bridge rings; blocks.prefect_events.PrefectEvents is the real one."""
 
     def ring(self, event: OutgoingEvent) -> None:
         """Raises RequestRefused where this very event is not taken, ServiceUnavailable where none is at present."""

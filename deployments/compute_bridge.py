@@ -3,10 +3,10 @@
 from uuid import NAMESPACE_URL, uuid5
 
 from blocks import names
+from blocks.prefect_events import OutgoingEvent
 from blocks.submission_queue import Received, SubmissionQueue
 from compute_client.job import read_message
 from deployments.bridge import BridgeSettings, Reader
-from deployments.prefect_events import OutgoingEvent
 from evaluation.errors import InvalidMessage
 
 EVENT = "compute.message.received"

@@ -15,7 +15,7 @@ from deployments.settings import load_settings
 from evaluation.explanation import Explanation
 from evaluation.reconciliation import Repair
 from flows.explaining import explain_submission
-from flows.reconcile import blind_spots, find, mend, row
+from flows.reconcile import Row, blind_spots, find, mend, row
 from flows.site import load_site
 from flows.survey import survey
 
@@ -62,7 +62,7 @@ def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--js
     Console(highlight=False).print(values_table(f"Submission {submission}", _values(told)))
 
 
-async def _reconcile(dry_run: bool) -> tuple[list[dict[str, str]], int]:
+async def _reconcile(dry_run: bool) -> tuple[list[Row], int]:
     site = await load_site()
     seen = await survey(site)
     findings = find(seen)

@@ -3,16 +3,17 @@
 Prefect's events are a doorbell that may be missed; this flow, on a schedule, is why nothing depends on them.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import httpx
 from prefect import flow, get_run_logger
 from prefect.artifacts import Artifact, acreate_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.states import Completed
 
+from blocks.prefect_events import OutgoingEvent, prefect_events
 from evaluation.errors import EvaluationError
 from evaluation.reconciliation import Finding, Repair, judge, order
 from flows.repairs import repair
@@ -21,6 +22,8 @@ from flows.survey import Survey, survey
 
 ATTENTION = "leaderboard.submission.needs-attention"
 TABLE = "reconciliation"
+
+Row = Mapping[str, str]  # of the table: submission, repair, finding
 
 
 @flow(name="reconcile", retries=2, retry_delay_seconds=20)
@@ -32,18 +35,17 @@ async def reconcile() -> State[None]:
     for each in rows:
         get_run_logger().warning("submission %s: %s: %s", each["submission"], each["repair"], each["finding"])
     known = await _last_table()
-    if rows or known:
-        await acreate_table_artifact(table=rows, key=TABLE, description="What did not agree")
     for_a_host = [each for each in rows if each["repair"] == Repair.TELL]
-    for each in for_a_host:
-        if each not in known:
-            _tell(each)
+    untold = await asyncio.to_thread(tell, [each for each in for_a_host if each not in known])
+    if rows or known:
+        told = [dict(each) for each in rows if each not in untold]
+        await acreate_table_artifact(table=told, key=TABLE, description="What did not agree")
     return Completed(
         message=f"{len(seen.views)} submissions: {len(rows) - len(for_a_host)} repairs, {len(for_a_host)} for a host."
     )
 
 
-async def _last_table() -> list[dict[str, str]]:
+async def _last_table() -> list[Row]:
     """What the last look found: nobody is told the same twice."""
     last = await Artifact.aget(TABLE)
     return list(json.loads(last.data)) if last and isinstance(last.data, str) else []
@@ -54,7 +56,7 @@ def find(seen: Survey) -> list[Finding]:
     return order(finding for view in seen.views for finding in judge(view, seen.taken_at))
 
 
-async def mend(site: Site, seen: Survey, findings: Sequence[Finding]) -> list[dict[str, str]]:
+async def mend(site: Site, seen: Survey, findings: Sequence[Finding]) -> list[Row]:
     """Repair one after the other: one that fails does not keep the next from its turn. Returns the table's rows."""
     rows = []
     for finding in findings:
@@ -67,23 +69,31 @@ async def mend(site: Site, seen: Survey, findings: Sequence[Finding]) -> list[di
     return rows
 
 
-def blind_spots(seen: Survey) -> list[dict[str, str]]:
+def blind_spots(seen: Survey) -> list[Row]:
     """What could not be asked: the comparison goes without it, and the next one has it again."""
     return [{"submission": "all", "repair": Repair.TELL.value, "finding": sentence} for sentence in seen.blind]
 
 
-def row(finding: Finding) -> dict[str, str]:
+def row(finding: Finding) -> Row:
     """A finding for people."""
     return {"submission": str(finding.submission), "repair": finding.repair.value, "finding": finding.sentence}
 
 
-def _tell(row: dict[str, str]) -> None:
-    """Ring for the automation that `leaderboard setup --tell` makes."""
-    emit_event(
-        ATTENTION,
-        resource={
-            "prefect.resource.id": f"leaderboard.submission.{row['submission']}",
-            "prefect.resource.name": f"submission {row['submission']}",
-        },
-        payload={"finding": row["finding"]},
-    )
+def tell(rows: Sequence[Row]) -> list[Row]:
+    """Ring for the automation that `leaderboard setup --tell` makes; returns what Prefect did not take. Blocks.
+
+    Before the table is kept: a run that dies in between tells twice rather than never.
+    """
+    untold = []
+    with prefect_events() as doorbell:
+        for each in rows:
+            submission = each["submission"]
+            resource = (f"leaderboard.submission.{submission}", f"submission {submission}")
+            try:
+                doorbell.ring(OutgoingEvent(ATTENTION, *resource, {"finding": each["finding"]}))
+            except EvaluationError as error:
+                get_run_logger().warning(
+                    "Submission %s: nobody is told now, but at the next look: %s", submission, error
+                )
+                untold.append(each)
+    return untold

@@ -6,6 +6,7 @@ from uuid import UUID
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration
@@ -91,7 +92,10 @@ def _message(site: Site, view: View) -> SubmissionMessage:
 
 async def _bury(client: PrefectClient, run: str) -> None:
     """Let Prefect show what is true: the run's process has not been heard of since its lease was over."""
-    flow_run = await client.read_flow_run(UUID(run))
+    try:
+        flow_run = await client.read_flow_run(UUID(run))
+    except ObjectNotFound:  # deleted in the meantime
+        return
     if flow_run.state and flow_run.state.type in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
         message = "The run holds no claim in the ledger, so its process must have died; see the reconciler's table."
         await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)

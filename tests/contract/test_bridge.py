@@ -26,9 +26,9 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from blocks.dead_letters import DeadLetters
+from blocks.prefect_events import OutgoingEvent, PrefectEvents, prefect_events
 from blocks.submission_queue import SubmissionQueue
 from deployments.bridge import BridgeSettings, run_bridge
-from deployments.prefect_events import OutgoingEvent, PrefectEvents, prefect_events
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.submission import Delivery
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from blocks.prefect_events import OutgoingEvent
 from compute_client.job import read_message
 from deployments.bridge import run_bridge
 from deployments.compute_bridge import compute_reader, compute_settings
-from deployments.prefect_events import OutgoingEvent
 from evaluation.submission import Delivery
 from tests.contract.compute_site import ComputeAws
 from tests.waiting import eventually

@@ -18,8 +18,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from blocks.prefect_events import OutgoingEvent, PrefectEvents
 from deployments.notification import FINDING, SILENCE, tell_hosts
-from deployments.prefect_events import OutgoingEvent, PrefectEvents
 from deployments.stack import PROJECT
 from flows.reconcile import ATTENTION
 from flows.successors import FIRST

@@ -13,11 +13,11 @@ from prefect.client.schemas.objects import State
 from pytest_httpserver import HTTPServer
 
 from blocks.compute_metrics import ComputeMetrics
+from blocks.prefect_events import OutgoingEvent
 from compute_client.contents import ClientFactory
 from compute_client.job import JobError, ResultStatus
 from deployments.bridge import run_bridge
 from deployments.compute_bridge import compute_reader, compute_settings
-from deployments.prefect_events import OutgoingEvent
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission import Delivery
 from flows.compute import compute

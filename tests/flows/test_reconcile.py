@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -15,8 +17,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed, Running, State
 
+from blocks.prefect_events import OutgoingEvent
 from deployments.notification import tell_hosts
-from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
 from evaluation.shards import ShardJob, render_plan, split_contiguous
 from evaluation.submission import SubmissionStatus, parse_phase
 from flows.evaluate_submission import evaluate_submission
@@ -320,26 +323,50 @@ def _typed(flow_run: FlowRun) -> dict[str, Any]:
     return evaluate_submission.validate_parameters(flow_run.parameters)
 
 
-def test_a_host_is_told_once_of_what_only_a_person_can_mend(
-    world: World, pk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[Mapping[str, str]] = []
+@dataclass
+class Doorbell:
+    """Prefect's events; `refusals` are raised by the next rings."""
 
-    def heard(name: str, resource: Mapping[str, str], payload: Mapping[str, str]) -> None:
-        told.append(payload)
+    refusals: list[EvaluationError] = field(default_factory=list)
+    told: list[Mapping[str, object]] = field(default_factory=list)
 
-    monkeypatch.setattr("flows.reconcile.emit_event", heard)
+    def ring(self, event: OutgoingEvent) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
+        self.told.append(event.payload)
+
+
+@pytest.fixture
+def doorbell(monkeypatch: pytest.MonkeyPatch) -> Doorbell:
+    doorbell = Doorbell()
+    monkeypatch.setattr("flows.reconcile.prefect_events", lambda: nullcontext(doorbell))
+    return doorbell
+
+
+def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: int, doorbell: Doorbell) -> None:
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING  # and no run of ours has ever claimed it
 
     first, second = look(), look()
 
     assert first.message == second.message == "1 submissions: 0 repairs, 1 for a host."
-    assert told == [
+    assert doorbell.told == [
         {
             "finding": "EvalAI says running, and no run ever claimed it. "
             "If no other system evaluates it, let it fail at EvalAI and resume it."
         }
     ]
+
+
+def test_a_host_whom_prefect_did_not_tell_is_told_at_the_next_look(world: World, pk: int, doorbell: Doorbell) -> None:
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING
+    doorbell.refusals.append(ServiceUnavailable("Prefect's API does not answer"))
+
+    look()
+    assert doorbell.told == []
+    look()
+    look()
+
+    assert len(doorbell.told) == 1
 
 
 def test_a_notification_block_that_is_not_there_is_named(deployment: UUID) -> None:
