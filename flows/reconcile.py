@@ -6,6 +6,7 @@ Prefect's events are a doorbell that may be missed; this flow, on a schedule, is
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import httpx
 from prefect import flow, get_run_logger
@@ -16,20 +17,22 @@ from prefect.states import Completed
 from blocks.prefect_events import OutgoingEvent, prefect_events
 from evaluation.errors import EvaluationError
 from evaluation.reconciliation import Finding, Repair, judge, order
-from flows.repairs import repair
+from flows.repairs import bury_looks, repair
 from flows.site import Site, load_site
 from flows.survey import Survey, survey
 
 ATTENTION = "leaderboard.submission.needs-attention"
 TABLE = "reconciliation"
+LONGEST_LOOK_SECONDS = 1800.0  # the repairs included; another look may begin meanwhile
 
 Row = Mapping[str, str]  # of the table: submission, repair, finding
 
 
-@flow(name="reconcile", retries=2, retry_delay_seconds=20)
+@flow(name="reconcile", retries=2, retry_delay_seconds=20, timeout_seconds=LONGEST_LOOK_SECONDS)
 async def reconcile() -> State[None]:
     """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair. The table is an artifact."""
     site = await load_site()
+    await bury_looks(timedelta(seconds=LONGEST_LOOK_SECONDS + 60))
     seen = await survey(site)
     rows = await mend(site, seen, find(seen)) + blind_spots(seen)
     for each in rows:

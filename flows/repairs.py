@@ -1,10 +1,18 @@
 """What the reconciler does about a finding. Every repair may be done twice, or by two at once, and counts once."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
@@ -15,6 +23,8 @@ from evaluation.submission import SubmissionMessage, Succession
 from flows.site import Site
 from flows.successors import FIRST, deployment_id, start_successor
 from flows.survey import Survey
+
+_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
 async def repair(site: Site, seen: Survey, finding: Finding) -> None:
@@ -96,6 +106,20 @@ async def _bury(client: PrefectClient, run: str) -> None:
         flow_run = await client.read_flow_run(UUID(run))
     except ObjectNotFound:  # deleted in the meantime
         return
-    if flow_run.state and flow_run.state.type in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
+    if flow_run.state and flow_run.state.type in _ALIVE:
         message = "The run holds no claim in the ledger, so its process must have died; see the reconciler's table."
         await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
+
+
+async def bury_looks(longest: timedelta) -> None:
+    """The same for the reconciler's own runs, which end or begin again within this time."""
+    alive = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ALIVE)))
+    async with get_client() as client:
+        looks = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["reconcile"])),
+            flow_run_filter=FlowRunFilter(state=alive),
+        )
+        for look in looks:
+            if look.state and look.state.timestamp < datetime.now(UTC) - longest:
+                message = "The run has not ended in its time, so its process must have died."
+                await client.set_flow_run_state(look.id, Crashed(message=message), force=True)

@@ -26,6 +26,7 @@ from flows.evaluate_submission import evaluate_submission
 from flows.explaining import explain_submission
 from flows.hooks import hand_over
 from flows.reconcile import find, reconcile
+from flows.repairs import bury_looks
 from flows.successors import FIRST
 from flows.survey import runs_of as survey_runs
 from flows.survey import survey
@@ -264,6 +265,18 @@ def test_a_zombie_in_prefect_is_shown_as_crashed(world: World, deployment: UUID,
         state = client.read_flow_run(first.id).state
     assert state is not None
     assert (state.type, "must have died" in (state.message or "")) == (StateType.CRASHED, True)
+
+
+def test_a_look_of_the_reconcilers_that_never_ended_is_shown_as_crashed() -> None:
+    with get_client(sync_client=True) as client:
+        dead = client.create_flow_run(reconcile, state=Running())
+
+        asyncio.run(bury_looks(timedelta(hours=1)))
+        young = client.read_flow_run(dead.id).state
+        asyncio.run(bury_looks(timedelta(0)))
+        old = client.read_flow_run(dead.id).state
+
+    assert (young and young.type, old and old.type) == (StateType.RUNNING, StateType.CRASHED)
 
 
 def test_why_a_running_submission_is_where_it_is(world: World, pk: int) -> None:
