@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blocks import names
 from blocks.compute_jobs import ComputeJobs
 from blocks.submission_queue import SubmissionQueue
 from deployments.aws_resources import EmbeddedAws, queue_url
+from deployments.prefect_errors import prefect_errors
 from deployments.prefect_setup import prefect_client, site_credentials, work_pool
 from deployments.settings import Settings
 from deployments.stack_state import StackState
@@ -55,21 +55,18 @@ def save_jobs(settings: Settings, places: Places, jobs: str, lease_seconds: floa
     Raises InvalidConfiguration or ServiceUnavailable.
     """
     credentials = site_credentials(settings)
-    with prefect_client() as client:
-        try:
-            pool = work_pool(client, settings)
-            credentials.save(names.CREDENTIALS, overwrite=True)  # first: the others refer to it instead of copying it
-            queue = SubmissionQueue(
-                queue_url=places.queue_url, dead_letter_url=places.dead_letter_url, credentials=credentials
-            )
-            queue.save(jobs, overwrite=True)
-            ComputeJobs(
-                table=places.table,
-                bucket=places.bucket,
-                credentials=credentials,
-                metrics=jobs if metrics else None,
-                lease_seconds=lease_seconds,
-            ).save(jobs, overwrite=True)
-        except httpx.HTTPError as error:
-            raise ServiceUnavailable("Prefect's server refuses the set-up", str(error)) from error
+    with prefect_client() as client, prefect_errors("Setting up Prefect's server"):
+        pool = work_pool(client, settings)
+        credentials.save(names.CREDENTIALS, overwrite=True)  # first: the others refer to it instead of copying it
+        queue = SubmissionQueue(
+            queue_url=places.queue_url, dead_letter_url=places.dead_letter_url, credentials=credentials
+        )
+        queue.save(jobs, overwrite=True)
+        ComputeJobs(
+            table=places.table,
+            bucket=places.bucket,
+            credentials=credentials,
+            metrics=jobs if metrics else None,
+            lease_seconds=lease_seconds,
+        ).save(jobs, overwrite=True)
     return [pool, f"the blocks {jobs} of the queue {places.queue_url} and the table {places.table}"]

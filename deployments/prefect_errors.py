@@ -12,7 +12,8 @@ from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 def prefect_errors(what: str) -> Iterator[None]:
     """Translate what Prefect's client raises inside, but for ObjectNotFound, which the caller knows the meaning of.
 
-    `what` was tried, e.g. "Asking for the workers". Raises InvalidConfiguration where the server does not accept us,
+    `what` was tried, e.g. "Asking for the workers". Of a refusal only the status is said: its text repeats the request,
+    and saving a block sends a token. Raises InvalidConfiguration where the server does not accept us,
     else ServiceUnavailable.
     """
     try:

@@ -23,6 +23,7 @@ from blocks.submission_queue import SubmissionQueue
 from deployments.aws_resources import CREDENTIALS
 from deployments.clusters_file import ClusterSettings, compute_cluster, read_clusters
 from deployments.notification import tell_hosts
+from deployments.prefect_errors import prefect_errors
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from flows.successors import FIRST
@@ -43,7 +44,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
     )
     with prefect_client() as client:
         wait_for_server(client, wait_seconds)
-        try:
+        with prefect_errors("Setting up Prefect's server"):
             pool = work_pool(client, settings)
             queue_of_pool = _work_queue(client, settings)
             _request_budget(client, settings.evalai_requests_per_minute)
@@ -58,8 +59,6 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
                 settings.challenge_pk,
                 settings.lease_seconds,
             )
-        except httpx.HTTPError as error:
-            raise ServiceUnavailable("Prefect's server refuses the set-up", str(error)) from error
     blocks = [f"blocks of {cluster}" for cluster in site.clusters]
     return [
         pool,

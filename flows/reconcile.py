@@ -39,7 +39,8 @@ async def reconcile() -> State[None]:
         get_run_logger().warning("submission %s: %s: %s", each["submission"], each["repair"], each["finding"])
     known = await _last_table()
     for_a_host = [each for each in rows if each["repair"] == Repair.TELL]
-    untold = await asyncio.to_thread(tell, [each for each in for_a_host if each not in known])
+    new = [each for each in for_a_host if each not in known]
+    untold = await asyncio.to_thread(tell, new) if new else []
     if rows or known:
         told = [dict(each) for each in rows if each not in untold]
         await acreate_table_artifact(table=told, key=TABLE, description="What did not agree")

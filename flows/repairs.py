@@ -6,13 +6,6 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
@@ -22,7 +15,7 @@ from evaluation.reconciliation import Finding, Repair, View
 from evaluation.submission import SubmissionMessage, Succession
 from flows.site import Site
 from flows.successors import FIRST, deployment_id, start_successor
-from flows.survey import Survey
+from flows.survey import Survey, in_states, read_runs
 
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
@@ -113,13 +106,8 @@ async def _bury(client: PrefectClient, run: str) -> None:
 
 async def bury_looks(longest: timedelta) -> None:
     """The same for the reconciler's own runs, which end or begin again within this time."""
-    alive = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ALIVE)))
     async with get_client() as client:
-        looks = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["reconcile"])),
-            flow_run_filter=FlowRunFilter(state=alive),
-        )
-        for look in looks:
+        for look in await read_runs(client, "reconcile", in_states(_ALIVE)):
             if look.state and look.state.timestamp < datetime.now(UTC) - longest:
                 message = "The run has not ended in its time, so its process must have died."
                 await client.set_flow_run_state(look.id, Crashed(message=message), force=True)

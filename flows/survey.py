@@ -29,6 +29,7 @@ from flows.board import StateName
 from flows.site import Cluster, Site, load_cluster
 from flows.successors import succession_of
 
+FLOW = "evaluate-submission"
 PAGE = 200  # Prefect gives no more runs at once
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _BY_NAME: Mapping[str | None, RunState] = {
@@ -178,10 +179,9 @@ async def runs_of(client: PrefectClient, submissions: Collection[int]) -> dict[i
 
     One that has begun bears its submission's name, one that has not may not.
     """
-    under_way = FlowRunFilterStateType(any_=list(UNDER_WAY))
-    found = await _read(client, FlowRunFilter(state=FlowRunFilterState(type=under_way)))
+    found = await read_runs(client, FLOW, in_states(UNDER_WAY))
     for submission in submissions:  # a partial match: submission-1 also finds submission-12
-        found += await _read(client, FlowRunFilter(name=FlowRunFilterName(like_=f"submission-{submission}")))
+        found += await read_runs(client, FLOW, FlowRunFilter(name=FlowRunFilterName(like_=f"submission-{submission}")))
     runs: dict[int, dict[str, Run]] = {}
     for each in found:
         run, submission_pk = _run(each), _submission_of(each)
@@ -190,11 +190,16 @@ async def runs_of(client: PrefectClient, submissions: Collection[int]) -> dict[i
     return {submission: tuple(each.values()) for submission, each in runs.items()}
 
 
-async def _read(client: PrefectClient, which: FlowRunFilter) -> list[FlowRun]:
+def in_states(types: Collection[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))))
+
+
+async def read_runs(client: PrefectClient, flow: str, which: FlowRunFilter) -> list[FlowRun]:
+    """The flow's runs that the filter lets through, all of them, the latest first."""
     found: list[FlowRun] = []
     while True:
         page = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["evaluate-submission"])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
             flow_run_filter=which,
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=PAGE,

@@ -110,8 +110,7 @@ def test_the_hosts_hear_of_what_only_a_person_can_mend(site: Site, httpserver: H
 
     assert made == ["notifications through custom-webhook/hosts"] * 2
     told = {"text": "submission 7 needs a host: Its run should have started."}
-    eventually(lambda: told in hosts.messages, seconds=60)
-    assert hosts.messages.count(told) == 1
+    eventually(lambda: hosts.messages == [told], seconds=60)
 
 
 def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(site: Site, httpserver: HTTPServer) -> None:

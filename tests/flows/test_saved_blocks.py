@@ -2,6 +2,8 @@
 
 from typing import cast
 
+import pytest
+from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
@@ -10,6 +12,8 @@ from blocks.collection import ArtifactBucket, EvalAI, LedgerTable, SubmissionQue
 from blocks.fill import QueueAddresses, save_blocks
 from blocks.names import CREDENTIALS, EVALAI, QUEUE
 from blocks.secrets import ClusterSecret, EvalAISecret, SiteSecrets
+from deployments.prefect_errors import prefect_errors
+from evaluation.errors import ServiceUnavailable
 
 ADDRESSES = QueueAddresses("http://127.0.0.1/1/submissions", "http://127.0.0.1/1/dead")
 
@@ -41,6 +45,18 @@ def test_blocks_are_saved_again_over_the_earlier_ones() -> None:
     AwsCredentials(region_name="us-west-2", aws_access_key_id="newest").save(CREDENTIALS, overwrite=True)
     assert cast(LedgerTable, LedgerTable.load("leaderboard-20")).credentials.aws_access_key_id == "newest"
     assert cast(SubmissionQueue, SubmissionQueue.load(QUEUE)).credentials.aws_access_key_id == "newest"
+
+
+def test_a_refusal_by_prefect_which_repeats_a_secret_is_told_without_it() -> None:
+    no_document = {"data": {"auth_token": "a-token"}}
+    with (
+        get_client(sync_client=True) as client,
+        pytest.raises(ServiceUnavailable, match=r"^Saving failed: Prefect's server answers 422\.$") as told,
+        prefect_errors("Saving"),
+    ):
+        client.request("POST", "/block_documents/", json=no_document)
+
+    assert "a-token" in str(told.value.__cause__)
 
 
 def test_every_block_is_registered_with_the_module() -> None:
