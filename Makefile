@@ -63,5 +63,5 @@ $(READY): requirements.lock pyproject.toml
 	# As constraints too: older pips do not see that sqlalchemy[asyncio], which Prefect asks for, is pinned.
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock -c requirements.lock
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m deployments.prefect_server
+	$(BIN)/python -m embedded.prefect_server
 	touch $(READY)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batch_jobs.details import REMOVED_TAG, BatchJob, read_job
-from compute_client.aws_errors import aws_errors
+from aws_api.errors import aws_errors
+from batch_jobs.job_description import REMOVED_TAG, BatchJob, read_job
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
@@ -28,7 +28,7 @@ class BatchAccess:
 
 @dataclass(frozen=True)
 class BatchApi:
-    """Raises ServiceUnavailable, InvalidConfiguration or RequestRefused (compute_client.aws_errors).
+    """Raises ServiceUnavailable, InvalidConfiguration or RequestRefused (aws_api.errors).
 
     `page` is how much is asked for at once; the tests make it small.
     """

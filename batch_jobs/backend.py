@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from batch_jobs.api import BatchAccess, BatchApi, Json
-from batch_jobs.definitions import find_revision, needs_gpu, require_base, revision_request, submission_definition
-from batch_jobs.details import BatchJob
-from batch_jobs.eyes import Eyes, end_duplicates, jobs_by_name
-from batch_jobs.queues import require_fit
+from batch_jobs.job_definitions import find_revision, needs_gpu, require_base, revision_request, submission_definition
+from batch_jobs.job_description import BatchJob
+from batch_jobs.job_queues import require_fit
+from batch_jobs.poller import JobPoller, end_duplicates, jobs_by_name
 from batch_jobs.removal import RemovalLimits, remove_attempt
-from batch_jobs.shard_states import Patience, chosen
+from batch_jobs.shard_states import ShardTimeouts, chosen
 from batch_jobs.spec import BatchSpec
-from batch_jobs.submission import attempt_of, identity, submit_request
+from batch_jobs.submit_request import attempt_of, identity, submit_request
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.shards import ENDED, ShardJob, ShardStatuses
 
@@ -38,7 +38,7 @@ class BackendLimits:
     listed_seconds: float = 60.0  # for Batch to list what it has accepted
     explain_seconds: float = 60.0  # a job that is RUNNABLE for longer asks for an explanation
     page: int = 100  # of listings
-    patience: Patience = field(default_factory=Patience)
+    patience: ShardTimeouts = field(default_factory=ShardTimeouts)
     removal: RemovalLimits = field(default_factory=RemovalLimits)
 
 
@@ -68,7 +68,7 @@ class BatchJobBackend:
 
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
         """See JobBackend. While Batch does not answer, the last known states stay, and say so."""
-        eyes = Eyes(self._api, self.spec, self._patience, self.limits.explain_seconds)
+        eyes = JobPoller(self._api, self.spec, self._patience, self.limits.explain_seconds)
         known: ShardStatuses = {}
         statuses: ShardStatuses = {}
         heard_at = time.time()
@@ -103,7 +103,7 @@ class BatchJobBackend:
         )
         return {each.name: text for each, text in zip(streams, texts, strict=True)}
 
-    async def reach(self) -> str:
+    async def preflight(self) -> str:
         """Where the shards run, in words; raises where definition or queues are missing or do not fit each other."""
         base = await self._base(self.spec.queues)
         definition = f"{base['jobDefinitionName']}:{base['revision']}"
@@ -114,7 +114,7 @@ class BatchJobBackend:
         return BatchApi(self.access, self.limits.page)
 
     @property
-    def _patience(self) -> Patience:
+    def _patience(self) -> ShardTimeouts:
         return replace(
             self.limits.patience,
             waiting_seconds=self.spec.waiting_seconds,

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from batch_jobs.api import BatchApi
-from batch_jobs.details import REMOVED, BatchJob
-from batch_jobs.submission import attempt_names
+from batch_jobs.job_description import REMOVED, BatchJob
+from batch_jobs.submit_request import attempt_names
 from evaluation.errors import CleanupIncomplete, RequestRefused
 
 log = logging.getLogger(__name__)

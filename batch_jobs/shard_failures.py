@@ -6,16 +6,16 @@ never shift one. Every container of a task ends when the first one has, so one t
 
 import re
 
-from batch_jobs.details import AGENT, EVALUATOR, INIT, KEEPER, SIMULATOR, BatchJob, Container
+from batch_jobs.job_description import AGENT, EVALUATOR, INIT, KEEPER, SIMULATOR, BatchJob, Container
 from evaluation.errors import Failure, Fault
-from evaluation.pair import Verdict, failure_of, failure_of_exit, failure_of_memory
+from evaluation.pair.protocol import PairExitCode, failure_of, failure_of_exit, failure_of_memory
 
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
 _TRUSTED = (KEEPER, SIMULATOR, INIT, EVALUATOR)  # the keeper's code is its verdict; the simulator's repeats it
-_VERDICTS = frozenset(Verdict) - {Verdict.FINISHED}
+_VERDICTS = frozenset(PairExitCode) - {PairExitCode.FINISHED}
 _TEAM_VERDICTS = frozenset(verdict for verdict in _VERDICTS if failure_of(verdict).fault is Fault.TEAM)
-_TOLD_TO_END = frozenset({None, 0, int(Verdict.CANCELLED), 128 + 9, 128 + 15})  # by ECS, with TERM, then KILL
+_TOLD_TO_END = frozenset({None, 0, int(PairExitCode.CANCELLED), 128 + 9, 128 + 15})  # by ECS, with TERM, then KILL
 
 HOST_LOST = re.compile(r"Host EC2\b")  # as the job definition's evaluateOnExit has it
 _TIMEOUT = re.compile(r"attempt duration exceeded timeout", re.IGNORECASE)
@@ -62,7 +62,7 @@ def _out_of_memory(job: BatchJob) -> Failure | None:
 
 def _by_verdict(job: BatchJob, keeper: str) -> Failure | None:
     told = [job.containers[name] for name in _TRUSTED if name in job.containers]
-    sure = next((each for each in told if each.exit_code in _VERDICTS - {Verdict.CANCELLED}), None)
+    sure = next((each for each in told if each.exit_code in _VERDICTS - {PairExitCode.CANCELLED}), None)
     if sure is not None:
         return failure_of_exit(int(sure.exit_code or 0), keeper or _detail(sure))
     agent = job.containers.get(AGENT, Container(AGENT))
@@ -91,8 +91,8 @@ def _by_exit_code(job: BatchJob) -> Failure | None:
         agent = strays[0]
         cause = f"it ended with code {agent.exit_code}, on its own" + (f": {agent.reason}" if agent.reason else "")
         return Failure("The agent's container ended by itself", cause, _FIX, Fault.TEAM)
-    stopped = [each for each in job.containers.values() if each.exit_code == Verdict.CANCELLED]
-    return failure_of_exit(Verdict.CANCELLED, job.reason or _detail(stopped[0])) if stopped else None
+    stopped = [each for each in job.containers.values() if each.exit_code == PairExitCode.CANCELLED]
+    return failure_of_exit(PairExitCode.CANCELLED, job.reason or _detail(stopped[0])) if stopped else None
 
 
 def _detail(container: Container) -> str:

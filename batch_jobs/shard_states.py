@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from batch_jobs.details import KEEPER, BatchJob
+from batch_jobs.job_description import KEEPER, BatchJob
 from batch_jobs.shard_failures import failure_of_job
 from evaluation.errors import Failure, Fault
-from evaluation.pair import Verdict
+from evaluation.pair.protocol import PairExitCode
 from evaluation.shards import ShardState, ShardStatus
 
 _RESUME = "Resume the submission: driven routes are kept."
@@ -19,7 +19,7 @@ _ACCEPTED = {
 
 
 @dataclass(frozen=True)
-class Patience:
+class ShardTimeouts:
     """How long, in seconds, a shard may be in a state that it may never leave; then it has failed."""
 
     waiting_seconds: float = 24 * 3600.0  # for a machine; a job that is stuck in RUNNABLE stays there for ever
@@ -29,7 +29,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     """What the watcher adds to Batch's answer."""
 
     now: datetime
@@ -55,7 +55,7 @@ def duplicates(jobs: Sequence[BatchJob]) -> list[BatchJob]:
     return [job for job in living[1:] if not job.ending]
 
 
-def shard_status(index: int, job: BatchJob | None, seen: Seen, patience: Patience) -> ShardStatus:
+def shard_status(index: int, job: BatchJob | None, seen: Observed, patience: ShardTimeouts) -> ShardStatus:
     """The state of one shard."""
     if job is None:
         return ShardStatus(index, ShardState.GONE, "Batch has no job of that name that was not removed")
@@ -70,17 +70,17 @@ def shard_status(index: int, job: BatchJob | None, seen: Seen, patience: Patienc
     return replace(status, state=ShardState.RETRYING, detail=f"{lost}; {status.detail}")
 
 
-def _ended(index: int, job: BatchJob, seen: Seen) -> ShardStatus:
+def _ended(index: int, job: BatchJob, seen: Observed) -> ShardStatus:
     keeper = job.containers.get(KEEPER)
     # The keeper ends with FINISHED when everything is in S3, whatever becomes of the agent's container after that.
-    finished = keeper is not None and keeper.exit_code == Verdict.FINISHED
+    finished = keeper is not None and keeper.exit_code == PairExitCode.FINISHED
     if job.status == "SUCCEEDED" or finished:
         return ShardStatus(index, ShardState.FINISHED, "every route is driven", job.stopped)
     failure = failure_of_job(job, seen.deadline_seconds, seen.keeper)
     return ShardStatus(index, ShardState.FAILED, failure.summary, job.stopped, failure)
 
 
-def _living(index: int, job: BatchJob, seen: Seen, patience: Patience) -> ShardStatus:
+def _living(index: int, job: BatchJob, seen: Observed, patience: ShardTimeouts) -> ShardStatus:
     # Batch's timeout begins anew with each attempt; the shard's deadline does not.
     if job.first_started and _lasts(job.first_started, seen.now, seen.deadline_seconds + patience.overdue_seconds):
         cause = f"its deadline of {seen.deadline_seconds / 3600:.3g} hours has passed and its job has not ended"
@@ -98,7 +98,7 @@ def _living(index: int, job: BatchJob, seen: Seen, patience: Patience) -> ShardS
     return ShardStatus(index, ShardState.DRIVING, "the agent drives its routes", started)
 
 
-def _waiting(index: int, job: BatchJob, seen: Seen, patience: Patience) -> ShardStatus:
+def _waiting(index: int, job: BatchJob, seen: Observed, patience: ShardTimeouts) -> ShardStatus:
     detail = _ACCEPTED[job.status] + (f": {seen.why}" if seen.why else "")
     # Before the first attempt the job's own birth counts, so that a new watcher does not begin to count again.
     since = seen.since if job.losses else job.created

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import Phase
+from evaluation.submission.model import Phase
 
 # Of a base definition: "-submission-<pk>" has to find room in Batch's 128 characters.
 _DEFINITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,96}")

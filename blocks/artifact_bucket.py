@@ -1,4 +1,4 @@
-"""The artifact store in S3: one folder per submission, laid out by evaluation.layout."""
+"""The artifact store in S3: one folder per submission, laid out by evaluation.storage_keys."""
 
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +9,7 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
-from blocks.aws_errors import aws_client, aws_errors, error_code
+from blocks.aws_client import aws_client, aws_errors, error_code
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 
 if TYPE_CHECKING:

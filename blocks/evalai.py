@@ -6,10 +6,10 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import rate_limit
 from pydantic import Field, SecretStr
 
-from blocks.evalai_client import EvalAIClient
-from blocks.evalai_http import RetryPolicy, Timeouts
+from evalai_api.client import EvalAIClient
+from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
-from evaluation.submission import Phase, parse_phase
+from evaluation.submission.model import Phase, parse_phase
 
 # EvalAI allows a user 60 requests in 60 s, over all endpoints. A global concurrency limit with decay lets through its
 # slots at once and then what decays, so that at most 8 + 0.8 * 60 = 56 fall into any minute; the rest is for the

@@ -14,11 +14,11 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field, PrivateAttr
 
-from blocks.aws_errors import aws_client, aws_errors, error_code
-from blocks.dynamodb_expression import Expression
-from blocks.dynamodb_values import decode
+from aws_api.dynamodb_expression import Expression
+from aws_api.dynamodb_values import decode
+from blocks.aws_client import aws_client, aws_errors, error_code
 from evaluation.errors import AlreadyClaimed, RequestRefused
-from evaluation.ledger_entry import (
+from evaluation.lifecycle.ledger_entry import (
     ATTEMPT,
     CHALLENGE,
     CLAIM_KEY,
@@ -47,9 +47,9 @@ from evaluation.ledger_entry import (
     claim_key,
     read_entry,
 )
+from evaluation.lifecycle.stages import LEASE_SECONDS, Stage
 from evaluation.ports import Claim, Row
-from evaluation.stages import LEASE_SECONDS, Stage
-from evaluation.submission import Submission
+from evaluation.submission.model import Submission
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
-from blocks.aws_errors import aws_errors, error_code
-from blocks.names import names_a_block
+from blocks.aws_client import aws_errors, error_code
+from blocks.document_names import names_a_block
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import parse_phase
+from evaluation.submission.model import parse_phase
 
 if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -72,12 +72,12 @@ class ClusterSecret:
 
 
 @dataclass(frozen=True)
-class SiteSecrets:
+class InstallationSecrets:
     evalai: EvalAISecret
     clusters: Mapping[str, ClusterSecret]  # one for each cluster that a phase names
 
 
-def read_site_secrets(client: "SecretsManagerClient", names: SecretNames | None = None) -> SiteSecrets:
+def read_installation_secrets(client: "SecretsManagerClient", names: SecretNames | None = None) -> InstallationSecrets:
     """Read and check the secrets; a cluster's only if a phase names it.
 
     Raises InvalidConfiguration with one sentence per problem, naming secret and key, and ServiceUnavailable.
@@ -96,7 +96,7 @@ def read_site_secrets(client: "SecretsManagerClient", names: SecretNames | None 
         raise InvalidConfiguration(
             "The secrets cannot be used", "; ".join(problems), "Correct them in AWS Secrets Manager."
         )
-    return SiteSecrets(EvalAISecret(api_server, SecretStr(token), phases), clusters)
+    return InstallationSecrets(EvalAISecret(api_server, SecretStr(token), phases), clusters)
 
 
 def _read_phases(fields: "_Fields") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where a person finds the output of an attempt's shards in CloudWatch Logs (names of streams: evaluation.layout)."""
+"""Where a person finds the output of an attempt's shards in CloudWatch Logs (streams: evaluation.storage_keys)."""
 
 from dataclasses import dataclass
 from urllib.parse import quote

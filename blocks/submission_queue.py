@@ -15,9 +15,9 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
-from blocks.aws_errors import aws_client, aws_errors, error_code
+from blocks.aws_client import aws_client, aws_errors, error_code
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from compute_client.aws_errors import aws_errors, error_code
-from compute_client.contents import ClientFactory
+from aws_api.errors import aws_errors, error_code
+from compute_client.payloads import ClientFactory
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
-from compute_client.contents import INLINE_BODY, INLINE_RESULT, ClientFactory, Contents
 from compute_client.job import (
     Abandoned,
     AlreadyComputed,
@@ -24,6 +23,7 @@ from compute_client.job import (
     require_id,
     to_json,
 )
+from compute_client.payloads import INLINE_BODY, INLINE_RESULT, ClientFactory, Contents
 from compute_client.rows import Row, Rows, Values
 from evaluation.errors import AlreadyClaimed, RequestRefused
 

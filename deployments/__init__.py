@@ -1,1 +1,1 @@
-"""What makes it run somewhere: the bridge, the set-up of a Prefect server, the embedded stack, the command line."""
+"""What an installation is made of: settings, AWS and EKS definitions, images, and the code that applies them."""

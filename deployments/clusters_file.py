@@ -1,6 +1,6 @@
-"""The clusters' file of `leaderboard setup`: what the compute-cluster blocks need beyond the secrets.
+"""The clusters' file of `leaderboard setup`: what the leaderboard-cluster blocks need beyond the secrets.
 
-YAML or JSON: cluster name -> fields of blocks.compute_cluster.ComputeCluster. Example: deployments/eks/clusters.yaml.
+YAML or JSON: cluster name -> fields of the block LeaderboardCluster. Example: deployments/eks/clusters.yaml.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import yaml
 from prefect_aws import AwsCredentials
 from pydantic import ValidationError
 
-from blocks.compute_cluster import ComputeCluster
+from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.secrets import ClusterSecret
 from evaluation.errors import InvalidConfiguration
 
@@ -29,7 +29,9 @@ def read_clusters(file: Path) -> ClusterSettings:
     return content
 
 
-def compute_cluster(cluster: ClusterSecret, credentials: AwsCredentials, fields: Mapping[str, Any]) -> ComputeCluster:
+def compute_cluster(
+    cluster: ClusterSecret, credentials: AwsCredentials, fields: Mapping[str, Any]
+) -> LeaderboardCluster:
     """The block of one cluster; raises InvalidConfiguration that names every wrong field."""
     known = {
         "cluster": cluster.cluster,
@@ -38,7 +40,7 @@ def compute_cluster(cluster: ClusterSecret, credentials: AwsCredentials, fields:
         "log_group": cluster.log_group,
     }
     try:
-        return ComputeCluster(**{**known, **fields, "compute": _with_secret(fields.get("compute"), cluster)})
+        return LeaderboardCluster(**{**known, **fields, "compute": _with_secret(fields.get("compute"), cluster)})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InvalidConfiguration(f"The settings of {cluster.cluster} are wrong", problems) from error

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
-from deployments.prefect_errors import prefect_errors
 from deployments.settings import Settings
 from deployments.stack_state import StackState, read_state
 from evaluation.errors import InvalidConfiguration
+from prefect_api.errors import prefect_errors
 
 _LOOPBACK = "127.0.0.1,localhost"
 

@@ -15,18 +15,18 @@ from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr, ValidationError
 
-from blocks import names
+from blocks import document_names
 from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS, REQUESTS_PER_MINUTE
-from blocks.fill import QueueAddresses, SaveCluster, save_blocks
-from blocks.secrets import ClusterSecret, SecretNames, read_site_secrets
+from blocks.installation import QueueAddresses, SaveCluster, save_blocks
+from blocks.secrets import ClusterSecret, SecretNames, read_installation_secrets
 from blocks.submission_queue import SubmissionQueue
-from deployments.aws_resources import CREDENTIALS
 from deployments.clusters_file import ClusterSettings, compute_cluster, read_clusters
-from deployments.notification import tell_hosts
-from deployments.prefect_errors import prefect_errors
+from deployments.operator_notifications import notify_operators
 from deployments.settings import Settings
+from deployments.stack_state import EMBEDDED_CREDENTIALS
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
-from flows.successors import FIRST
+from flows.takeover_runs import TAKEOVER_QUEUE
+from prefect_api.errors import prefect_errors
 
 SomeBlock = TypeVar("SomeBlock", bound=Block)
 
@@ -48,9 +48,9 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
             pool = work_pool(client, settings)
             queue_of_pool = _work_queue(client, settings)
             _request_budget(client, settings.evalai_requests_per_minute)
-            notification = [tell_hosts(client, tell)] if tell else []
+            notification = [notify_operators(client, tell)] if tell else []
             secrets = _session(settings).client("secretsmanager", **_endpoint(settings))
-            site = read_site_secrets(secrets, SecretNames().prefixed(settings.secrets_prefix))
+            site = read_installation_secrets(secrets, SecretNames().prefixed(settings.secrets_prefix))
             save_blocks(
                 site,
                 site_credentials(settings),
@@ -72,7 +72,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
 
 def load_queue() -> SubmissionQueue:
     """The queue's block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
-    return load_block(SubmissionQueue, names.QUEUE)
+    return load_block(SubmissionQueue, document_names.QUEUE)
 
 
 def load_block(kind: type[SomeBlock], name: str) -> SomeBlock:
@@ -127,14 +127,14 @@ def _work_queue(client: SyncPrefectClient, settings: Settings) -> str:
     pool = settings.work_pool
     try:
         queue = client.create_work_queue(
-            FIRST, "Successors of runs that died, and the reconciler.", work_pool_name=pool
+            TAKEOVER_QUEUE, "Successors of runs that died, and the reconciler.", work_pool_name=pool
         )
     except ObjectAlreadyExists:
-        queue = client.read_work_queue_by_name(FIRST, work_pool_name=pool)
+        queue = client.read_work_queue_by_name(TAKEOVER_QUEUE, work_pool_name=pool)
     if queue.priority != 1:
-        address = {"work_pool_name": pool, "name": FIRST}
+        address = {"work_pool_name": pool, "name": TAKEOVER_QUEUE}
         client.request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=address, json={"priority": 1})
-    return f"work queue {FIRST} of {pool}, before all others"
+    return f"work queue {TAKEOVER_QUEUE} of {pool}, before all others"
 
 
 def _request_budget(client: SyncPrefectClient, requests_per_minute: int) -> None:
@@ -155,8 +155,8 @@ def site_credentials(settings: Settings) -> AwsCredentials:
     if not settings.aws_endpoint_url:
         return AwsCredentials(region_name=settings.region)
     return AwsCredentials(
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=SecretStr(CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
+        aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SecretStr(EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
         region_name=settings.region,
         aws_client_parameters=AwsClientParameters(endpoint_url=settings.aws_endpoint_url),
     )

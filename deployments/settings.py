@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from evaluation.errors import InvalidConfiguration
-from evaluation.stages import LEASE_SECONDS
+from evaluation.lifecycle.stages import LEASE_SECONDS
 
 
 class Settings(BaseSettings):

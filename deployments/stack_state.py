@@ -3,14 +3,16 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.processes import end_all, family_of
 from deployments.settings import Settings
-from evaluation.errors import InvalidConfiguration, PermanentError, ServiceUnavailable
+from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+
+# moto accepts anything; real credentials must never get near it.
+EMBEDDED_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded-secret-access-key"}
 
 
 class StackState(BaseModel):
@@ -69,7 +71,7 @@ def write_state(settings: Settings, state: StackState) -> None:
 
 def read_state(settings: Settings) -> StackState:
     """The running stack; raises InvalidConfiguration where none runs, ServiceUnavailable while it starts."""
-    state = _stored(settings.state_file)
+    state = stored_state(settings.state_file)
     if state is None or not _locked(settings):
         raise InvalidConfiguration(
             "No stack is running here", f"looked in {settings.state_dir}", "Start one in another terminal: make up"
@@ -79,28 +81,7 @@ def read_state(settings: Settings) -> StackState:
     return state
 
 
-@contextlib.contextmanager
-def stack_lock(settings: Settings) -> Iterator[None]:
-    """Hold the lock of the state folder, after ending what a killed stack left behind.
-
-    Raises PermanentError while another process holds it. The lock is the kernel's: it goes with its process.
-    """
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (settings.state_dir / "stack.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PermanentError("A stack is running already", _owner(settings), "Stop it first.") from error
-        if stale := _stored(settings.state_file):
-            end_all(family_of(stale.id, stale.shards))
-            settings.state_file.unlink()
-        try:
-            yield
-        finally:
-            settings.state_file.unlink(missing_ok=True)
-
-
-def _stored(path: Path) -> StackState | None:
+def stored_state(path: Path) -> StackState | None:
     try:
         return StackState.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -114,9 +95,3 @@ def _locked(settings: Settings) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def _owner(settings: Settings) -> str:
-    state = _stored(settings.state_file)
-    place = f"in {settings.state_dir}"
-    return f"process {state.pid} {place}, {state.prefect_url}" if state else place

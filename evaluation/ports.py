@@ -9,22 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from evaluation.ledger_entry import LedgerEntry
+from evaluation.lifecycle.ledger_entry import LedgerEntry
+from evaluation.lifecycle.report import Report
+from evaluation.lifecycle.stages import Stage
 from evaluation.shards import ShardJob, ShardStatuses
-from evaluation.stages import Stage
-from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, SubmissionStatus
-
-
-@dataclass(frozen=True)
-class Report:
-    """What EvalAI is told. `result` is the list of contracts/carla-results.md section 4, empty unless finished."""
-
-    submission: Submission
-    status: SubmissionStatus  # FINISHED, FAILED, CANCELLED, or PARTIALLY_EVALUATED
-    result: Sequence[Mapping[str, object]] = ()
-    stdout: str = ""
-    stderr: str = ""
-    metadata: str = ""  # JSON text
+from evaluation.submission.message import Delivery, SubmissionMessage
+from evaluation.submission.model import Phase, Submission, SubmissionStatus
 
 
 class ListedSubmission(Protocol):
@@ -111,7 +101,7 @@ class SubmissionLedger(Protocol):
 
 
 class ArtifactStore(Protocol):
-    """S3: one folder per submission (evaluation.layout)."""
+    """S3: one folder per submission (evaluation.storage_keys)."""
 
     def write(self, key: str, body: bytes, content_type: str) -> None: ...
 

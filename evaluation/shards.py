@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from evaluation.errors import Failure, InvalidConfiguration
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation, Phase
+from evaluation.submission.model import LeaderboardVersion, Phase
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ShardJob:
     attempt: int  # 1 for the first claim of the submission, one more for each resume
     shard: Shard
     phase: Phase
-    generation: Generation
+    generation: LeaderboardVersion
     repetitions: int
     image: str
     team_name: str  # for people; never part of a name

@@ -15,14 +15,14 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from blocks import names
+from blocks import document_names
+from compute_client.function_process import ProcessDied, run_function
 from compute_client.job import Abandoned, AlreadyComputed, ClaimedJob, Held, JobError, UnknownJob
-from compute_client.process import ProcessDied, run_function
 from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidConfiguration, RequestRefused, TransientError
-from evaluation.submission import Delivery
-from flows.compute_site import ComputeSite, load_compute_site
+from evaluation.submission.message import Delivery
+from flows.compute_services import ComputeServices, load_compute_services
 from flows.lease import lease
-from flows.retrying import on_transient_errors
+from flows.task_retries import on_transient_errors
 
 LIMIT_SECONDS = 6 * 3600  # of a function; SQS forgets after 12 hours that a message is hidden
 
@@ -43,7 +43,7 @@ async def compute(
     job_id: str,
     function: str,
     delivery: Delivery | None = None,
-    jobs: str = names.COMPUTE,
+    jobs: str = document_names.COMPUTE,
     limit_seconds: float = LIMIT_SECONDS,
 ) -> State[Any]:
     """Call `function` (`module:function`) with the job's body and keep what it returns.
@@ -53,7 +53,7 @@ async def compute(
     """
     began = time.monotonic()
     try:
-        site = await load_compute_site(jobs, delivery)
+        site = await load_compute_services(jobs, delivery)
         job = await claim_job(site, job_id)
     except AlreadyComputed as done:
         await site.acknowledge()
@@ -71,7 +71,7 @@ async def compute(
     return state
 
 
-async def work(site: ComputeSite, job: ClaimedJob, function: str, limit_seconds: float) -> State[Any]:
+async def work(site: ComputeServices, job: ClaimedJob, function: str, limit_seconds: float) -> State[Any]:
     """Hold the lease, run the function, keep its outcome. Without an outcome the job and its message are given back."""
     try:
         async with lease(site, job.lease):
@@ -97,13 +97,13 @@ async def work(site: ComputeSite, job: ClaimedJob, function: str, limit_seconds:
 
 
 @task(name="claim-job", **on_transient_errors(5))
-async def claim_job(site: ComputeSite, job_id: str) -> ClaimedJob:
+async def claim_job(site: ComputeServices, job_id: str) -> ClaimedJob:
     """Take the job's lease; raises what JobTable.claim raises."""
     return await asyncio.to_thread(site.jobs.claim, job_id, str(flow_run.get_id()))
 
 
 @task(name="call-function", task_run_name="{function}", cache_policy=NO_CACHE)
-async def call_function(site: ComputeSite, job: ClaimedJob, function: str, limit_seconds: float) -> str | JobError:
+async def call_function(site: ComputeServices, job: ClaimedJob, function: str, limit_seconds: float) -> str | JobError:
     """Run the function in its own process, which a cancellation of this task ends."""
     await asyncio.to_thread(site.renew, job.lease)  # message and task are covered before the work begins
     try:
@@ -114,7 +114,7 @@ async def call_function(site: ComputeSite, job: ClaimedJob, function: str, limit
 
 
 @task(name="keep-outcome", **on_transient_errors(5))
-async def keep_outcome(site: ComputeSite, job: ClaimedJob, outcome: str | JobError) -> str | JobError:
+async def keep_outcome(site: ComputeServices, job: ClaimedJob, outcome: str | JobError) -> str | JobError:
     """Write result or error under the lease; raises AlreadyClaimed. A result that fits nowhere is an error, too."""
     if isinstance(outcome, str):
         try:

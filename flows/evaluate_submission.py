@@ -7,28 +7,31 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration, PermanentError, SubmissionCancelled, TransientError
-from evaluation.outcome import Outcome, cancelled, failed, reason_not_to_run
+from evaluation.lifecycle.outcome import Outcome, cancelled, failed, reason_not_to_run
+from evaluation.lifecycle.takeover import Takeover
 from evaluation.ports import Claim
 from evaluation.shards import ShardJob
-from evaluation.submission import Delivery, Submission, SubmissionMessage, Succession
-from flows.admission import acknowledge, choose_cluster, claim_submission, enrich, hold, set_aside
-from flows.board import StateName, announce, end_state
-from flows.hooks import hand_over
+from evaluation.submission.message import Delivery, SubmissionMessage
+from evaluation.submission.model import Submission
+from flows.hooks import start_takeover
+from flows.intake import acknowledge, choose_cluster, claim_submission, enrich, extend_visibility, reject_message
 from flows.lease import lease
+from flows.progress_display import end_state, name_flow_run
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
+from flows.services import Cluster, Services, load_services
 from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
-from flows.site import Cluster, Site, load_site
+from prefect_api.states import StateName
 
 
 @flow(
     name="evaluate-submission",
     flow_run_name="submission-{message.submission_pk}",
-    on_failure=[hand_over],
-    on_crashed=[hand_over],
-    on_cancellation=[hand_over],
+    on_failure=[start_takeover],
+    on_crashed=[start_takeover],
+    on_cancellation=[start_takeover],
 )
 async def evaluate_submission(
-    message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
+    message: SubmissionMessage, delivery: Delivery | None = None, succession: Takeover | None = None
 ) -> State[Any]:
     """Evaluate one submission and tell EvalAI, the ledger and the UI how it ended.
 
@@ -36,9 +39,9 @@ async def evaluate_submission(
     started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `succession` is for a
     run that goes on with what another began: it takes over the claim and adopts the shards that still run.
     """
-    site = await load_site()
+    site = await load_services()
     try:
-        await hold(site, delivery)  # nobody else gets the message while this run claims the submission
+        await extend_visibility(site, delivery)  # nobody else gets the message while this run claims the submission
         submission = await enrich(site, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
         claim = await claim_submission(cluster, submission, succession)  # exactly one run goes on
@@ -47,11 +50,11 @@ async def evaluate_submission(
         await acknowledge(site, delivery)
         return Completed(name=StateName.DUPLICATE, message=str(taken))
     except PermanentError as error:
-        await set_aside(site, message, delivery, error)  # dead-letter queue, with the reason
+        await reject_message(site, message, delivery, error)  # dead-letter queue, with the reason
         return Failed(name=StateName.REJECTED, message=str(error))
     except TransientError as outage:
         return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
-    await announce(submission, claim)
+    await name_flow_run(submission, claim)
     try:
         outcome = await evaluate(site, cluster, submission, claim, succession)
     except AlreadyClaimed as taken:
@@ -64,7 +67,7 @@ async def evaluate_submission(
 
 
 async def evaluate(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, succession: Succession | None
+    site: Services, cluster: Cluster, submission: Submission, claim: Claim, succession: Takeover | None
 ) -> Outcome:
     """Decide the outcome once, keep it, then tell everybody.
 
@@ -81,7 +84,7 @@ async def evaluate(
 
 
 async def simulate(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, succession: Succession | None
+    site: Services, cluster: Cluster, submission: Submission, claim: Claim, succession: Takeover | None
 ) -> Outcome:
     """From the Choice to the results: every way out that is not our own trouble is an outcome that can be reported."""
     if unwanted := reason_not_to_run(submission, claim.again, succession):

@@ -10,12 +10,12 @@ from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging.loggers import flow_run_logger
 
-from evaluation.outcome import MOST_DEATHS
-from flows.board import StateName
-from flows.successors import start_successor, succession_of
+from evaluation.lifecycle.outcome import MOST_DEATHS
+from flows.takeover_runs import start_takeover_run, takeover_of
+from prefect_api.states import StateName
 
 
-async def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Let another run go on, or end the evaluation in order where a host stopped it.
 
     A new run, because Prefect's worker reports the crash of the old one once more after its hooks.
@@ -23,7 +23,7 @@ async def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     logger = flow_run_logger(flow_run, flow)
     if state.name in set(StateName):
         return
-    earlier = succession_of(flow_run)
+    earlier = takeover_of(flow_run)
     stopped = state.type is StateType.CANCELLED
     succession = earlier.after_stop() if stopped else earlier.after_death()
     if flow_run.deployment_id is None:
@@ -41,4 +41,4 @@ async def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
         "ends it" if stopped else "goes on",
     )
     async with get_client() as client:
-        await start_successor(client, flow_run.deployment_id, flow_run.parameters, succession, flow_run.tags)
+        await start_takeover_run(client, flow_run.deployment_id, flow_run.parameters, succession, flow_run.tags)

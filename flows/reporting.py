@@ -8,21 +8,24 @@ from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 
-from evaluation import layout
-from evaluation.checkpoint import Checkpoint, check_expected, parse_checkpoint, render_document
+from evaluation import storage_keys
 from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidCheckpoint, SubmissionCancelled
-from evaluation.evalai_form import accuracies, evalai_result, partial_result
-from evaluation.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
-from evaluation.merge import Merged, merge
-from evaluation.outcome import Ending, Outcome, cancelled, parse_outcome, render_outcome
-from evaluation.pair_decisions import PERMANENT
-from evaluation.ports import Claim, Report
+from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
+from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, parse_outcome, render_outcome
+from evaluation.lifecycle.report import Report
+from evaluation.lifecycle.stages import Stage
+from evaluation.pair.decisions import PERMANENT
+from evaluation.ports import Claim
+from evaluation.results.checkpoint import Checkpoint, check_expected
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
+from evaluation.results.evalai_result import accuracies, evalai_result, partial_result
+from evaluation.results.merge import Merged, merge
+from evaluation.results.summary import summary_text
 from evaluation.shards import ShardJob
-from evaluation.stages import Stage
-from evaluation.submission import Submission, SubmissionStatus
-from evaluation.summary import summary_text
-from flows.retrying import on_transient_errors
-from flows.site import Cluster, Site
+from evaluation.submission.model import Submission, SubmissionStatus
+from flows.services import Cluster, Services
+from flows.task_retries import on_transient_errors
 
 
 @task(name="merge-results", **on_transient_errors(8))
@@ -30,7 +33,7 @@ async def merge_results(cluster: Cluster, submission: Submission, claim: Claim, 
     """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there."""
     await asyncio.to_thread(cluster.ledger.renew, claim, Stage.MERGING)
     outcome = await asyncio.to_thread(_collect, cluster, submission, jobs)
-    if outcome.ending is not Ending.FINISHED:
+    if outcome.ending is not OutcomeStatus.FINISHED:
         done, total = outcome.routes_done, outcome.routes_total
         raise InvalidCheckpoint("The results are incomplete", f"only {done} of {total} routes are there")
     return outcome
@@ -56,14 +59,18 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
     text = render_document(merged.document, merged.generation)
     summary = summary_text(merged.document, merged.generation, total, merged.missing)
     result = evalai_result(merged.document, merged.generation) if merged.complete else []
-    files = {layout.MERGED: text, layout.SUMMARY: summary, layout.EVALAI_FORM: json.dumps(result, indent=4)}
+    files = {
+        storage_keys.MERGED: text,
+        storage_keys.SUMMARY: summary,
+        storage_keys.EVALAI_FORM: json.dumps(result, indent=4),
+    }
     for name, body in files.items():
-        kind = "text/plain" if name == layout.SUMMARY else "application/json"
-        cluster.artifacts.write(layout.result_key(submission.pk, name), body.encode(), kind)
+        kind = "text/plain" if name == storage_keys.SUMMARY else "application/json"
+        cluster.artifacts.write(storage_keys.result_key(submission.pk, name), body.encode(), kind)
     metrics = accuracies(merged.document, merged.generation) if merged.complete else {}
     score = f": driving score {metrics['Driving score']:.3f}" if metrics else ""
     return Outcome(
-        Ending.FINISHED if merged.complete else Ending.FAILED,
+        OutcomeStatus.FINISHED if merged.complete else OutcomeStatus.FAILED,
         f"Submission {submission.pk} finished{score} over {merged.routes_done} of {total} routes.",
         result=result,
         metrics=metrics,
@@ -77,7 +84,7 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
 def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
     parts: list[tuple[str, Checkpoint]] = []
     for job in jobs:
-        key = layout.checkpoint_key(job.submission, job.shard.index)
+        key = storage_keys.checkpoint_key(job.submission, job.shard.index)
         body = cluster.artifacts.read(key)
         if body is None:  # the pair never finished a route; the merge counts its routes as missing
             continue
@@ -89,7 +96,7 @@ def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
 
 
 async def publish_partial(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob], published: int
+    site: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob], published: int
 ) -> int:
     """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
 
@@ -132,15 +139,15 @@ async def keep_outcome(cluster: Cluster, submission: Submission, claim: Claim, o
 
     Raises AlreadyClaimed where another run has taken over, whose outcome counts.
     """
-    key = layout.outcome_key(submission.pk, claim.attempt, claim.start)
+    key = storage_keys.outcome_key(submission.pk, claim.attempt, claim.start)
     await asyncio.to_thread(cluster.artifacts.write, key, render_outcome(outcome), "application/json")
     await asyncio.to_thread(cluster.ledger.update, claim, {OUTCOME: key, **_values(cluster, submission, outcome)})
 
 
-async def report(site: Site, cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> Outcome:
+async def report(site: Services, cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> Outcome:
     """Tell EvalAI; a cancellation that came in between stands, and what EvalAI did not take is said in the outcome."""
     outcome = replace(outcome, undelivered="", refused=False)
-    if outcome.ending not in (Ending.FINISHED, Ending.FAILED):
+    if outcome.ending not in (OutcomeStatus.FINISHED, OutcomeStatus.FAILED):
         return outcome
     try:
         await send_report(site, cluster, claim, outcome.report(submission))
@@ -154,7 +161,7 @@ async def report(site: Site, cluster: Cluster, submission: Submission, claim: Cl
 
 
 @task(name="report", **on_transient_errors(7, first_delay_seconds=15))  # the last retry comes after about half an hour
-async def send_report(site: Site, cluster: Cluster, claim: Claim, report: Report) -> None:
+async def send_report(site: Services, cluster: Cluster, claim: Claim, report: Report) -> None:
     """Write the terminal status at EvalAI; raises SubmissionCancelled rather than overwrite a cancellation.
 
     Raises AlreadyClaimed where another run has taken over: EvalAI would let its late write overwrite anything.

@@ -6,18 +6,19 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
-from evaluation import layout
+from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, ShardsFailed, SubmissionCancelled, TransientError
-from evaluation.outcome import raise_for_failures
-from evaluation.pair import PairProgress, parse_progress
+from evaluation.lifecycle.outcome import raise_for_failures
+from evaluation.lifecycle.stages import Stage
+from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.ports import Claim
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
-from evaluation.stages import Stage
-from evaluation.submission import Submission, SubmissionStatus, require_allowed_image
-from flows.board import ProgressBoard
+from evaluation.submission.image import require_allowed_image
+from evaluation.submission.model import Submission, SubmissionStatus
+from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
-from flows.retrying import on_transient_errors
-from flows.site import Cluster, Site
+from flows.services import Cluster, Services
+from flows.task_retries import on_transient_errors
 
 LOG_LINES = 40
 
@@ -39,7 +40,7 @@ def _earlier_image(cluster: Cluster, submission: Submission) -> str | None:
 
 
 def _plan(cluster: Cluster, submission: int) -> tuple[tuple[Shard, ...], int]:
-    key = layout.plan_key(submission)
+    key = storage_keys.plan_key(submission)
     earlier = cluster.artifacts.read(key)
     if earlier is not None:
         return parse_plan(earlier, cluster.artifacts.location(key))
@@ -50,7 +51,7 @@ def _plan(cluster: Cluster, submission: int) -> tuple[tuple[Shard, ...], int]:
 
 
 @task(name="mark-running", **on_transient_errors(5))
-async def mark_running(site: Site, cluster: Cluster, submission: Submission, claim: Claim) -> None:
+async def mark_running(site: Services, cluster: Cluster, submission: Submission, claim: Claim) -> None:
     """Tell the ledger and EvalAI that the simulation starts; raises SubmissionCancelled, AlreadyClaimed."""
     await asyncio.to_thread(cluster.ledger.update, claim, {"status": SubmissionStatus.RUNNING.value})
     job_name = f"submission-{submission.pk}-attempt-{claim.attempt}"
@@ -66,7 +67,7 @@ async def launch_shards(cluster: Cluster, claim: Claim, jobs: Sequence[ShardJob]
 
 @task(name="watch-shards", **on_transient_errors(8))
 async def watch_shards(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
+    site: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> None:
     """Follow the shards until all have finished, showing their progress and publishing partial results.
 
@@ -108,7 +109,7 @@ async def _first_to_end(*coroutines: Coroutine[Any, Any, ShardStatuses]) -> Shar
 
 
 async def _follow(cluster: Cluster, jobs: Sequence[ShardJob]) -> ShardStatuses:
-    board = await ProgressBoard.open(jobs)
+    board = await ProgressDisplay.open(jobs)
     statuses: ShardStatuses = {}
     async for statuses in cluster.backend.watch(jobs):
         await board.show(statuses, await _progress_if_there(cluster, jobs))
@@ -129,14 +130,14 @@ async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int,
 
     Raises TransientError, or InvalidCheckpoint for a file that is far too large.
     """
-    keys = [layout.progress_key(job.submission, job.shard.index) for job in jobs]
+    keys = [storage_keys.progress_key(job.submission, job.shard.index) for job in jobs]
     bodies = await asyncio.gather(*(asyncio.to_thread(cluster.artifacts.read, key) for key in keys))
     told = {job.shard.index: parse_progress(body) for job, body in zip(jobs, bodies, strict=True) if body}
     attempt = jobs[0].attempt
     return {index: progress for index, progress in told.items() if progress and progress.attempt == attempt}
 
 
-async def _look_for_cancellation(site: Site, cluster: Cluster, submission: Submission) -> ShardStatuses:
+async def _look_for_cancellation(site: Services, cluster: Cluster, submission: Submission) -> ShardStatuses:
     while True:
         await asyncio.sleep(cluster.settings.cancel_check_seconds)
         try:
@@ -149,7 +150,7 @@ async def _look_for_cancellation(site: Site, cluster: Cluster, submission: Submi
 
 
 async def _publish_partial_results(
-    site: Site, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
+    site: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> ShardStatuses:
     published = 0
     while True:

@@ -12,10 +12,10 @@ from evaluation.errors import DeadlineExceeded, RequestRefused, ServiceUnavailab
 from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses
 from k8s_jobs.api import Json, KubernetesApi, RequestLimits
 from k8s_jobs.api_errors import ObjectExists, ObjectMissing
-from k8s_jobs.cluster import ClusterSpec
+from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path, pods_path
 from k8s_jobs.credentials import ClusterAccess
-from k8s_jobs.job_warnings import JobWarnings
+from k8s_jobs.job_events import JobEvents
 from k8s_jobs.manifest import (
     ATTEMPT,
     SHARD,
@@ -25,11 +25,11 @@ from k8s_jobs.manifest import (
     job_manifest,
     scripts_config_map,
 )
-from k8s_jobs.mirror import MirrorLimits, Trouble
 from k8s_jobs.pod_logs import last_lines
-from k8s_jobs.pods import name_of
+from k8s_jobs.pod_status import name_of
+from k8s_jobs.reflector import ConnectionProblem, ReflectorLimits
 from k8s_jobs.removal import RemovalLimits, remove_attempt
-from k8s_jobs.shard_states import Patience, gone, shard_status
+from k8s_jobs.shard_states import ShardTimeouts, gone, shard_status
 
 _SELECTOR = ",".join(f"{key}={value}" for key, value in sorted(SHARD_LABELS.items()))
 _IDENTITY = (SUBMISSION, ATTEMPT, SHARD)
@@ -44,10 +44,10 @@ class BackendLimits:
     silent_cluster_seconds: float = 3600.0  # then watching gives up; the Jobs run on
     namesake_seconds: float = 300.0  # for a Job of the same name to finish being deleted
     no_pod_seconds: float = 20.0  # a Job without a pod for longer asks for an explanation
-    patience: Patience = field(default_factory=Patience)
+    patience: ShardTimeouts = field(default_factory=ShardTimeouts)
     removal: RemovalLimits = field(default_factory=RemovalLimits)
     requests: RequestLimits = field(default_factory=RequestLimits)
-    mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    mirror: ReflectorLimits = field(default_factory=ReflectorLimits)
     first_list_seconds: float = 60.0
 
 
@@ -80,8 +80,8 @@ class KubernetesJobBackend:
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
         """See JobBackend. While the cluster does not answer, the last known states stay, and say so."""
         async with self._connection() as connection, connection.watch.following(job.name for job in jobs) as follower:
-            warnings = JobWarnings(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
-            eyes = _Eyes(connection, self.spec.namespace, self._patience, warnings)
+            warnings = JobEvents(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
+            eyes = _ShardWatcher(connection, self.spec.namespace, self._patience, warnings)
             last: ShardStatuses = {}
             told_at = 0.0
             while True:
@@ -116,7 +116,7 @@ class KubernetesJobBackend:
             return await last_lines(connection.api, self.spec.namespace, job.name, lines)
 
     @property
-    def _patience(self) -> Patience:
+    def _patience(self) -> ShardTimeouts:
         return replace(self.limits.patience, warmup_seconds=self.spec.simulator_warmup_seconds)
 
     def _connection(self) -> AbstractAsyncContextManager[Connection]:
@@ -158,7 +158,7 @@ class KubernetesJobBackend:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2.0)
 
-    def _with_trouble(self, statuses: dict[int, ShardStatus], trouble: Trouble | None) -> ShardStatuses:
+    def _with_trouble(self, statuses: dict[int, ShardStatus], trouble: ConnectionProblem | None) -> ShardStatuses:
         if trouble is None or (silent := time.time() - trouble.since) < self.limits.worth_telling_seconds:
             return statuses
         if silent >= self.limits.silent_cluster_seconds:
@@ -172,10 +172,10 @@ class KubernetesJobBackend:
         }
 
 
-class _Eyes:
+class _ShardWatcher:
     """What one call of watch() has seen so far: an end stays an end, and a Job that went was there."""
 
-    def __init__(self, connection: Connection, namespace: str, patience: Patience, warnings: JobWarnings) -> None:
+    def __init__(self, connection: Connection, namespace: str, patience: ShardTimeouts, warnings: JobEvents) -> None:
         self._api = connection.api
         self._watch = connection.watch
         self._namespace = namespace

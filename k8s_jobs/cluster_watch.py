@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from evaluation.errors import ServiceUnavailable
 from k8s_jobs.api import Json, KubernetesApi, RequestLimits
 from k8s_jobs.credentials import ClusterAccess
-from k8s_jobs.mirror import Mirror, MirrorLimits, Trouble
+from k8s_jobs.reflector import ConnectionProblem, Reflector, ReflectorLimits
 
 JOB_LABEL = "batch.kubernetes.io/job-name"  # the Job controller's, on every pod
 
@@ -33,7 +33,7 @@ class ClusterKey:
     namespace: str
     selector: str
     requests: RequestLimits = field(default_factory=RequestLimits)
-    mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    mirror: ReflectorLimits = field(default_factory=ReflectorLimits)
     first_list_seconds: float = 60.0  # then following gives up
     counter: Counter[str] = field(default_factory=Counter, compare=False)  # of requests, by verb
 
@@ -65,8 +65,8 @@ class ClusterWatch:
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._users = 0
         namespace, selector, limits = key.namespace, key.selector, key.mirror
-        self._jobs = Mirror(api, jobs_path(namespace), selector, self._job_changed, limits)
-        self._pods = Mirror(api, pods_path(namespace), selector, self._pod_changed, limits)
+        self._jobs = Reflector(api, jobs_path(namespace), selector, self._job_changed, limits)
+        self._pods = Reflector(api, pods_path(namespace), selector, self._pod_changed, limits)
 
     def job(self, name: str) -> Json | None:
         return self._jobs.objects.get(name)
@@ -80,7 +80,7 @@ class ClusterWatch:
         return [pod for pod in found if any(owner.get("uid") == uid for owner in _owners(pod))]
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> ConnectionProblem | None:
         """Why the mirrors may be out of date; the older one of the two."""
         troubles = [each.trouble for each in (self._jobs, self._pods) if each.trouble]
         return min(troubles, key=lambda trouble: trouble.since, default=None)

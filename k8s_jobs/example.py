@@ -7,24 +7,24 @@ import yaml
 
 from evaluation.errors import InvalidConfiguration
 from evaluation.shards import Budgets, ShardJob, split_contiguous
-from evaluation.submission import Generation, parse_phase
-from k8s_jobs.cluster import ClusterSpec
+from evaluation.submission.model import LeaderboardVersion, parse_phase
+from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.manifest import job_manifest, network_policies
 
 _REGISTRY = "111122223333.dkr.ecr.us-west-2.amazonaws.com"
 _NO_ADDRESS = "192.0.2.1/32"  # for documentation, RFC 5737: until the endpoints are named, nothing is reachable
 
 
-def example_job(generation: Generation) -> ShardJob:
+def example_job(generation: LeaderboardVersion) -> ShardJob:
     """The second of four shards of a made-up submission."""
-    cluster = {Generation.V1: "leaderboard-10", Generation.V2: "leaderboard-20"}[generation]
+    cluster = {LeaderboardVersion.V1: "leaderboard-10", LeaderboardVersion.V2: "leaderboard-20"}[generation]
     return ShardJob(
         submission=4711,
         attempt=1,
         shard=split_contiguous(range(20), 4)[1],
         phase=parse_phase(f"{cluster}-SENSORS"),
         generation=generation,
-        repetitions=5 if generation is Generation.V1 else 1,
+        repetitions=5 if generation is LeaderboardVersion.V1 else 1,
         image="111122223333.dkr.ecr.us-east-1.amazonaws.com/team-42:9f86d081",
         team_name="Équipe 自動運転 🚗",
         bucket=cluster,
@@ -34,9 +34,9 @@ def example_job(generation: Generation) -> ShardJob:
     )
 
 
-def example_cluster(generation: Generation, storage_cidrs: tuple[str, ...] = (_NO_ADDRESS,)) -> ClusterSpec:
+def example_cluster(generation: LeaderboardVersion, storage_cidrs: tuple[str, ...] = (_NO_ADDRESS,)) -> ClusterSpec:
     """The cluster of deployments/eks for this generation, with a made-up account."""
-    name = {Generation.V1: "leaderboard-10", Generation.V2: "leaderboard-20"}[generation]
+    name = {LeaderboardVersion.V1: "leaderboard-10", LeaderboardVersion.V2: "leaderboard-20"}[generation]
     return ClusterSpec(
         namespace="leaderboard",
         simulator_image=f"{_REGISTRY}/{name}-simulator:1",
@@ -72,10 +72,10 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case [("1.0" | "2.0") as generation]:
-                chosen = Generation(generation)
+                chosen = LeaderboardVersion(generation)
                 documents = [job_manifest(example_job(chosen), example_cluster(chosen))]
             case ["network-policies", *cidrs]:
-                cluster = example_cluster(Generation.V2, tuple(cidrs) or (_NO_ADDRESS,))
+                cluster = example_cluster(LeaderboardVersion.V2, tuple(cidrs) or (_NO_ADDRESS,))
                 documents = network_policies(cluster)
             case _:
                 sys.stderr.write(f"{__doc__}\n")

@@ -11,11 +11,11 @@ from importlib import resources
 from typing import Any
 
 from evaluation.errors import InvalidConfiguration
-from evaluation.pair import Verdict
+from evaluation.pair.protocol import PairExitCode
 from evaluation.routes import format_route_list
 from evaluation.shards import ShardJob
-from k8s_jobs.cluster import ClusterSpec, GpuJoin
-from k8s_jobs.filling import fill
+from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
+from k8s_jobs.template_values import render_template
 
 SUBMISSION, ATTEMPT, SHARD = "leaderboard/submission", "leaderboard/attempt", "leaderboard/shard"
 CLUSTER, TRACK = "leaderboard/cluster", "leaderboard/track"
@@ -23,8 +23,10 @@ TEAM, PHASE, IMAGE, LOG_GROUP = "leaderboard/team", "leaderboard/phase", "leader
 SHARD_LABELS = {"app.kubernetes.io/name": "shard", "app.kubernetes.io/part-of": "leaderboard-flows"}
 
 # Verdicts that another pod would only repeat. PAIR_LOST and CANCELLED may have been the machine's doing.
-FINAL_VERDICTS = tuple(sorted(set(Verdict) - {Verdict.FINISHED, Verdict.PAIR_LOST, Verdict.CANCELLED}))
-UNUSABLE_CONTENTS = (Verdict.CHECKPOINT_UNUSABLE, Verdict.MISCONFIGURED)
+FINAL_VERDICTS = tuple(
+    sorted(set(PairExitCode) - {PairExitCode.FINISHED, PairExitCode.PAIR_LOST, PairExitCode.CANCELLED})
+)
+UNUSABLE_CONTENTS = (PairExitCode.CHECKPOINT_UNUSABLE, PairExitCode.MISCONFIGURED)
 
 # Loopback is the pod's own, so ports cannot clash today; they would with hostNetwork, and logs stay telling.
 # CARLA takes three ports from its first on.
@@ -40,7 +42,7 @@ def job_manifest(job: ShardJob, cluster: ClusterSpec) -> dict[str, Any]:
     if not job.deadline_seconds > 0:
         raise InvalidConfiguration(f"{job.name} has a deadline of {job.deadline_seconds} seconds", "it has to be > 0")
     values = _metadata(job, cluster) | _limits(job, cluster) | _placement(job, cluster) | _environment(job, cluster)
-    (manifest,) = fill(f"shard-job-{job.generation.value}.yaml", values)
+    (manifest,) = render_template(f"shard-job-{job.generation.value}.yaml", values)
     for container, name, command in (
         ("simulator", "SIMULATOR_COMMAND", cluster.simulator_command),
         ("agent", "EVALUATOR_COMMAND", cluster.evaluator_command),
@@ -75,7 +77,7 @@ def network_policies(cluster: ClusterSpec) -> list[dict[str, Any]]:
     peers = [{"ipBlock": {"cidr": cidr}} for cidr in cluster.storage_cidrs]
     egress = [{"to": peers, "ports": [{"protocol": "TCP", "port": 443}]}] if peers else []
     values = {"namespace": cluster.namespace, "shard_labels": SHARD_LABELS, "storage_egress": egress}
-    return fill("network-policies.yaml", values)
+    return render_template("network-policies.yaml", values)
 
 
 def attempt_selector(submission: int, attempt: int) -> str:
@@ -98,7 +100,7 @@ def annotation_value(text: str) -> str:
 
 @cache
 def _scripts() -> dict[str, str]:
-    folder = resources.files("k8s_jobs.pod")
+    folder = resources.files("shard_pod")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sh")), key=lambda file: file.name)
     return {file.name: file.read_text(encoding="utf-8") for file in files}
 

@@ -5,7 +5,7 @@ import asyncio
 from evaluation.errors import RequestRefused
 from k8s_jobs.api import Json, KubernetesApi
 from k8s_jobs.cluster_watch import JOB_LABEL, pods_path
-from k8s_jobs.pods import by_age, name_of, phase
+from k8s_jobs.pod_status import by_age, name_of, phase
 
 
 async def last_lines(api: KubernetesApi, namespace: str, job_name: str, lines: int) -> dict[str, str]:

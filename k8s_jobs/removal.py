@@ -9,7 +9,7 @@ from evaluation.errors import CleanupIncomplete
 from k8s_jobs.api import Json, KubernetesApi
 from k8s_jobs.api_errors import ObjectExists, ObjectMissing
 from k8s_jobs.cluster_watch import jobs_path, pods_path
-from k8s_jobs.pods import name_of, time_of
+from k8s_jobs.pod_status import name_of, time_of
 
 _FOREGROUND: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
 

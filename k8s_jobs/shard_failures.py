@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 
 from evaluation.errors import Failure, Fault
-from evaluation.pair import Verdict, failure_of, failure_of_exit, failure_of_memory
-from k8s_jobs.pods import (
+from evaluation.pair.protocol import PairExitCode, failure_of, failure_of_exit, failure_of_memory
+from k8s_jobs.pod_status import (
     AGENT,
     EVALUATOR,
     KEEPER,
@@ -27,7 +27,7 @@ from k8s_jobs.pods import (
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
 _TRUSTED = (SIMULATOR, KEEPER, PREPARE, EVALUATOR)
-_VERDICTS = frozenset(Verdict) - {Verdict.FINISHED}
+_VERDICTS = frozenset(PairExitCode) - {PairExitCode.FINISHED}
 _TEAM_VERDICTS = frozenset(verdict for verdict in _VERDICTS if failure_of(verdict).fault is Fault.TEAM)
 _LOST_WITH_ITS_NODE = "ContainerStatusUnknown"
 _NOT_STARTED = frozenset({"ContainerCannotRun", "StartError", "CreateContainerError"})
@@ -97,14 +97,20 @@ def _out_of_memory(found: dict[str, Container]) -> Failure | None:
 def _by_verdict(found: dict[str, Container]) -> Failure | None:
     told = [found[name] for name in _TRUSTED if name in found and found[name].exit_code in _VERDICTS]
     agent = found.get(AGENT, Container(AGENT))
-    sure = [each for each in told if each.exit_code != Verdict.CANCELLED]
-    if sure and sure[0].exit_code == Verdict.PAIR_LOST and agent.exit_code not in (None, 0, Verdict.PAIR_LOST):
+    sure = [each for each in told if each.exit_code != PairExitCode.CANCELLED]
+    if (
+        sure
+        and sure[0].exit_code == PairExitCode.PAIR_LOST
+        and agent.exit_code not in (None, 0, PairExitCode.PAIR_LOST)
+    ):
         return _not_started(found) or _ended_by_itself(agent)
     if sure:
         return failure_of_exit(int(sure[0].exit_code or 0), _detail(sure[0]))
     if agent.exit_code in _TEAM_VERDICTS:
         return failure_of_exit(int(agent.exit_code or 0), _detail(agent))
-    return failure_of_exit(Verdict.CANCELLED, _detail(told[0])) if told and agent.exit_code in (None, 0, 30) else None
+    return (
+        failure_of_exit(PairExitCode.CANCELLED, _detail(told[0])) if told and agent.exit_code in (None, 0, 30) else None
+    )
 
 
 def _not_started(found: dict[str, Container]) -> Failure | None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from evaluation.errors import Failure, Fault
 from evaluation.shards import ShardState, ShardStatus
-from k8s_jobs.pods import (
+from k8s_jobs.pod_status import (
     AGENT,
     INIT,
     KEEPER,
@@ -41,7 +41,7 @@ _STUCK = _HOPELESS | {
 
 
 @dataclass(frozen=True)
-class Patience:
+class ShardTimeouts:
     """How long, in seconds, a shard may be in a state that it may never leave; then it has failed."""
 
     waiting_seconds: float = 24 * 3600.0  # for a node, or for a queue's leave
@@ -51,7 +51,7 @@ class Patience:
     warmup_seconds: float = 60.0  # of the simulator
 
 
-def shard_status(index: int, job: Json, pods: Sequence[Json], now: datetime, patience: Patience) -> ShardStatus:
+def shard_status(index: int, job: Json, pods: Sequence[Json], now: datetime, patience: ShardTimeouts) -> ShardStatus:
     """The state of one shard. `pods` are the Job's own, in any order, gone ones included."""
     if ended := _ended(index, job, pods):
         return ended
@@ -82,7 +82,7 @@ def _ended(index: int, job: Json, pods: Sequence[Json]) -> ShardStatus | None:
     return ShardStatus(index, ShardState.FAILED, failure.summary, failed.since, failure)
 
 
-def _overdue(index: int, job: Json, now: datetime, patience: Patience) -> ShardStatus | None:
+def _overdue(index: int, job: Json, now: datetime, patience: ShardTimeouts) -> ShardStatus | None:
     started = time_of((job.get("status") or {}).get("startTime"))
     seconds = (job.get("spec") or {}).get("activeDeadlineSeconds") or 0
     if not seconds or not _lasts(started, now, seconds + patience.overdue_seconds):
@@ -100,7 +100,7 @@ def _without_pod(index: int, job: Json) -> ShardStatus:
     return ShardStatus(index, ShardState.WAITING, "accepted: the cluster has yet to make its pod", created(job))
 
 
-def _in_pod(index: int, pod: Json, now: datetime, patience: Patience) -> ShardStatus:
+def _in_pod(index: int, pod: Json, now: datetime, patience: ShardTimeouts) -> ShardStatus:
     if is_over(pod):
         return _between_pods(index, pod)
     scheduled = condition(pod, "PodScheduled")
@@ -116,7 +116,7 @@ def _in_pod(index: int, pod: Json, now: datetime, patience: Patience) -> ShardSt
 
 
 def _on_machine(
-    index: int, found: dict[str, Container], since: datetime | None, now: datetime, patience: Patience
+    index: int, found: dict[str, Container], since: datetime | None, now: datetime, patience: ShardTimeouts
 ) -> ShardStatus:
     contents = next((found[name] for name in INIT if name in found and found[name].running), None)
     if contents:
@@ -163,7 +163,7 @@ def _loss(pod: Json, job: Json) -> str:
     return f"{failure.summary} ({budget} budget; pod {used} of {allowed} that may be lost)"
 
 
-def _stuck(index: int, stuck: Container, since: datetime | None, now: datetime, patience: Patience) -> ShardStatus:
+def _stuck(index: int, stuck: Container, since: datetime | None, now: datetime, patience: ShardTimeouts) -> ShardStatus:
     why = f"{stuck.name}: {stuck.reason}" + (f": {stuck.message}" if stuck.message else "")
     if stuck.reason in _HOPELESS or _lasts(since, now, patience.stuck_seconds):
         remedy = "Check the image's name and the node's right to pull it, then resume the submission."

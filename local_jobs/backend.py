@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import CleanupIncomplete, Failure, Fault, InvalidConfiguration
-from evaluation.pair import failure_of_exit, parse_progress
+from evaluation.pair.protocol import failure_of_exit, parse_progress
 from evaluation.routes import format_route_list
 from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_of, attempt_prefix
-from local_jobs.catalogue import require_known
-from local_jobs.runs import PODS, RunDirectory, describe, end_processes, plain_environment, tail
+from local_jobs.demo_images import require_known
+from local_jobs.run_directory import PODS, RunDirectory, describe, end_processes, plain_environment, tail
 
 WATCH_SECONDS = 0.25  # between two looks
 NEWS_SECONDS = 5.0  # a snapshot at least so often
@@ -142,7 +142,7 @@ class LocalJobBackend:
         }
 
     def _environment(self, job: ShardJob) -> dict[str, str]:
-        """The environment contract of the pair (evaluation.pair, k8s_jobs.pod.settings)."""
+        """The environment contract of the pair (evaluation.pair.protocol, shard_pod.settings)."""
         pair = self._run(job).pair_dir
         python = f"exec {shlex.quote(sys.executable)} -S -m local_jobs"
         values = {

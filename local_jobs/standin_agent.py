@@ -2,7 +2,7 @@
 
 Follows the evaluator's environment contract (contracts/step-function.md). What a route yields is drawn from its id and
 STANDIN_SEED, so that a drive which was interrupted and resumed gives the same records. The tag of AGENT_IMAGE picks a
-behaviour (local_jobs/catalogue.py). Standard library only, for a quick start.
+behaviour (local_jobs/demo_images.py). Standard library only, for a quick start.
 """
 
 import json

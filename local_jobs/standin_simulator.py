@@ -1,7 +1,7 @@
 """Stands in for CARLA: listens on CARLA_PORT of this machine and ticks when it is asked to.
 
 A line is a request, a line is the answer: `hello` -> `hello`, `route <id>` -> `ok`, `tick` -> `tick <n>`.
-The tag of AGENT_IMAGE may make it die (local_jobs/catalogue.py). Standard library only, for a quick start.
+The tag of AGENT_IMAGE may make it die (local_jobs/demo_images.py). Standard library only, for a quick start.
 """
 
 import os

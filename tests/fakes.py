@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from evaluation import layout
+from evaluation import storage_keys
 from evaluation.errors import (
     AlreadyClaimed,
     EvaluationError,
@@ -17,11 +17,13 @@ from evaluation.errors import (
     SubmissionCancelled,
     UnknownSubmission,
 )
-from evaluation.ledger_entry import LedgerEntry, read_entry
-from evaluation.ports import Claim, Report, Row
+from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
+from evaluation.lifecycle.report import Report
+from evaluation.lifecycle.stages import Stage
+from evaluation.ports import Claim, Row
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
-from evaluation.stages import Stage
-from evaluation.submission import Delivery, Phase, Submission, SubmissionMessage, SubmissionStatus, parse_phase
+from evaluation.submission.message import Delivery, SubmissionMessage
+from evaluation.submission.model import Phase, Submission, SubmissionStatus, parse_phase
 
 
 @dataclass
@@ -229,7 +231,7 @@ class FakeBackend:
         for job in jobs:
             body = self.checkpoint(job)
             if body is not None:
-                self.store.write(layout.checkpoint_key(job.submission, job.shard.index), body, "application/json")
+                self.store.write(storage_keys.checkpoint_key(job.submission, job.shard.index), body, "application/json")
         yield {job.shard.index: self._ended(job.shard.index) for job in jobs}
 
     async def remove(self, submission: int, attempt: int) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 from evaluation.shards import Budgets, Shard, ShardJob
-from evaluation.submission import Generation, parse_phase
+from evaluation.submission.model import LeaderboardVersion, parse_phase
 from k8s_jobs.api import RequestLimits
 from k8s_jobs.backend import BackendLimits
-from k8s_jobs.cluster import ClusterSpec, GpuJoin
-from k8s_jobs.mirror import MirrorLimits
+from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
+from k8s_jobs.reflector import ReflectorLimits
 from k8s_jobs.removal import RemovalLimits
-from k8s_jobs.shard_states import Patience
+from k8s_jobs.shard_states import ShardTimeouts
 
 Json = dict[str, Any]
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -31,7 +31,7 @@ def shard_job(submission: int = 7, attempt: int = 1, index: int = 0, **changes: 
         "attempt": attempt,
         "shard": Shard(index, 4, tuple(range(5 * index, 5 * index + 5))),
         "phase": parse_phase("leaderboard-20-SENSORS"),
-        "generation": Generation.V2,
+        "generation": LeaderboardVersion.V2,
         "repetitions": 1,
         "image": "demo/agent:steady",
         "team_name": "Équipe 🚗",
@@ -67,10 +67,10 @@ def quick_limits(**changes: Any) -> BackendLimits:
         "news_seconds": 0.3,
         "worth_telling_seconds": 0.2,
         "namesake_seconds": 5.0,
-        "patience": Patience(),
+        "patience": ShardTimeouts(),
         "removal": RemovalLimits(3.0, 1.0, 0.02, 0.2),
         "requests": RequestLimits(answer_seconds=1.0, silence_seconds=0.5, attempts=4, retry_wait_seconds=0.01),
-        "mirror": MirrorLimits(first_pause_seconds=0.02, longest_pause_seconds=0.2, refusal_seconds=0.5),
+        "mirror": ReflectorLimits(first_pause_seconds=0.02, longest_pause_seconds=0.2, refusal_seconds=0.5),
         "first_list_seconds": 3.0,
     }
     return BackendLimits(**(values | changes))

@@ -3,16 +3,18 @@
 import json
 from typing import Any
 
-from evaluation.checkpoint import Checkpoint, parse_checkpoint, render_document
-from evaluation.records import INFRACTIONS, route_id
+from evaluation.results.checkpoint import Checkpoint
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
+from evaluation.results.records import INFRACTIONS, route_id
 from evaluation.routes import RouteRun
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 
-V1, V2 = Generation.V1, Generation.V2
+V1, V2 = LeaderboardVersion.V1, LeaderboardVersion.V2
 SENSORS = ["carla_camera", "carla_gnss"]
 
 
-def make_record(run: RouteRun, index: int = 0, generation: Generation = V2, **changes: Any) -> dict[str, Any]:
+def make_record(run: RouteRun, index: int = 0, generation: LeaderboardVersion = V2, **changes: Any) -> dict[str, Any]:
     """A completed route; `changes` replace whole members, e.g. status or scores."""
     infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[generation]} | changes.pop("infractions", {})
     count = {"num_infractions": sum(map(len, infractions.values()))} if generation is V2 else {}
@@ -47,13 +49,13 @@ def make_document(
 
 
 def make_checkpoint(
-    runs: list[RouteRun], generation: Generation = V2, total: int | None = None, **members: Any
+    runs: list[RouteRun], generation: LeaderboardVersion = V2, total: int | None = None, **members: Any
 ) -> Checkpoint:
     records = [make_record(run, index, generation) for index, run in enumerate(runs)]
     return as_checkpoint(make_document(records, total, **members), generation)
 
 
-def as_checkpoint(document: dict[str, Any], generation: Generation = V2, source: str = "a.json") -> Checkpoint:
+def as_checkpoint(document: dict[str, Any], generation: LeaderboardVersion = V2, source: str = "a.json") -> Checkpoint:
     """Through the real reader, so that no test works on what could not come from a file."""
     return parse_checkpoint(render_document(document, generation).encode(), source, generation)
 

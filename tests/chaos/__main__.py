@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import requests
 
-from deployments.embedded_commands import interrupted_by_signals
-from deployments.embedded_evalai import PHASES, TEAMS
-from deployments.stack import running_stack
+from cli.embedded_stack import interrupted_by_signals
+from embedded.challenge import PHASES, TEAMS
+from embedded.stack import running_stack
 from evaluation.errors import EvaluationError, ServiceUnavailable
 from tests.chaos.evidence import gather
 from tests.chaos.havoc import Havoc

@@ -9,10 +9,10 @@ from typing import Any
 import psutil
 import requests
 
-from deployments.aws_resources import CLUSTERS
-from deployments.processes import family_of
+from embedded.aws import CLUSTERS
+from embedded.processes import family_of
 from local_jobs.backend import JOURNAL
-from local_jobs.runs import processes_of
+from local_jobs.run_directory import processes_of
 from tests.chaos.site import Site
 from tests.chaos.verdict import Driven, Evidence, FlowRun, Hit, Row, Write
 

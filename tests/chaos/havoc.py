@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import psutil
 
-from blocks.evalai_fields import SubmissionRow
-from deployments.evalai_standin.queue import new_content
-from deployments.prefect_server import answers
+from embedded.evalai_standin.queue import new_content
+from embedded.prefect_server import answers
+from evalai_api.fields import SubmissionRow
 from evaluation.errors import EvaluationError
-from evaluation.submission import SubmissionStatus
-from local_jobs.runs import processes_of
+from evaluation.submission.model import SubmissionStatus
+from local_jobs.run_directory import processes_of
 from tests.chaos.evidence import engines
 from tests.chaos.plan import Incident, Kind
 from tests.chaos.site import Site
@@ -24,8 +24,8 @@ from tests.chaos.verdict import Hit
 
 PARTS = {Kind.WORKER: "worker", Kind.MACHINE: "worker", Kind.BRIDGE: "bridge", Kind.SERVER: "prefect-server"}
 MODULES = {
-    Kind.POD: "local_jobs.pod",
-    Kind.KEEPER: "k8s_jobs.pod.logcopy",
+    Kind.POD: "local_jobs.pod_process",
+    Kind.KEEPER: "shard_pod.supervisor",
     Kind.SIMULATOR: "local_jobs.standin_simulator",
     Kind.AGENT: "local_jobs.standin_agent",
 }

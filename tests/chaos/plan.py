@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from local_jobs.catalogue import BEHAVIOURS, REPOSITORY
+from local_jobs.demo_images import BEHAVIOURS, REPOSITORY
 
 ORDINARY = ("steady", "steady", "fast")  # what most teams send
 # Shares of the time. What comes after the last incident is left for recovery.

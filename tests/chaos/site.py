@@ -5,9 +5,9 @@ from functools import cached_property
 
 import requests
 
-from deployments.people import EvalAIWebsite
 from deployments.settings import Settings
-from deployments.stack import PROJECT, Stack
+from embedded.evalai_website import EvalAIWebsite
+from embedded.stack import PROJECT, Stack
 
 FOLDER = PROJECT / ".leaderboard" / "chaos"
 
@@ -48,7 +48,7 @@ class Site:
 
 
 class StandIn:
-    """The stand-in's own paths (deployments.evalai_standin.control)."""
+    """The stand-in's own paths (embedded.evalai_standin.control)."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = f"{url}/standin"

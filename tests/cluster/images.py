@@ -100,7 +100,7 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class AgentImage:
-    """demo/agent:`tag`; the tag may be one of local_jobs/catalogue.py, any other is steady."""
+    """demo/agent:`tag`; the tag may be one of local_jobs/demo_images.py, any other is steady."""
 
     tag: str
     route_seconds: float = 1.0
@@ -118,7 +118,7 @@ def make_images(folder: Path, agents: Sequence[AgentImage]) -> ImageFolder:
     images.add_image("pause:1", [base], Env=[path], Cmd=["sleep", "infinity"])
     keeper = [
         images.add_layer(_with_libraries(_distributions())),
-        images.add_layer(_packages("app", "evaluation", "k8s_jobs")),
+        images.add_layer(_packages("app", "evaluation", "aws_api", "shard_pod", "k8s_jobs")),
     ]
     images.add_image("logcopy:1", [base, *keeper], Env=[path, "PYTHONPATH=/app"])
     simulator = [*_packages("app", "local_jobs"), *_carla()]

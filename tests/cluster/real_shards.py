@@ -12,11 +12,11 @@ from kubernetes_asyncio.stream import WsApiClient
 from real_node import INSTANCE_TYPE
 from simulated_jobs import pods, running_pod, until
 
-from evaluation import layout
-from evaluation.pair import PairProgress, parse_progress
+from evaluation import storage_keys
+from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.shards import Shard, ShardJob
 from k8s_jobs.backend import KubernetesJobBackend
-from k8s_jobs.cluster import ClusterSpec, GpuJoin
+from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
 from k8s_jobs.credentials import Kubeconfig
 from k8s_jobs.manifest import job_manifest
 from tests.kubernetes_objects import cluster_spec, shard_job
@@ -122,14 +122,14 @@ class RealSite:
         return await pods(self.api, self.namespace, job.name)
 
     def progress(self, job: ShardJob) -> PairProgress | None:
-        return parse_progress(self.stored(layout.progress_key(job.submission, job.shard.index)))
+        return parse_progress(self.stored(storage_keys.progress_key(job.submission, job.shard.index)))
 
     def records(self, job: ShardJob) -> list[Any]:
-        content = json.loads(self.stored(layout.checkpoint_key(job.submission, job.shard.index)))
+        content = json.loads(self.stored(storage_keys.checkpoint_key(job.submission, job.shard.index)))
         return list(content["_checkpoint"]["records"])
 
     def log(self, job: ShardJob, process: str) -> str:
-        return self.stored(layout.log_key(job.submission, job.shard.index, job.attempt, process)).decode()
+        return self.stored(storage_keys.log_key(job.submission, job.shard.index, job.attempt, process)).decode()
 
     def stored(self, key: str) -> bytes:
         """Empty where there is no such object."""

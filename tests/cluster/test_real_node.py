@@ -22,9 +22,9 @@ from registry import Registry
 from shard_site import follow
 from simulated_jobs import condition, until
 
-from evaluation.pair import Verdict, failure_of
+from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.shards import Shard, ShardState
-from evaluation.submission import Generation, parse_phase
+from evaluation.submission.model import LeaderboardVersion, parse_phase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180, func_only=True)]
 ROUTES = Path(__file__).parents[2] / "local_jobs" / "routes" / "leaderboard-20.xml"
@@ -158,7 +158,7 @@ async def test_every_pair_has_a_gpu_of_its_own_and_both_halves_know_which(site: 
 
 
 async def test_job_of_the_first_generation_runs_as_well(site: RealSite) -> None:
-    job = site.job("first-generation", (3,), generation=Generation.V1, phase=parse_phase("leaderboard-10-MAP"))
+    job = site.job("first-generation", (3,), generation=LeaderboardVersion.V1, phase=parse_phase("leaderboard-10-MAP"))
     backend = await site.launch(job)
 
     (status,) = (await follow(backend, [job]))[-1].values()
@@ -200,7 +200,7 @@ async def test_killed_keeper_is_started_again_and_the_pair_drives_on(site: RealS
     backend = await site.launch(job)
     await site.driving(job, routes_done=0)
 
-    (keeper,) = [process for process in node.container_processes() if "k8s_jobs.pod.logcopy" in process.cmdline()]
+    (keeper,) = [process for process in node.container_processes() if "shard_pod.supervisor" in process.cmdline()]
     keeper.kill()
     (status,) = (await follow(backend, [job], 90))[-1].values()
 
@@ -266,7 +266,7 @@ async def test_invalid_sensors_fail_the_job_at_once(site: RealSite) -> None:
 
     assert status.state is ShardState.FAILED
     assert status.failure is not None
-    assert status.failure == failure_of(Verdict.SENSORS_INVALID, status.failure.cause)
+    assert status.failure == failure_of(PairExitCode.SENSORS_INVALID, status.failure.cause)
     end = await condition(site.api, site.namespace, job.name, "Failed")
     assert end.reason == "PodFailurePolicy"
     assert "Container simulator" in end.message

@@ -17,7 +17,7 @@ from shard_site import Site, drives, follow, follow_until
 from simulated_jobs import running_pod
 
 from evaluation.errors import InvalidConfiguration
-from evaluation.pair import Verdict, failure_of
+from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.shards import Budgets, Shard, ShardState, ShardStatuses
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.credentials import Kubeconfig
@@ -50,7 +50,7 @@ async def test_four_shards_run_finish_and_are_removed(site: Site) -> None:
 
 
 async def test_every_verdict_is_explained_and_charged_as_it_should_be(site: Site) -> None:
-    verdicts = sorted(set(Verdict) - {Verdict.FINISHED})
+    verdicts = sorted(set(PairExitCode) - {PairExitCode.FINISHED})
     # a verdict that another pod may not repeat fails the Job once the pods are used up
     none, some = Budgets(infrastructure_restarts=0), Budgets()
     jobs = [

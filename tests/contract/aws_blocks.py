@@ -8,7 +8,7 @@ from prefect_aws import AwsClientParameters, AwsCredentials
 from pydantic import SecretStr
 
 from blocks.submission_queue import SubmissionQueue
-from evaluation.submission import Submission, SubmissionStatus, parse_phase
+from evaluation.submission.model import Submission, SubmissionStatus, parse_phase
 
 UNREACHABLE = "http://127.0.0.1:1"
 

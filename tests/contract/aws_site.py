@@ -11,7 +11,7 @@ import local_jobs
 from blocks.artifact_bucket import ArtifactBucket
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
-from deployments.aws_resources import DEAD_LETTER_QUEUE, EmbeddedAws, queue_url, secrets_of
+from embedded.aws import DEAD_LETTER_QUEUE, EmbeddedAws, queue_url, secrets_of
 
 ROUTES = Path(local_jobs.__file__).parent / "routes"
 CLUSTER = "leaderboard-20"

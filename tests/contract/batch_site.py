@@ -11,14 +11,14 @@ from typing import Any
 
 import boto3
 
-import k8s_jobs.pod
 import local_jobs
+import shard_pod
 from batch_jobs.api import BatchAccess
 from batch_jobs.backend import BackendLimits, BatchJobBackend
 from batch_jobs.removal import RemovalLimits
 from batch_jobs.spec import BatchSpec
-from blocks.batch_jobs import batch_access
-from local_jobs.runs import RunDirectory, end_processes, plain_environment
+from blocks.batch_compute import batch_access
+from local_jobs.run_directory import RunDirectory, end_processes, plain_environment
 from tests.aws_templates import aws as template
 from tests.contract.aws_blocks import credentials_of
 from tests.contract.batch_on_moto import TASK_ENDED, Ended, TaskJob, teach
@@ -98,7 +98,7 @@ class BatchSite(PairProcesses):
 
     def _task(self, directory: RunDirectory, containers: dict[str, Any], seconds: float) -> dict[str, Any]:
         """job.json of a local pod. The paths of the containers become the run directory's, images our stand-ins."""
-        scripts, python = Path(k8s_jobs.pod.__file__).parent, f"exec {sys.executable} -S -m local_jobs"
+        scripts, python = Path(shard_pod.__file__).parent, f"exec {sys.executable} -S -m local_jobs"
         bash = shutil.which("bash") or "bash"
         given = {each["name"]: each["value"] for entry in containers.values() for each in entry["environment"]}
         pair = str(directory.pair_dir)
@@ -117,7 +117,7 @@ class BatchSite(PairProcesses):
             },
             "simulator": [bash, str(scripts / "simulator.sh")],
             "agent": [bash, str(scripts / "agent.sh")],
-            "keeper": [sys.executable, "-m", "k8s_jobs.pod.logcopy"],
+            "keeper": [sys.executable, "-m", "shard_pod.supervisor"],
             "prepare": ["--prepare"],
             "deadline": time.time() + seconds,
         }

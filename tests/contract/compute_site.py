@@ -6,11 +6,11 @@ from typing import Any
 
 import boto3
 
-from blocks.compute_jobs import ComputeJobs
+from blocks.compute_job_table import ComputeJobTable
 from blocks.submission_queue import Received, SubmissionQueue
 from compute_client.producer import Producer
 from compute_client.table import JobTable
-from deployments.aws_resources import EmbeddedAws, queue_url
+from embedded.aws import EmbeddedAws, queue_url
 from tests.contract.aws_blocks import credentials_of
 
 BUCKET = "compute-contents"
@@ -58,8 +58,8 @@ class ComputeAws:
     def jobs(self, bucket: str | None = BUCKET, **settings: Any) -> JobTable:
         return JobTable(self.table, bucket, self.client, now=self.clock, **({"lease_seconds": 60} | settings))
 
-    def block(self, **changes: Any) -> ComputeJobs:
-        return ComputeJobs(table=self.table, bucket=BUCKET, credentials=credentials_of(self.aws), **changes)
+    def block(self, **changes: Any) -> ComputeJobTable:
+        return ComputeJobTable(table=self.table, bucket=BUCKET, credentials=credentials_of(self.aws), **changes)
 
     def received(self) -> list[Received]:
         return self.queue.receive(wait_seconds=0)

@@ -12,7 +12,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from blocks.ledger_table import LedgerTable
 from evaluation.errors import ServiceUnavailable
-from evaluation.ledger_entry import LedgerEntry, read_entry
+from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
 
 FIRST = datetime(2026, 11, 21, tzinfo=UTC)
 LEASE = timedelta(seconds=180)

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import k8s_jobs.pod
 import local_jobs
+import shard_pod
 from local_jobs.backend import LocalJobBackend
 from tests.contract.pair_processes import PairProcesses
 
@@ -22,8 +22,8 @@ class LocalSite(PairProcesses):
             "workdir": self.workdir,
             "routes": str(Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml"),
             "storage": {**STORAGE, "AWS_ENDPOINT_URL": self.endpoint},
-            "scripts": Path(k8s_jobs.pod.__file__).parent,
-            "keeper": (sys.executable, "-m", "k8s_jobs.pod.logcopy"),
+            "scripts": Path(shard_pod.__file__).parent,
+            "keeper": (sys.executable, "-m", "shard_pod.supervisor"),
             "route_seconds": 0.3,
             "warmup_seconds": 0.1,
             "poll_seconds": 0.05,

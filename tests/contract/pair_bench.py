@@ -11,17 +11,17 @@ from typing import Any
 import boto3
 
 import k8s_jobs
-from evaluation import layout
-from evaluation.checkpoint import render_document
-from evaluation.pair import PairProgress, Verdict, parse_progress
-from evaluation.records import crashed_record
+from evaluation import storage_keys
+from evaluation.pair.protocol import PairExitCode, PairProgress, parse_progress
+from evaluation.results.checkpoint_writing import render_document
+from evaluation.results.records import crashed_record
 from evaluation.routes import RouteRun, expand
 from evaluation.shards import Budgets
-from evaluation.submission import Generation
-from k8s_jobs.pod.files import PairFiles
-from k8s_jobs.pod.logcopy import Keeper, Stopped
-from k8s_jobs.pod.settings import PairSettings
-from k8s_jobs.pod.storage import Storage
+from evaluation.submission.model import LeaderboardVersion
+from shard_pod.pair_directory import PairDirectory
+from shard_pod.settings import PairSettings
+from shard_pod.storage import ShardStorage
+from shard_pod.supervisor import PairSupervisor, Stopped
 from tests.waiting import eventually
 
 BUCKET = "leaderboard-20-results"
@@ -32,7 +32,7 @@ GOOD, CRASHED, SENSORS = "Completed", "Failed - Simulation crashed", "Failed - A
 def document(*statuses: str, entry: str = "Started") -> dict[str, Any]:
     records = []
     for index, status in enumerate(statuses):
-        record = crashed_record(RouteRun(ROUTES[index]), index, Generation.V2)
+        record = crashed_record(RouteRun(ROUTES[index]), index, LeaderboardVersion.V2)
         records.append({**record, "status": status})
     return {
         "_checkpoint": {"global_record": {}, "progress": [len(records), len(ROUTES)], "records": records},
@@ -45,7 +45,7 @@ def document(*statuses: str, entry: str = "Started") -> dict[str, Any]:
 
 
 def text(*statuses: str, entry: str = "Started") -> str:
-    return render_document(document(*statuses, entry=entry), Generation.V2)
+    return render_document(document(*statuses, entry=entry), LeaderboardVersion.V2)
 
 
 def statuses_in(content: bytes | None) -> list[str]:
@@ -55,22 +55,22 @@ def statuses_in(content: bytes | None) -> list[str]:
 class Bench:
     """A pair whose simulator and agent are played by hand."""
 
-    def __init__(self, settings: PairSettings, storage: Storage) -> None:
+    def __init__(self, settings: PairSettings, storage: ShardStorage) -> None:
         self.settings = settings
         self.storage = storage
-        self.files = PairFiles(settings.pair_dir)
+        self.files = PairDirectory(settings.pair_dir)
         self.stop = threading.Event()
-        self.ended: list[Verdict | str] = []
+        self.ended: list[PairExitCode | str] = []
         self.thread: threading.Thread | None = None
 
     def keep(self) -> None:
         """Start a keeper, as after a crash of the one before."""
         self.stop = threading.Event()
-        keeper = Keeper(self.settings, self.storage, self.stop)
+        keeper = PairSupervisor(self.settings, self.storage, self.stop)
         self.thread = threading.Thread(target=self._run, args=(keeper,))
         self.thread.start()
 
-    def _run(self, keeper: Keeper) -> None:
+    def _run(self, keeper: PairSupervisor) -> None:
         try:
             self.ended.append(keeper.run())
         except Stopped:
@@ -81,7 +81,7 @@ class Bench:
         if self.thread:
             self.thread.join(5)
 
-    def verdict(self) -> Verdict | str:
+    def verdict(self) -> PairExitCode | str:
         assert self.thread
         self.thread.join(5)
         assert self.ended, "the keeper goes on"
@@ -103,11 +103,11 @@ class Bench:
 
     def detail(self) -> str:
         """What it says that it is doing; "" before it says anything."""
-        progress = parse_progress(self.stored(layout.progress_key) or b"")
+        progress = parse_progress(self.stored(storage_keys.progress_key) or b"")
         return progress.detail if progress else ""
 
     def progress(self) -> PairProgress:
-        progress = parse_progress(self.stored(layout.progress_key) or b"")
+        progress = parse_progress(self.stored(storage_keys.progress_key) or b"")
         assert progress
         return progress
 
@@ -132,7 +132,7 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
             "submission": 7,
             "attempt": attempt,
             "shard": 0,
-            "generation": Generation.V2,
+            "generation": LeaderboardVersion.V2,
             "expected": expand(ROUTES, 1),
             "bucket": BUCKET,
             "routes_location": routes,
@@ -145,7 +145,7 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
             "poll_seconds": 0.02,
             "simulator_wait_seconds": 60.0,
         }
-        made = Bench(PairSettings(**{**values, **changes}), Storage(BUCKET, client))
+        made = Bench(PairSettings(**{**values, **changes}), ShardStorage(BUCKET, client))
         every.append(made)
         return made
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 
-from local_jobs.runs import describe, processes_of
+from local_jobs.run_directory import describe, processes_of
 
 
 class PairProcesses:

@@ -1,7 +1,7 @@
 """AWS on a bad day, over real HTTP: a front that breaks answers stands before moto's server.
 
 EvalAI's bad days are in test_evalai_client.py, the clusters' in test_kubernetes_backend.py and
-test_kubernetes_watch.py, and what the flow makes of all of them in tests/flows/test_outages.py.
+test_kubernetes_reflector.py, and what the flow makes of all of them in tests/flows/test_outages.py.
 """
 
 import json

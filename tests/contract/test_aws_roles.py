@@ -14,17 +14,17 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from blocks.artifact_bucket import read_location
 from blocks.dead_letters import DeadLetters
-from blocks.secrets import read_site_secrets
-from deployments.aws_resources import DEAD_LETTER_QUEUE, PRIVATE_CONTENTS, QUEUE, routes_location
-from deployments.doctor.aws_checks import aws_checks
-from deployments.doctor.findings import Finding, Verdict, examine
-from deployments.doctor.queue_checks import queue_checks
-from deployments.doctor.site import Site as Diagnosed
+from blocks.secrets import read_installation_secrets
 from deployments.installation import Installation
 from deployments.settings import Settings
-from evaluation.ledger_entry import END_TIME, OUTCOME
-from k8s_jobs.pod.log_group import LogGroup
-from k8s_jobs.pod.storage import Storage
+from doctor.aws_checks import aws_checks
+from doctor.context import DoctorContext as Diagnosed
+from doctor.findings import CheckStatus, Finding, run_checks
+from doctor.queue_checks import queue_checks
+from embedded.aws import DEAD_LETTER_QUEUE, PRIVATE_CONTENTS, QUEUE, routes_location
+from evaluation.lifecycle.ledger_entry import END_TIME, OUTCOME
+from shard_pod.log_group import LogGroup
+from shard_pod.storage import ShardStorage
 
 OIDC = "oidc.eks.us-west-2.amazonaws.com/id/A1B2"
 NOWHERE = "http://127.0.0.1:1/api"
@@ -69,7 +69,7 @@ def bridge(site: Site) -> None:
 
 def keeper(site: Site) -> None:
     LogGroup(CLUSTER).put("submission-90/agent", [{"timestamp": 1795253477000, "message": "driving"}])
-    storage = Storage(CLUSTER)
+    storage = ShardStorage(CLUSTER)
     storage.write("90/shards/0/checkpoint.json", b"{}", "application/json")
     storage.write_log("90/shards/0/logs/attempt-1/agent.log", b"driving")
     assert storage.read("90/shards/0/checkpoint.json")
@@ -77,7 +77,7 @@ def keeper(site: Site) -> None:
 
 
 def host(site: Site) -> None:
-    assert read_site_secrets(site.client("secretsmanager")).clusters
+    assert read_installation_secrets(site.client("secretsmanager")).clusters
     site.client("sqs").send_message(QueueUrl=site.queue.dead_letter_url, MessageBody="{}")
     with DeadLetters(site.queue, wait_seconds=0) as letters:
         (letter, *_) = list(letters)
@@ -103,7 +103,7 @@ def doctor(site: Site) -> list[Finding]:
         get_client(sync_client=True) as client,
     ):
         diagnosed = Diagnosed(settings, Installation(NOWHERE), client)
-        return list(examine([*aws_checks(diagnosed), *queue_checks(diagnosed)]))
+        return list(run_checks([*aws_checks(diagnosed), *queue_checks(diagnosed)]))
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ class TestRights:
             findings = doctor(site)
 
         assert [right for right in sorted(rights) if not allowed(policies, right)] == []
-        problems = {each.subject for each in findings if each.verdict is Verdict.PROBLEM}
+        problems = {each.subject for each in findings if each.verdict is CheckStatus.PROBLEM}
         assert problems == {f"AWS: simulator image of {CLUSTER}"}  # nobody has pushed it
-        assert sum(each.verdict is Verdict.OK for each in findings) >= 10
+        assert sum(each.verdict is CheckStatus.OK for each in findings) >= 10
 
     def test_no_role_reaches_the_other_ones_things(self, site: Site) -> None:
         deploy_roles(site)

@@ -10,14 +10,8 @@ from aws_site import CLUSTER, ROUTES, Site, make_site
 from cfnlint.decode import decode
 
 from blocks.artifact_bucket import read_location
-from blocks.secrets import SecretNames, read_site_secrets
-from deployments.aws_resources import (
-    CLUSTERS,
-    DEAD_LETTER_QUEUE,
-    QUEUE,
-    TEMPLATES,
-    routes_location,
-)
+from blocks.secrets import SecretNames, read_installation_secrets
+from embedded.aws import CLUSTERS, DEAD_LETTER_QUEUE, QUEUE, TEMPLATES, routes_location
 from evaluation.errors import InvalidConfiguration
 
 
@@ -53,7 +47,7 @@ class TestWhatARunFinds:
         assert (group["logGroupName"], group["retentionInDays"]) == (cluster, 90)
 
     def test_the_secrets_name_what_is_there(self, site: Site) -> None:
-        read = read_site_secrets(site.client("secretsmanager"))
+        read = read_installation_secrets(site.client("secretsmanager"))
 
         assert set(read.clusters) == set(CLUSTERS)
         for secret in read.clusters.values():
@@ -110,7 +104,7 @@ class TestOtherStages:
             secrets.create_secret(Name=resource["Properties"]["Name"]["Fn::If"][1], SecretString=text)
 
         with pytest.raises(InvalidConfiguration) as caught:
-            read_site_secrets(secrets, SecretNames().prefixed("staging-"))
+            read_installation_secrets(secrets, SecretNames().prefixed("staging-"))
 
         assert "secret staging-evalai: auth_token must be one word" in str(caught.value)
         for key in ("endpoint", "certificate_authority", "simulator_image", "s3_bucket", "dynamodb_submissions_table"):

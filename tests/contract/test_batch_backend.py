@@ -12,11 +12,11 @@ import boto3
 import pytest
 
 from batch_jobs.backend import BackendLimits, BatchJobBackend
-from batch_jobs.details import BatchJob
+from batch_jobs.job_description import BatchJob
 from batch_jobs.removal import RemovalLimits
 from evaluation.errors import CleanupIncomplete, InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
-from evaluation.submission import parse_phase
+from evaluation.submission.model import parse_phase
 from tests.contract.aws_blocks import UNREACHABLE
 from tests.contract.batch_site import ADHOC_QUEUE, LEADERBOARD, QUEUE, QUICK, BatchSite
 from tests.contract.test_job_backend import BUCKET, World, follow, run, to_the_end
@@ -139,7 +139,7 @@ class TestDefinitions:
             run(backend.ensure([world.job("hang")]))
 
         with pytest.raises(InvalidConfiguration, match=words):
-            run(backend.reach())
+            run(backend.preflight())
         assert listed(site) == []
 
     def test_a_queue_that_is_not_there_is_named(self, world: World, site: BatchSite) -> None:
@@ -148,7 +148,7 @@ class TestDefinitions:
         with pytest.raises(RequestRefused, match="Job queue unheard-of does not exist"):
             run(backend.ensure([world.job("hang")]))
         with pytest.raises(InvalidConfiguration, match="There is no job queue unheard-of"):
-            run(backend.reach())
+            run(backend.preflight())
 
     def test_a_disabled_queue_is_refused(self, world: World, site: BatchSite) -> None:
         site.batch.update_job_queue(jobQueue=QUEUE, state="DISABLED")

@@ -12,12 +12,12 @@ import boto3
 import pytest
 from pytest_httpserver import HTTPServer
 
-import k8s_jobs.pod
 import local_jobs
+import shard_pod
 from tests.aws_templates import properties
 from tests.waiting import eventually
 
-SCRIPTS = Path(k8s_jobs.pod.__file__).parent
+SCRIPTS = Path(shard_pod.__file__).parent
 ROUTES = Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml"
 FOLDERS = ("/scripts", "/evaluator", "/routes", "/pair")
 

@@ -26,11 +26,11 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from blocks.dead_letters import DeadLetters
-from blocks.prefect_events import OutgoingEvent, PrefectEvents, prefect_events
 from blocks.submission_queue import SubmissionQueue
-from deployments.bridge import BridgeSettings, run_bridge
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
+from prefect_api.events import OutgoingEvent, PrefectEvents, prefect_events
+from services.bridge import BridgeSettings, run_bridge
 
 QUICK = BridgeSettings(wait_seconds=0, claim_seconds=300, first_pause_seconds=0.05, longest_pause_seconds=0.1)
 BODY = {  # contracts/evalai.md: a new submission's message
@@ -208,7 +208,7 @@ def test_a_bad_message_that_cannot_be_set_aside_does_not_hold_up_the_next(
     broken = queue.model_copy(update={"dead_letter_url": absent})
     send(aws, queue, "auth_token=hidden", **grouped(queue, "2203-7", 89))
     send(aws, queue, BODY, **grouped(queue, "2203-8", 90))
-    with caplog.at_level(logging.INFO, "deployments.bridge"), running(broken, prefect.url):
+    with caplog.at_level(logging.INFO, "services.bridge"), running(broken, prefect.url):
         wait_for(lambda: prefect.submissions() == [90])
     assert remaining(aws, queue) == (0, 2)
     assert "the dead-letter queue failed" in caplog.text
@@ -240,7 +240,7 @@ def test_an_outage_of_prefect_keeps_the_messages_and_logs_twice(
     for pk in (90, 91, 92):
         send(aws, queue, BODY | {"submission_pk": pk})
     prefect.answers = [500, 401, 500, 404]
-    with caplog.at_level(logging.INFO, "deployments.bridge"), running(queue, prefect.url):
+    with caplog.at_level(logging.INFO, "services.bridge"), running(queue, prefect.url):
         wait_for(lambda: sorted(prefect.submissions()) == [90, 91, 92])
     assert remaining(aws, queue) == (0, 3)
     lines = [record.getMessage() for record in caplog.records if "Prefect" in record.getMessage()]
@@ -359,8 +359,8 @@ SERVE = """
 import json, logging, sys
 from prefect_aws import AwsCredentials
 from blocks.submission_queue import SubmissionQueue
-from deployments.bridge import BridgeSettings, serve_bridge
-logging.getLogger("deployments").setLevel(logging.INFO)
+from services.bridge import BridgeSettings, serve_bridge
+logging.getLogger("services").setLevel(logging.INFO)
 serve_bridge(SubmissionQueue(**json.loads(sys.argv[1]), credentials=AwsCredentials()), BridgeSettings())
 """
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from blocks.prefect_events import OutgoingEvent
 from compute_client.job import read_message
-from deployments.bridge import run_bridge
-from deployments.compute_bridge import compute_reader, compute_settings
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
+from prefect_api.events import OutgoingEvent
+from services.bridge import run_bridge
+from services.compute_bridge import compute_reader, compute_settings
 from tests.contract.compute_site import ComputeAws
 from tests.waiting import eventually
 

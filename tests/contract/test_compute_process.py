@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from compute_client.function_process import ProcessDied, run_function
 from compute_client.job import JobError
-from compute_client.process import ProcessDied, run_function
 from evaluation.errors import InvalidConfiguration
 from tests.waiting import eventually, runs
 
@@ -117,7 +117,7 @@ def test_the_function_ends_when_its_caller_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = (
         "import asyncio, json, sys\n"
-        "from compute_client.process import run_function\n"
+        "from compute_client.function_process import run_function\n"
         f"asyncio.run(run_function('{HERE}:hang', 'job-1', json.dumps({{'pids': sys.argv[1]}}), 600))\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", code, str(pids)])

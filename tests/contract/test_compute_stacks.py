@@ -9,16 +9,16 @@ import boto3
 import pytest
 
 from blocks.compute_metrics import BACKLOG_SECONDS, DIMENSION, NAMESPACE, ComputeMetrics
+from cli import compute as compute_commands
 from compute_client.backlog import Backlog
 from compute_client.job import JobError, ResultStatus
 from compute_client.producer import Producer
 from compute_client.table import DAY, OPEN_SECONDS
-from deployments import compute_commands
-from deployments.aws_resources import EmbeddedAws
-from deployments.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, measure, publish, tell
-from deployments.compute_setup import embedded_places
 from deployments.stack_state import StackState
+from embedded.aws import EmbeddedAws
+from embedded.compute_queue import embedded_places
 from evaluation.errors import InvalidConfiguration
+from services.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, measure, publish, tell
 from tests.aws_templates import aws as template_of
 from tests.aws_templates import properties
 from tests.contract.aws_rights import allowed, granted, managed_policy, recorded, role_policies
@@ -152,7 +152,7 @@ def test_the_publisher_goes_on_through_an_outage_and_sends_what_was_not_sent(
     site: ComputeAws, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.jobs().submit("unsent", 1, "unsent")
-    monkeypatch.setattr("deployments.compute_backlog.UNSENT_SECONDS", 0)
+    monkeypatch.setattr("services.compute_backlog.UNSENT_SECONDS", 0)
     jobs, stop, looks = jobs_of(site), threading.Event(), iter([False, True, True])
 
     def look() -> Backlog:

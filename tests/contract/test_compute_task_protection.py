@@ -4,7 +4,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from blocks.task_protection import protect_task
+from aws_api.ecs_task_protection import protect_task
 from evaluation.errors import RequestRefused, ServiceUnavailable
 from tests.contract.aws_blocks import UNREACHABLE
 

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from blocks.dead_letters import DeadLetters, queue_facts
 from blocks.evalai import EvalAI
 from blocks.submission_queue import SubmissionQueue
-from deployments import queue_commands
-from deployments.queue_commands import dead, redrive
+from cli import queue as queue_commands
+from cli.queue import dead, redrive
 from evaluation.errors import InvalidConfiguration, PermanentError
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
 
 BODY = {"challenge_pk": "1", "phase_pk": "2203", "submitted_image_uri": "reg/img:1", "submission_pk": 90}
 

@@ -17,32 +17,26 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect_aws import AwsClientParameters, AwsCredentials
 from pydantic import SecretStr
 
-from blocks import names
+from blocks import document_names
 from blocks.artifact_bucket import ArtifactBucket
-from blocks.compute_cluster import ComputeCluster, LocalProcesses
 from blocks.evalai import EvalAI
+from blocks.leaderboard_cluster import LeaderboardCluster, LocalCompute
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
-from deployments.aws_resources import (
-    CREDENTIALS,
-    DEAD_LETTER_QUEUE,
-    EmbeddedAws,
-    queue_url,
-    routes_location,
-    secrets_of,
-)
-from deployments.doctor.aws_checks import aws_checks
-from deployments.doctor.cluster_checks import cluster_checks
-from deployments.doctor.evalai_checks import evalai_checks
-from deployments.doctor.findings import Finding, Verdict, examine
-from deployments.doctor.queue_checks import queue_checks
-from deployments.doctor.site import Site
-from deployments.evalai_standin import Challenge, Config, Phase, State, Team, User, create_app, replace_state, serving
 from deployments.installation import Installation
 from deployments.settings import Settings
-from deployments.stack import ROUTES
+from deployments.stack_state import EMBEDDED_CREDENTIALS
+from doctor.aws_checks import aws_checks
+from doctor.cluster_checks import cluster_checks
+from doctor.context import DoctorContext
+from doctor.evalai_checks import evalai_checks
+from doctor.findings import CheckStatus, Finding, run_checks
+from doctor.queue_checks import queue_checks
+from embedded.aws import DEAD_LETTER_QUEUE, EmbeddedAws, queue_url, routes_location, secrets_of
+from embedded.evalai_standin import Challenge, Config, Phase, State, Team, User, create_app, replace_state, serving
+from embedded.stack import ROUTES
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 
 CLUSTER = "leaderboard-20"
 HOST, PARTICIPANT = "host-token-7f3a", "participant-token-91"
@@ -77,9 +71,9 @@ class World:
             return self.blocks[kind, name]
 
         installation = Installation("http://prefect.example/api")
-        site = Site(self.settings, installation, cast(SyncPrefectClient, Answering()), load)
+        site = DoctorContext(self.settings, installation, cast(SyncPrefectClient, Answering()), load)
         parts = (aws_checks, queue_checks, cluster_checks, evalai_checks)
-        return [finding for part in parts for finding in examine(part(site))]
+        return [finding for part in parts for finding in run_checks(part(site))]
 
 
 class Answering:
@@ -169,15 +163,15 @@ def world(resources: tuple[EmbeddedAws, str], evalai: str, tmp_path: Path) -> Wo
     aws, url = resources
     the_world = World(aws, url, evalai, settings=Settings(aws_endpoint_url=url, challenge_pk=1))
     credentials = AwsCredentials(
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=SecretStr(CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
+        aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SecretStr(EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
         region_name="us-west-2",
         aws_client_parameters=AwsClientParameters(endpoint_url=url),
     )
-    cluster = ComputeCluster(
+    cluster = LeaderboardCluster(
         cluster=CLUSTER,
-        generation=Generation.V2,
-        compute=LocalProcesses(workdir=tmp_path / "runs"),
+        generation=LeaderboardVersion.V2,
+        compute=LocalCompute(workdir=tmp_path / "runs"),
         credentials=credentials,
         bucket=CLUSTER,
         routes=routes_location(CLUSTER),
@@ -186,14 +180,16 @@ def world(resources: tuple[EmbeddedAws, str], evalai: str, tmp_path: Path) -> Wo
     )
     phases = {str(pk): codename for pk, codename in PHASES.items()}
     the_world.blocks = {
-        (AwsCredentials, names.CREDENTIALS): credentials,
-        (EvalAI, names.EVALAI): EvalAI(api_server=evalai, auth_token=SecretStr(HOST), phases=phases, challenge_pk=1),
-        (SubmissionQueue, names.QUEUE): SubmissionQueue(
+        (AwsCredentials, document_names.CREDENTIALS): credentials,
+        (EvalAI, document_names.EVALAI): EvalAI(
+            api_server=evalai, auth_token=SecretStr(HOST), phases=phases, challenge_pk=1
+        ),
+        (SubmissionQueue, document_names.QUEUE): SubmissionQueue(
             queue_url=queue_url(url), dead_letter_url=queue_url(url, DEAD_LETTER_QUEUE), credentials=credentials
         ),
         (LedgerTable, CLUSTER): LedgerTable(table=CLUSTER, credentials=credentials),
         (ArtifactBucket, CLUSTER): ArtifactBucket(bucket=CLUSTER, credentials=credentials),
-        (ComputeCluster, CLUSTER): cluster,
+        (LeaderboardCluster, CLUSTER): cluster,
     }
     return the_world
 
@@ -202,7 +198,7 @@ def test_an_installation_that_is_well_is_all_green(world: World) -> None:
     findings = world.diagnose()
 
     shown = {finding.subject: finding.detail for finding in findings}
-    assert [str(finding) for finding in findings if finding.verdict is not Verdict.OK] == []
+    assert [str(finding) for finding in findings if finding.verdict is not CheckStatus.OK] == []
     assert shown["AWS: secrets"] == "readable, 2 phases of leaderboard-20"
     assert shown[f"AWS: bucket of {CLUSTER}"] == f"{CLUSTER}, encrypted, not public"
     assert shown[f"AWS: simulator image of {CLUSTER}"].startswith(f"{REGISTRY}/{CLUSTER}-simulator:1, pushed ")
@@ -226,27 +222,27 @@ def queue(queue_name: str, dead: str = DEAD_LETTER_QUEUE) -> Callable[[World], N
             "queue_url": queue_url(world.aws_url, queue_name),
             "dead_letter_url": queue_url(world.aws_url, dead),
         }
-        world.change(SubmissionQueue, names.QUEUE, **addresses)
+        world.change(SubmissionQueue, document_names.QUEUE, **addresses)
 
     return change
 
 
 def compute(**changes: object) -> Callable[[World], None]:
-    return lambda world: world.change(ComputeCluster, CLUSTER, **changes)
+    return lambda world: world.change(LeaderboardCluster, CLUSTER, **changes)
 
 
 def locked_workdir(world: World) -> None:
-    folder = world.block(ComputeCluster, CLUSTER).compute.workdir.parent / "file"
+    folder = world.block(LeaderboardCluster, CLUSTER).compute.workdir.parent / "file"
     folder.touch()
-    world.change(ComputeCluster, CLUSTER, compute=LocalProcesses(workdir=folder / "runs"))
+    world.change(LeaderboardCluster, CLUSTER, compute=LocalCompute(workdir=folder / "runs"))
 
 
 def of_evalai(**changes: object) -> Callable[[World], None]:
-    return lambda world: world.change(EvalAI, names.EVALAI, **changes)
+    return lambda world: world.change(EvalAI, document_names.EVALAI, **changes)
 
 
 def elsewhere(world: World) -> None:
-    world.change(EvalAI, names.EVALAI, api_server="http://127.0.0.1:1")
+    world.change(EvalAI, document_names.EVALAI, api_server="http://127.0.0.1:1")
 
 
 STORAGE = "Create or update the stack of deployments/aws/storage.yaml."
@@ -334,12 +330,12 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(world: World, br
 
     findings = world.diagnose()
 
-    problems = {finding.subject: finding for finding in findings if finding.verdict is Verdict.PROBLEM}
+    problems = {finding.subject: finding for finding in findings if finding.verdict is CheckStatus.PROBLEM}
     assert set(problems) == set(broken.problems)
     for subject, (detail, remedy) in broken.problems.items():
         assert detail in problems[subject].detail
         assert remedy in problems[subject].remedy
-    assert len([finding for finding in findings if finding.verdict is Verdict.OK]) >= 14 - len(problems)
+    assert len([finding for finding in findings if finding.verdict is CheckStatus.OK]) >= 14 - len(problems)
     assert not [token for token in (HOST, PARTICIPANT) if token in "".join(map(str, findings))]
 
 
@@ -355,7 +351,7 @@ def test_an_image_that_is_not_in_ecr_is_named(world: World, changes: dict[str, s
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     found = findings[f"AWS: simulator image of {CLUSTER}"]
-    assert found.verdict is Verdict.PROBLEM
+    assert found.verdict is CheckStatus.PROBLEM
     assert f"There is no image {changes['simulator_image']}: {detail}" in found.detail
     assert found.remedy.startswith(f"Push it, or correct simulator_image in the secret of {CLUSTER}")
 
@@ -365,7 +361,7 @@ def test_an_image_elsewhere_is_not_checked(world: World) -> None:
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     found = findings[f"AWS: simulator image of {CLUSTER}"]
-    assert (found.verdict, found.detail) == (Verdict.NOT_CHECKED, "registry.example/simulator:1 is not in ECR")
+    assert (found.verdict, found.detail) == (CheckStatus.NOT_CHECKED, "registry.example/simulator:1 is not in ECR")
 
 
 def test_wrong_secrets_are_named_without_their_values_and_hide_nothing_else(world: World) -> None:
@@ -373,11 +369,11 @@ def test_wrong_secrets_are_named_without_their_values_and_hide_nothing_else(worl
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     found = findings["AWS: secrets"]
-    assert (found.verdict, found.remedy) == (Verdict.PROBLEM, "Correct them in AWS Secrets Manager.")
+    assert (found.verdict, found.remedy) == (CheckStatus.PROBLEM, "Correct them in AWS Secrets Manager.")
     for problem in ("secret evalai: api_server must be", f"secret {CLUSTER}: endpoint must be", "s3_bucket must be"):
         assert problem in found.detail
-    assert findings[BUCKET].verdict is Verdict.OK  # its block is there
-    assert findings[f"AWS: simulator image of {CLUSTER}"].verdict is Verdict.NOT_CHECKED
+    assert findings[BUCKET].verdict is CheckStatus.OK  # its block is there
+    assert findings[f"AWS: simulator image of {CLUSTER}"].verdict is CheckStatus.NOT_CHECKED
     assert HOST not in "".join(map(str, findings.values()))
 
 
@@ -391,7 +387,7 @@ def test_before_the_set_up_the_secrets_and_settings_count(world: World) -> None:
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     unknown = {f"Cluster: machines of {CLUSTER}", f"Cluster: routes of {CLUSTER}"}
-    assert {subject for subject, finding in findings.items() if finding.verdict is not Verdict.OK} == unknown
+    assert {subject for subject, finding in findings.items() if finding.verdict is not CheckStatus.OK} == unknown
     assert {findings[subject].detail for subject in unknown} == {
         f"it needs the block compute-cluster/{CLUSTER}, see there"
     }
@@ -404,8 +400,8 @@ def test_without_blocks_and_secrets_every_line_says_what_it_needs(world: World) 
     findings = world.diagnose()
 
     verdicts = {finding.subject: finding.verdict for finding in findings}
-    assert verdicts.pop("AWS: secrets") is Verdict.PROBLEM
-    assert set(verdicts.values()) == {Verdict.NOT_CHECKED}
+    assert verdicts.pop("AWS: secrets") is CheckStatus.PROBLEM
+    assert set(verdicts.values()) == {CheckStatus.NOT_CHECKED}
     [token] = [finding for finding in findings if finding.subject == "EvalAI: token"]
     assert token.remedy == "Set LEADERBOARD_CHALLENGE_PK, then run `leaderboard setup`."
 

@@ -13,9 +13,7 @@ from pytest_httpserver import HTTPServer
 from starlette.applications import Starlette
 from werkzeug import Request, Response
 
-from blocks.evalai_client import EvalAIClient
-from blocks.evalai_http import RetryPolicy, Timeouts
-from deployments.evalai_standin import (
+from embedded.evalai_standin import (
     Challenge,
     Config,
     Fault,
@@ -29,7 +27,9 @@ from deployments.evalai_standin import (
     replace_state,
     serving,
 )
-from deployments.evalai_standin.state import Submission
+from embedded.evalai_standin.state import Submission
+from evalai_api.client import EvalAIClient
+from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.errors import (
     EvaluationError,
     InvalidConfiguration,
@@ -39,9 +39,11 @@ from evaluation.errors import (
     SubmissionCancelled,
     UnknownSubmission,
 )
-from evaluation.ports import EvaluationServer, Report
-from evaluation.submission import Submission as Evaluated
-from evaluation.submission import SubmissionMessage, SubmissionStatus, parse_phase
+from evaluation.lifecycle.report import Report
+from evaluation.ports import EvaluationServer
+from evaluation.submission.message import SubmissionMessage
+from evaluation.submission.model import Submission as Evaluated
+from evaluation.submission.model import SubmissionStatus, parse_phase
 
 HOST, PARTICIPANT, STRANGER = "host-token-7f3a", "participant-token-91", "nobody-knows-this-token"
 LABELS = ("Driving score", "Route completion")

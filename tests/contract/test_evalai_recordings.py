@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from deployments.evalai_standin import (
+from embedded.evalai_standin import (
     Challenge,
     Config,
     Phase,
@@ -28,10 +28,10 @@ from deployments.evalai_standin import (
     serving,
     state_of,
 )
-from deployments.evalai_standin.shown import execution_time, shown_submission
-from deployments.evalai_standin.state import LeaderboardEntry, Submission, now
-from evaluation.evalai_form import LABELS_V2
-from evaluation.submission import SubmissionStatus
+from embedded.evalai_standin.serializers import execution_time, shown_submission
+from embedded.evalai_standin.state import LeaderboardEntry, Submission, now
+from evaluation.results.evalai_result import LABELS_V2
+from evaluation.submission.model import SubmissionStatus
 
 SHARED = Path(os.environ.get("LEADERBOARD_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 FOLDER = SHARED / "contracts" / "evalai-http"

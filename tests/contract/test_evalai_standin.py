@@ -11,18 +11,7 @@ import boto3
 import pytest
 import requests
 
-from deployments.evalai_standin import (
-    Challenge,
-    Config,
-    Fault,
-    Phase,
-    Split,
-    Team,
-    User,
-    create_app,
-    serving,
-    state_of,
-)
+from embedded.evalai_standin import Challenge, Config, Fault, Phase, Split, Team, User, create_app, serving, state_of
 from tests.waiting import eventually
 
 PARTICIPANT = {"Authorization": "Bearer participant-token"}
@@ -178,7 +167,7 @@ def test_it_runs_as_a_program(tmp_path: Path) -> None:
     file.write_text(config().model_dump_json())
     with serving(create_app(config(), publish=[].append)) as url:
         port = url.rpartition(":")[2]  # free again after the block
-    command = [sys.executable, "-m", "deployments.evalai_standin", "--port", port, "--config", str(file)]
+    command = [sys.executable, "-m", "embedded.evalai_standin", "--port", port, "--config", str(file)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     try:
         status = first_status(f"{url}/api/jobs/submission/1")
@@ -192,7 +181,7 @@ def test_it_runs_as_a_program(tmp_path: Path) -> None:
 def test_a_wrong_configuration_ends_it_with_one_line(tmp_path: Path) -> None:
     file = tmp_path / "evalai.json"
     file.write_text('{"users": [], "challenges": [], "phases": [{"pk": "x"}]}')
-    command = [sys.executable, "-m", "deployments.evalai_standin", "--port", "1", "--config", str(file)]
+    command = [sys.executable, "-m", "embedded.evalai_standin", "--port", "1", "--config", str(file)]
 
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
 

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 import boto3
 import pytest
 
-from evaluation import layout
-from evaluation.checkpoint import check_expected, parse_checkpoint
+from evaluation import storage_keys
 from evaluation.errors import Failure, Fault, ImageRefused
-from evaluation.pair import PairProgress, parse_progress
+from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.ports import JobBackend
+from evaluation.results.checkpoint import check_expected
+from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.routes import RouteRun
 from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
-from evaluation.submission import Generation, parse_phase
+from evaluation.submission.model import LeaderboardVersion, parse_phase
 from tests.contract.batch_site import BatchSite
 from tests.contract.local_site import LocalSite
 
@@ -51,7 +52,7 @@ class World:
             attempt=attempt,
             shard=shard,
             phase=parse_phase("leaderboard-20-SENSORS"),
-            generation=Generation.V2,
+            generation=LeaderboardVersion.V2,
             repetitions=1,
             image=f"demo/agent:{image}",
             team_name="Ünïcödé & Söhne; rm -rf / 🚗",
@@ -82,13 +83,13 @@ class World:
 
     def records(self, job: ShardJob) -> list[dict[str, Any]]:
         """The records in S3, checked against the routes sent out."""
-        key = layout.checkpoint_key(job.submission, job.shard.index)
+        key = storage_keys.checkpoint_key(job.submission, job.shard.index)
         checkpoint = parse_checkpoint(self.read(key), key, job.generation)
         check_expected(checkpoint, job.expected, key)
         return checkpoint.records
 
     def progress(self, job: ShardJob) -> PairProgress:
-        progress = parse_progress(self.read(layout.progress_key(job.submission, job.shard.index)))
+        progress = parse_progress(self.read(storage_keys.progress_key(job.submission, job.shard.index)))
         assert progress
         return progress
 
@@ -148,7 +149,7 @@ def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> N
 
 
 def test_a_submission_can_be_of_the_other_generation_and_drive_repetitions(world: World) -> None:
-    job = world.job("fast", generation=Generation.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
+    job = world.job("fast", generation=LeaderboardVersion.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
 
     run(world.site.backend().ensure([job]))
     seen = follow(world.site.backend(), job)

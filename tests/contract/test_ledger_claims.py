@@ -14,7 +14,7 @@ from aws_blocks import a_submission
 from ledger_site import ENDED, FIRST, LEASE, Site, ledger_site
 
 from evaluation.errors import AlreadyClaimed
-from evaluation.stages import Stage
+from evaluation.lifecycle.stages import Stage
 
 RESUMED = FIRST + timedelta(days=1)
 

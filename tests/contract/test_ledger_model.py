@@ -28,9 +28,9 @@ from ledger_site import ENDED, FIRST, LEASE, Site, ledger_site
 
 from blocks.ledger_table import claim_key
 from evaluation.errors import AlreadyClaimed
-from evaluation.ledger_entry import LedgerEntry, read_entry
+from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
+from evaluation.lifecycle.stages import Stage
 from evaluation.ports import Claim
-from evaluation.stages import Stage
 
 
 @pytest.fixture

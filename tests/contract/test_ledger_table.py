@@ -10,10 +10,10 @@ from aws_blocks import UNREACHABLE, a_submission, create_table, credentials_of
 
 from blocks.ledger_table import LedgerTable, claim_key
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration, RequestRefused, ServiceUnavailable
-from evaluation.ledger_entry import read_entry
+from evaluation.lifecycle.ledger_entry import read_entry
+from evaluation.lifecycle.stages import Stage
 from evaluation.ports import SubmissionLedger
-from evaluation.stages import Stage
-from evaluation.submission import SubmissionStatus
+from evaluation.submission.model import SubmissionStatus
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 RESUMED = datetime(2026, 11, 22, 9, 30, 0, 123456, tzinfo=UTC)

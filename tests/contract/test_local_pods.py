@@ -13,11 +13,11 @@ import boto3
 import psutil
 import pytest
 
-from evaluation import layout
+from evaluation import storage_keys
 from evaluation.errors import CleanupIncomplete, Fault
-from evaluation.pair import PairProgress, parse_progress
+from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.shards import Budgets, Shard, ShardJob, ShardState, ShardStatus
-from evaluation.submission import Generation, parse_phase
+from evaluation.submission.model import LeaderboardVersion, parse_phase
 from local_jobs import backend as backend_module
 from tests.contract.local_site import STORAGE, LocalSite
 from tests.waiting import eventually, runs
@@ -39,7 +39,7 @@ class Machine:
             "attempt": 1,
             "shard": Shard(0, 1, (5, 6)),
             "phase": parse_phase("leaderboard-20-SENSORS"),
-            "generation": Generation.V2,
+            "generation": LeaderboardVersion.V2,
             "repetitions": 1,
             "image": f"demo/agent:{image}",
             "team_name": "team",
@@ -85,7 +85,7 @@ class Machine:
         return self.process("local_jobs.standin_agent")
 
     def progress(self) -> PairProgress:
-        body = self.s3.get_object(Bucket=BUCKET, Key=layout.progress_key(7, 0))["Body"].read()
+        body = self.s3.get_object(Bucket=BUCKET, Key=storage_keys.progress_key(7, 0))["Body"].read()
         progress = parse_progress(body)
         assert progress
         return progress
@@ -126,7 +126,7 @@ def test_a_killed_keeper_is_started_again_and_the_pair_drives_on(machine: Machin
     machine.ensure(job)
     evaluator = machine.evaluator()
 
-    machine.process("k8s_jobs.pod.logcopy").kill()
+    machine.process("shard_pod.supervisor").kill()
     time.sleep(0.3)
 
     assert runs(evaluator)
@@ -134,7 +134,7 @@ def test_a_killed_keeper_is_started_again_and_the_pair_drives_on(machine: Machin
     assert machine.progress().counters.starts == 1
 
 
-@pytest.mark.parametrize("victim", ["local_jobs.pod", "agent.sh"])
+@pytest.mark.parametrize("victim", ["local_jobs.pod_process", "agent.sh"])
 def test_a_lost_pod_is_replaced_its_orphans_ended_and_the_drive_resumed(machine: Machine, victim: str) -> None:
     job = machine.job()
     machine.ensure(job)
@@ -152,7 +152,7 @@ def test_a_pod_that_is_lost_again_and_again_fails_and_is_not_charged(machine: Ma
     job = machine.job("hang")
     directory = machine.ensure(job)
     for _ in range(3):
-        machine.process("local_jobs.pod").kill()
+        machine.process("local_jobs.pod_process").kill()
         eventually(lambda: not machine.site.backend()._run(job).alive)
         machine.ensure(job)
 
@@ -192,7 +192,7 @@ def test_many_that_ensure_at_once_get_one_pod(machine: Machine) -> None:
 
     asyncio.run(crowd())
 
-    pods = [process for process in machine.site.processes() if "local_jobs.pod" in process.cmdline()]
+    pods = [process for process in machine.site.processes() if "local_jobs.pod_process" in process.cmdline()]
     assert len(pods) == 1
 
 
@@ -219,7 +219,7 @@ def test_the_agent_and_its_simulator_see_nothing_of_ours(machine: Machine, monke
         assert not [name for name in seen if name.startswith(("AWS_", "EVALAI", "PREFECT"))]
         assert "secret" not in " ".join(seen.values())
         assert "HOME" not in seen
-    keepers = machine.process("k8s_jobs.pod.logcopy").environ()
+    keepers = machine.process("shard_pod.supervisor").environ()
     assert keepers["AWS_SECRET_ACCESS_KEY"] == STORAGE["AWS_SECRET_ACCESS_KEY"]
     assert "EVALAI_TOKEN" not in keepers
 
@@ -241,7 +241,7 @@ def test_what_the_pair_puts_out_is_in_cloudwatch_under_the_attempts_name(machine
 
     assert machine.end(job).state is ShardState.FINISHED
 
-    prefix = f"{layout.log_streams(7, 1)}shard-0/"
+    prefix = f"{storage_keys.log_streams(7, 1)}shard-0/"
     streams = logs.describe_log_streams(logGroupName="leaderboard-20", logStreamNamePrefix=prefix)["logStreams"]
     assert [each["logStreamName"].removeprefix(prefix) for each in streams] == ["agent", "init", "logcopy", "simulator"]
     events = logs.get_log_events(logGroupName="leaderboard-20", logStreamName=f"{prefix}agent")["events"]
@@ -263,7 +263,7 @@ def test_a_pod_that_does_not_heed_term_is_killed_within_five_seconds(
 ) -> None:
     monkeypatch.setattr(backend_module, "GRACE_SECONDS", 0.3)
     machine.ensure(machine.job("hang"))
-    pod = machine.process("local_jobs.pod")
+    pod = machine.process("local_jobs.pod_process")
     pod.suspend()
 
     asyncio.run(machine.backend.remove(7, 1))

@@ -7,22 +7,24 @@ from typing import Any
 import pytest
 
 import local_jobs
-from evaluation.checkpoint import check_expected, parse_checkpoint, render_document
 from evaluation.errors import ImageRefused
+from evaluation.results.checkpoint import check_expected
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
 from evaluation.routes import expand, parse_route_xml
-from evaluation.submission import Generation
-from local_jobs.catalogue import BEHAVIOURS, require_known
+from evaluation.submission.model import LeaderboardVersion
+from local_jobs.demo_images import BEHAVIOURS, require_known
 from local_jobs.standin_agent import Checkpoint, read_routes
 from local_jobs.standin_records import Record, Route, crashed_record, driven_record
 
 ROUTE_FILES = {
-    Generation.V1: Path(local_jobs.__file__).parent / "routes" / "leaderboard-10.xml",
-    Generation.V2: Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml",
+    LeaderboardVersion.V1: Path(local_jobs.__file__).parent / "routes" / "leaderboard-10.xml",
+    LeaderboardVersion.V2: Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml",
 }
-GENERATIONS = list(Generation)
+GENERATIONS = list(LeaderboardVersion)
 
 
-def drive(tmp_path: Path, generation: Generation, seed: str, repetitions: int = 2) -> bytes:
+def drive(tmp_path: Path, generation: LeaderboardVersion, seed: str, repetitions: int = 2) -> bytes:
     """The checkpoint of a shard that drives all 20 routes."""
     path = tmp_path / f"checkpoint-{seed}.json"
     routes = read_routes(str(ROUTE_FILES[generation]), "0-19", repetitions)
@@ -33,7 +35,7 @@ def drive(tmp_path: Path, generation: Generation, seed: str, repetitions: int = 
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_the_demo_routes_are_twenty_in_carlas_form(generation: Generation) -> None:
+def test_the_demo_routes_are_twenty_in_carlas_form(generation: LeaderboardVersion) -> None:
     path = ROUTE_FILES[generation]
 
     assert parse_route_xml(path.read_bytes(), path.name) == tuple(range(20))
@@ -42,7 +44,9 @@ def test_the_demo_routes_are_twenty_in_carlas_form(generation: Generation) -> No
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_a_drive_leaves_a_sound_checkpoint_of_its_generation(tmp_path: Path, generation: Generation, seed: str) -> None:
+def test_a_drive_leaves_a_sound_checkpoint_of_its_generation(
+    tmp_path: Path, generation: LeaderboardVersion, seed: str
+) -> None:
     data = drive(tmp_path, generation, seed)
 
     checkpoint = parse_checkpoint(data, "checkpoint.json", generation)
@@ -54,13 +58,15 @@ def test_a_drive_leaves_a_sound_checkpoint_of_its_generation(tmp_path: Path, gen
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_the_same_seed_gives_the_same_drive_and_another_seed_another(tmp_path: Path, generation: Generation) -> None:
+def test_the_same_seed_gives_the_same_drive_and_another_seed_another(
+    tmp_path: Path, generation: LeaderboardVersion
+) -> None:
     assert drive(tmp_path, generation, "1") == drive(tmp_path, generation, "1")
     assert drive(tmp_path, generation, "1") != drive(tmp_path, generation, "2")
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_scores_fit_infractions_and_completion(tmp_path: Path, generation: Generation) -> None:
+def test_scores_fit_infractions_and_completion(tmp_path: Path, generation: LeaderboardVersion) -> None:
     for record in json.loads(drive(tmp_path, generation, "3"))["_checkpoint"]["records"]:
         scores = record["scores"]
         assert scores["score_composed"] == pytest.approx(scores["score_route"] * scores["score_penalty"], abs=1e-4)
@@ -89,7 +95,7 @@ def test_a_1x_record_has_nine_kinds_of_infractions_and_no_repetition_in_its_id()
 
 
 def test_a_resumed_checkpoint_goes_on_after_its_records(tmp_path: Path) -> None:
-    drive(tmp_path, Generation.V2, "0")
+    drive(tmp_path, LeaderboardVersion.V2, "0")
 
     resumed = Checkpoint(tmp_path / "checkpoint-0.json", "2.0", 40, resume=True)
     fresh = Checkpoint(tmp_path / "checkpoint-0.json", "2.0", 40, resume=False)
@@ -110,7 +116,7 @@ def test_every_other_image_is_refused(image: str) -> None:
 
 
 def test_the_route_list_is_read_as_the_evaluators_subset() -> None:
-    routes: list[Any] = read_routes(str(ROUTE_FILES[Generation.V2]), "3-5,9", 2)
+    routes: list[Any] = read_routes(str(ROUTE_FILES[LeaderboardVersion.V2]), "3-5,9", 2)
 
     assert [(route.id, route.repetition) for route in routes][:4] == [(3, 0), (3, 1), (4, 0), (4, 1)]
     assert [route.id for route in routes[-2:]] == [9, 9]

@@ -12,7 +12,7 @@ from aws_blocks import a_submission, create_table, credentials_of
 
 from blocks.ledger_table import LedgerTable
 from evaluation.errors import AlreadyClaimed
-from evaluation.ledger_entry import read_entry
+from evaluation.lifecycle.ledger_entry import read_entry
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "migration.md").read_text("utf-8")
 TABLE = "leaderboard-20"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from evaluation import layout
-from evaluation.checkpoint import MAX_BYTES
+from evaluation import storage_keys
 from evaluation.errors import Fault, InvalidCheckpoint
-from evaluation.pair import Verdict, failure_of
-from k8s_jobs.pod.prepare import prepare
+from evaluation.pair.protocol import PairExitCode, failure_of
+from evaluation.results.checkpoint_reading import MAX_BYTES
+from shard_pod.prepare import prepare
 from tests.bad_files import BAD_FILES
 from tests.contract.pair_bench import CRASHED, GOOD, Bench, Make, benches, document, text
 from tests.result_files import as_bytes
@@ -71,7 +71,7 @@ def test_a_bad_file_costs_a_restart_then_the_shard_with_its_reason_and_never_the
     pair.keep()
     pair.started(1)
     pair.writes(text(GOOD))
-    eventually(lambda: pair.stored(layout.checkpoint_key) is not None)
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
 
     put(pair.settings.checkpoint)
     eventually(lambda: f"; its checkpoint is refused: {reason}" in pair.detail())
@@ -84,10 +84,10 @@ def test_a_bad_file_costs_a_restart_then_the_shard_with_its_reason_and_never_the
     put(pair.settings.checkpoint)
     pair.ends(2, "stopped", "died 0")
 
-    assert pair.verdict() is Verdict.AGENT_CRASHED
-    assert pair.stored(layout.checkpoint_key) == text(GOOD).encode()
+    assert pair.verdict() is PairExitCode.AGENT_CRASHED
+    assert pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode()
     told = pair.progress()
-    failure = failure_of(Verdict.AGENT_CRASHED, told.detail)
+    failure = failure_of(PairExitCode.AGENT_CRASHED, told.detail)
     assert failure.fault is Fault.TEAM
     assert failure.cause.startswith(
         f"the evaluator ended with code 0 before all routes were driven and left a bad checkpoint ({reason}"
@@ -106,7 +106,7 @@ def test_a_good_file_after_a_bad_one_is_taken_and_the_reason_goes(bench: Make) -
     pair.writes(text(GOOD, GOOD, GOOD))
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is Verdict.FINISHED
+    assert pair.verdict() is PairExitCode.FINISHED
     assert pair.progress().detail == "every route has its record"
 
 
@@ -117,16 +117,16 @@ def test_a_folder_that_cannot_be_written_ends_the_shard_and_keeps_what_was_drive
     pair.keep()
     pair.started(1)
     pair.writes(text(GOOD))
-    eventually(lambda: pair.stored(layout.checkpoint_key) is not None)
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
 
     pair.settings.checkpoint.unlink()
     inner.rmdir()
     inner.touch()
     pair.ends(1, "stopped", "died 1")
 
-    assert pair.verdict() is Verdict.AGENT_CRASHED
+    assert pair.verdict() is PairExitCode.AGENT_CRASHED
     assert "the evaluator's checkpoint: the file cannot be replaced" in pair.progress().detail
-    assert pair.stored(layout.checkpoint_key) == text(GOOD).encode()
+    assert pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode()
 
 
 def test_a_shard_that_has_finished_is_finished_whatever_becomes_of_the_agents_folder(
@@ -138,20 +138,20 @@ def test_a_shard_that_has_finished_is_finished_whatever_becomes_of_the_agents_fo
     pair.keep()
     pair.started(1)
     pair.writes(text(GOOD, GOOD, GOOD))
-    eventually(lambda: pair.stored(layout.checkpoint_key) is not None)
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
 
     pair.settings.checkpoint.unlink()
     inner.rmdir()
     inner.touch()
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is Verdict.FINISHED
+    assert pair.verdict() is PairExitCode.FINISHED
 
 
 @pytest.mark.parametrize("content", [b"{", bytes(MAX_BYTES + 1)], ids=["cut off", "too large"])
 def test_on_a_bad_file_in_s3_nothing_is_driven(bench: Make, content: bytes) -> None:
     pair = bench()
-    pair.storage.write(layout.checkpoint_key(7, 0), content, "application/json")
+    pair.storage.write(storage_keys.checkpoint_key(7, 0), content, "application/json")
 
     with pytest.raises(InvalidCheckpoint, match=r"^s3://leaderboard-20-results/7/shards/0/checkpoint\.json: the file "):
         prepare(pair.settings, pair.storage)
@@ -161,7 +161,7 @@ def test_on_a_bad_file_in_s3_nothing_is_driven(bench: Make, content: bytes) -> N
 
 def test_progress_in_s3_that_is_none_leaves_full_budgets(bench: Make) -> None:
     pair = bench()
-    pair.storage.write(layout.progress_key(7, 0), bytes(MAX_BYTES + 1), "application/json")
+    pair.storage.write(storage_keys.progress_key(7, 0), bytes(MAX_BYTES + 1), "application/json")
 
     prepare(pair.settings, pair.storage)
 
@@ -185,7 +185,7 @@ def test_what_can_be_mended_is(bench: Make) -> None:
 
 def test_the_end_of_an_endless_log_still_reaches_s3(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = bench()
-    monkeypatch.setattr("k8s_jobs.pod.upload.LOG_BYTES", 100)
+    monkeypatch.setattr("shard_pod.upload.LOG_BYTES", 100)
     pair.keep()
     pair.started(1)
     pair.files.logs["agent"].write_text("x" * 500)
@@ -196,9 +196,9 @@ def test_the_end_of_an_endless_log_still_reaches_s3(bench: Make, monkeypatch: py
     pair.writes(text(GOOD, GOOD, GOOD))
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is Verdict.FINISHED
+    assert pair.verdict() is PairExitCode.FINISHED
     assert (pair.storage.read(log_key(pair)) or b"").endswith(b"the last words")
 
 
 def log_key(pair: Bench) -> str:
-    return layout.log_key(pair.settings.submission, pair.settings.shard, pair.settings.attempt, "agent")
+    return storage_keys.log_key(pair.settings.submission, pair.settings.shard, pair.settings.attempt, "agent")

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-import k8s_jobs.pod
+import shard_pod
 from tests.waiting import eventually, runs
 
-SCRIPTS = Path(k8s_jobs.pod.__file__).parent
+SCRIPTS = Path(shard_pod.__file__).parent
 BASH = shutil.which("bash") or "bash"
 COREUTILS = ("mkdir", "mv", "tee")  # what the scripts call
 RUNS_ON = "while :; do read -t 5 <> <(:); done"

@@ -10,7 +10,7 @@ from aws_blocks import UNREACHABLE, create_queue, credentials_of, received_dead,
 from blocks.submission_queue import SubmissionQueue
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.ports import MessageQueue
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
 
 
 def send(aws: dict[str, Any], queue: SubmissionQueue, body: str, **arguments: Any) -> None:

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from aws_blocks import UNREACHABLE, credentials_of
 
-from blocks.secrets import ClusterSecret, SecretNames, read_site_secrets
+from blocks.secrets import ClusterSecret, SecretNames, read_installation_secrets
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 TOKEN = "token-that-nobody-may-see"
@@ -55,7 +55,7 @@ def stored(aws: dict[str, Any], secrets: Secrets) -> Any:
 
 
 def test_good_secrets_become_a_site(aws: dict[str, Any]) -> None:
-    site = read_site_secrets(stored(aws, good_secrets()))
+    site = read_installation_secrets(stored(aws, good_secrets()))
     assert site.evalai.token.get_secret_value() == TOKEN
     assert site.evalai.api_server == "https://eval.ai"
     assert dict(site.evalai.phases) == good_secrets()["evalai-tracks"]
@@ -77,7 +77,7 @@ def test_good_secrets_become_a_site(aws: dict[str, Any]) -> None:
 def test_the_intended_spelling_of_the_table_wins(aws: dict[str, Any]) -> None:
     secrets = good_secrets()
     secrets["leaderboard-20"]["dynamodb_submissions_table"] = "submissions"
-    assert read_site_secrets(stored(aws, secrets)).clusters["leaderboard-20"].table == "submissions"
+    assert read_installation_secrets(stored(aws, secrets)).clusters["leaderboard-20"].table == "submissions"
 
 
 def test_only_clusters_of_phases_are_read_and_names_can_differ(aws: dict[str, Any]) -> None:
@@ -88,13 +88,13 @@ def test_only_clusters_of_phases_are_read_and_names_can_differ(aws: dict[str, An
         "prod/leaderboard-20": good["leaderboard-20"],
     }
     names = SecretNames(evalai="prod/evalai", tracks="prod/tracks", cluster_prefix="prod/")
-    assert set(read_site_secrets(stored(aws, secrets), names).clusters) == {"leaderboard-20"}
+    assert set(read_installation_secrets(stored(aws, secrets), names).clusters) == {"leaderboard-20"}
 
 
 def test_a_local_cluster_needs_no_certificate(aws: dict[str, Any]) -> None:
     secrets = good_secrets()
     secrets["leaderboard-20"] |= {"endpoint": "local", "certificate_authority": ""}
-    assert read_site_secrets(stored(aws, secrets)).clusters["leaderboard-20"].endpoint == "local"
+    assert read_installation_secrets(stored(aws, secrets)).clusters["leaderboard-20"].endpoint == "local"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_broken_secret_is_one_sentence(aws: dict[str, Any], secret: str, chang
         secrets[secret] = change
     client = stored(aws, {name: content for name, content in secrets.items() if content is not None})
     with pytest.raises(InvalidConfiguration) as caught:
-        read_site_secrets(client)
+        read_installation_secrets(client)
     assert sentence in str(caught.value)
     assert str(caught.value).count("secret ") == 1
     assert TOKEN not in str(caught.value)
@@ -145,13 +145,13 @@ def test_all_problems_are_told_at_once(aws: dict[str, Any]) -> None:
     del secrets["evalai"]["auth_token"]
     secrets["leaderboard-10"]["s3_bucket"] = "X"
     with pytest.raises(InvalidConfiguration, match=r"evalai: auth_token is missing; secret leaderboard-10: s3_bucket"):
-        read_site_secrets(stored(aws, secrets))
+        read_installation_secrets(stored(aws, secrets))
 
 
 def test_an_outage_is_no_wrong_secret(aws: dict[str, Any]) -> None:
     client = credentials_of(aws, endpoint_url=UNREACHABLE).get_client("secretsmanager")
     with pytest.raises(ServiceUnavailable, match="Reading the secret evalai failed"):
-        read_site_secrets(client)
+        read_installation_secrets(client)
 
 
 def test_debug_logs_hold_no_secret_unless_botocore_s_own_are_asked_for(
@@ -159,9 +159,9 @@ def test_debug_logs_hold_no_secret_unless_botocore_s_own_are_asked_for(
 ) -> None:
     client = stored(aws, good_secrets())
     with caplog.at_level(logging.DEBUG):
-        read_site_secrets(client)
+        read_installation_secrets(client)
     assert TOKEN not in caplog.text
 
     with caplog.at_level(logging.DEBUG, "botocore"):
-        read_site_secrets(client)
+        read_installation_secrets(client)
     assert TOKEN in caplog.text

@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.processes import MARKER, Processes, family_of, runs
 from deployments.settings import Settings
-from deployments.stack import free_ports
-from deployments.stack_state import read_state, stack_lock, write_state
-from deployments.supervisor import Restarts, Supervisor
+from deployments.stack_state import read_state, write_state
+from embedded.processes import MARKER, Processes, family_of, runs
+from embedded.service_supervisor import Restarts, Supervisor
+from embedded.stack import free_ports
+from embedded.stack_lock import stack_lock
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, PermanentError, ServiceUnavailable
 from tests.stack_states import stack_state
 

@@ -11,13 +11,13 @@ import psutil
 import pytest
 import requests
 
-from deployments.people import EvalAIWebsite
-from deployments.processes import family_of
-from deployments.progress import Observer, Progress
+from cli.submission_progress import Observer, Progress
 from deployments.settings import Settings
-from deployments.stack import PROJECT, Stack, running_stack
+from embedded.evalai_website import EvalAIWebsite
+from embedded.processes import family_of
+from embedded.stack import PROJECT, Stack, running_stack
 from evaluation.errors import ServiceUnavailable
-from local_jobs.runs import RunDirectory, processes_of
+from local_jobs.run_directory import RunDirectory, processes_of
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import pytest
 
 from compute_client.job import ResultStatus
 from compute_client.producer import Producer
-from deployments.aws_resources import CREDENTIALS, queue_url
 from deployments.settings import Settings
-from deployments.stack import PROJECT, child_environment
+from deployments.stack_state import EMBEDDED_CREDENTIALS
+from embedded.aws import queue_url
+from embedded.stack import PROJECT, child_environment
 from tests.e2e.conftest import Site
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
@@ -35,7 +36,7 @@ class Compute:
 def compute(site: Site) -> Compute:
     stack = site.stack
     environment = {"LEADERBOARD_STATE_DIR": str(stack.state.folder)}
-    command = [sys.executable, "-m", "deployments.cli", "compute"]
+    command = [sys.executable, "-m", "cli.main", "compute"]
 
     def leaderboard(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -54,8 +55,8 @@ def compute(site: Site) -> Compute:
         boto3.client,
         endpoint_url=stack.state.aws_url,
         region_name=stack.state.region,
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
     queue = queue_url(stack.state.aws_url, "compute")
     return Compute(Producer(queue, "compute", BUCKET, timeout_seconds=100, client=client), leaderboard)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.processes import MARKER, family_of
-from deployments.stack import PROJECT
 from deployments.stack_state import StackState
+from embedded.processes import MARKER, family_of
+from embedded.stack import PROJECT
 
 pytestmark = pytest.mark.timeout(280)  # the first test also starts the other tests' stack
 LAST_LINE = (
@@ -31,7 +31,7 @@ def leaderboard(folder: Path, command: str) -> "subprocess.Popen[str]":
         "LEADERBOARD_START_SECONDS": "110",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "deployments.cli", command],
+        [sys.executable, "-m", "cli.main", command],
         cwd=folder.parent,
         env=environment,
         stdout=subprocess.PIPE,

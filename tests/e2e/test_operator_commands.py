@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from blocks.dead_letters import DeadLetters
 from blocks.submission_queue import SubmissionQueue
-from deployments.aws_resources import CREDENTIALS
-from deployments.stack import PROJECT
+from deployments.stack_state import EMBEDDED_CREDENTIALS
+from embedded.stack import PROJECT
 from tests.e2e.conftest import Sent, Site
 from tests.waiting import eventually
 
@@ -37,7 +37,7 @@ def leaderboard(site: Site) -> Run:
     environment = os.environ | {"LEADERBOARD_STATE_DIR": str(site.stack.state.folder), "COLUMNS": "160"}
 
     def run(*words: str) -> Ended:
-        command = [sys.executable, "-m", "deployments.cli", *words]
+        command = [sys.executable, "-m", "cli.main", *words]
         done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=100)
         return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -66,8 +66,8 @@ def queue(site: Site) -> SubmissionQueue:
     """The stack's queue, for looking without the seconds that a command takes to start."""
     state = site.stack.state
     credentials = AwsCredentials(
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=SecretStr(CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
+        aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SecretStr(EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
         region_name=state.region,
         aws_client_parameters=AwsClientParameters(endpoint_url=state.aws_url),
     )

@@ -17,11 +17,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from blocks.prefect_events import OutgoingEvent, PrefectEvents
-from deployments.notification import FINDING, SILENCE, tell_hosts
-from deployments.stack import PROJECT
-from flows.reconcile import ATTENTION
-from flows.successors import FIRST
+from deployments.operator_notifications import FINDING, SILENCE, notify_operators
+from embedded.stack import PROJECT
+from flows.reconciler.flow import NEEDS_ATTENTION
+from flows.takeover_runs import TAKEOVER_QUEUE
+from prefect_api.events import OutgoingEvent, PrefectEvents
 from tests.e2e.conftest import Site
 from tests.waiting import eventually
 
@@ -85,13 +85,15 @@ def test_it_looks_by_itself(site: Site) -> None:
 
 
 def test_it_goes_before_new_submissions(site: Site) -> None:
-    queue = requests.get(f"{site.stack.state.prefect_api_url}/work_pools/leaderboard/queues/{FIRST}", timeout=30).json()
+    queue = requests.get(
+        f"{site.stack.state.prefect_api_url}/work_pools/leaderboard/queues/{TAKEOVER_QUEUE}", timeout=30
+    ).json()
     assert queue["priority"] == 1
-    assert {run["work_queue_name"] for run in runs_of_the_reconciler(site)} == {FIRST}
+    assert {run["work_queue_name"] for run in runs_of_the_reconciler(site)} == {TAKEOVER_QUEUE}
 
 
 def test_what_it_finds_can_be_seen_without_being_repaired(site: Site) -> None:
-    command = [sys.executable, "-m", "deployments.cli", "reconcile", "--dry-run"]
+    command = [sys.executable, "-m", "cli.main", "reconcile", "--dry-run"]
     folder = {"LEADERBOARD_STATE_DIR": str(site.stack.state.folder)}
     done = subprocess.run(
         command, cwd=PROJECT, env={"PATH": "/usr/bin:/bin", **folder}, capture_output=True, text=True, timeout=90
@@ -103,10 +105,10 @@ def test_what_it_finds_can_be_seen_without_being_repaired(site: Site) -> None:
 def test_the_hosts_hear_of_what_only_a_person_can_mend(site: Site, httpserver: HTTPServer) -> None:
     hosts = Hosts(httpserver)
     with prefect_of(site) as client:
-        made = [tell_hosts(client, hosts.block()) for _ in range(2)]
+        made = [notify_operators(client, hosts.block()) for _ in range(2)]
         assert [len(client.read_automations_by_name(name)) for name in (FINDING, SILENCE)] == [1, 1]
         finding = {"finding": "Its run should have started."}
-        PrefectEvents(client).ring(OutgoingEvent(ATTENTION, "leaderboard.submission.7", "submission 7", finding))
+        PrefectEvents(client).ring(OutgoingEvent(NEEDS_ATTENTION, "leaderboard.submission.7", "submission 7", finding))
 
     assert made == ["notifications through custom-webhook/hosts"] * 2
     told = {"text": "submission 7 needs a host: Its run should have started."}
@@ -117,11 +119,11 @@ def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(site: Site
     hosts = Hosts(httpserver)
     silent = "Nobody looks after the submissions: The flow reconcile has not completed for 0.166667 minutes."
     with prefect_of(site) as client:
-        tell_hosts(client, hosts.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
+        notify_operators(client, hosts.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
         try:
             eventually(lambda: any(silent in str(message) for message in hosts.messages), seconds=110)
         finally:
-            tell_hosts(client, hosts.block())
+            notify_operators(client, hosts.block())
 
 
 def test_a_run_whose_heartbeats_stop_calls_the_reconciler(site: Site) -> None:
@@ -142,4 +144,4 @@ def test_a_run_whose_heartbeats_stop_calls_the_reconciler(site: Site) -> None:
             client.update_automation(deployed.id, automation)
         called = called_by_automations(client)
 
-    assert [queue for run, queue in called.items() if run not in before] == [FIRST]
+    assert [queue for run, queue in called.items() if run not in before] == [TAKEOVER_QUEUE]

@@ -17,13 +17,13 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from blocks.evalai_client import EvalAIClient
-from blocks.evalai_http import RetryPolicy
-from deployments.aws_resources import CREDENTIALS
 from deployments.settings import Settings
-from deployments.stack import PROJECT, child_environment
+from deployments.stack_state import EMBEDDED_CREDENTIALS
+from embedded.stack import PROJECT, child_environment
+from evalai_api.client import EvalAIClient
+from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
-from evaluation.submission import SubmissionStatus
+from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import Site
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, it also starts the stack
@@ -136,7 +136,7 @@ def setup(site: Site, **changes: str) -> "subprocess.Popen[str]":
     """`leaderboard setup`, which reads all secrets, with every log at DEBUG."""
     state = site.stack.state
     addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
-    command = [sys.executable, "-m", "deployments.cli", "setup", *addresses]
+    command = [sys.executable, "-m", "cli.main", "setup", *addresses]
     return subprocess.Popen(
         [*command, "--clusters", str(state.folder / "tmp" / "clusters.json")],
         cwd=PROJECT,
@@ -165,7 +165,7 @@ def refusals(site: Site, submission: int, token: str) -> Told:
 def test_no_secret_is_anywhere_after_a_run_that_logs_everything(site: Site) -> None:
     users = json.loads((site.stack.state.folder / "tmp" / "evalai.json").read_text())["users"]
     installation = next(user["token"] for user in users if user["name"] == "leaderboard-flows")
-    secrets = {*(user["token"] for user in users), CREDENTIALS["AWS_SECRET_ACCESS_KEY"], STRANGER}
+    secrets = {*(user["token"] for user in users), EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"], STRANGER}
 
     commands = {"setup": setup(site), "setup without secrets": setup(site, LEADERBOARD_SECRETS_PREFIX="absent-")}
     with debugging_runs(site):

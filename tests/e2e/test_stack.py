@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from deployments.progress import Progress
+from cli.submission_progress import Progress
 from deployments.settings import Settings
-from deployments.stack import PROJECT, child_environment
-from deployments.supervisor import SERVICES
+from embedded.service_supervisor import SERVICES
+from embedded.stack import PROJECT, child_environment
 from evaluation.shards import ShardState
-from evaluation.submission import SubmissionStatus
+from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import WRONG, Sent, Site
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
@@ -52,7 +52,7 @@ def repeated_setup(site: Site) -> Iterator["subprocess.Popen[str]"]:
     clusters = str(state.folder / "tmp" / "clusters.json")
     addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
     with subprocess.Popen(
-        [sys.executable, "-m", "deployments.cli", "setup", *addresses, "--clusters", clusters],
+        [sys.executable, "-m", "cli.main", "setup", *addresses, "--clusters", clusters],
         cwd=PROJECT,
         env=child_environment(Settings(), state),
         stdout=subprocess.PIPE,

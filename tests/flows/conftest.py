@@ -9,10 +9,11 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from prefect_aws import AwsCredentials
 
-from blocks.compute_cluster import ComputeCluster, LocalProcesses
+from blocks.leaderboard_cluster import LeaderboardCluster, LocalCompute
 from evaluation.shards import ShardJob
-from evaluation.submission import Delivery, Generation, SubmissionMessage, SubmissionStatus
-from flows.site import Cluster, Site
+from evaluation.submission.message import Delivery, SubmissionMessage
+from evaluation.submission.model import LeaderboardVersion, SubmissionStatus
+from flows.services import Cluster, Services
 from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQueue, FakeStore, checkpoint_of
 
 
@@ -26,7 +27,7 @@ def prefect_server() -> Iterator[None]:
 class World:
     """Everything outside the flow. `cluster_names` are the clusters that have blocks."""
 
-    settings: ComputeCluster
+    settings: LeaderboardCluster
     evalai: FakeEvalAI = field(default_factory=FakeEvalAI)
     phases: FakePhases = field(default_factory=FakePhases)
     queue: FakeQueue = field(default_factory=FakeQueue)
@@ -38,8 +39,8 @@ class World:
     def __post_init__(self) -> None:
         self.backend = FakeBackend(self.store, checkpoint_of)
 
-    async def load_site(self) -> Site:
-        return Site(self.evalai, self.phases, self.queue)
+    async def load_site(self) -> Services:
+        return Services(self.evalai, self.phases, self.queue)
 
     async def load_cluster(self, name: str) -> Cluster:
         return Cluster(self.settings, self.backend, self.ledger, self.store)
@@ -69,10 +70,10 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     routes = tmp_path / "routes.xml"
     routes.write_text("<routes>" + "".join(f'<route id="{i}" town="Town12"/>' for i in range(20)) + "</routes>")
-    settings = ComputeCluster(
+    settings = LeaderboardCluster(
         cluster="leaderboard-20",
-        generation=Generation.V2,
-        compute=LocalProcesses(workdir=tmp_path / "runs"),
+        generation=LeaderboardVersion.V2,
+        compute=LocalCompute(workdir=tmp_path / "runs"),
         credentials=AwsCredentials(region_name="us-west-2"),
         bucket="leaderboard-20",
         log_group="leaderboard-20",
@@ -83,7 +84,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     )
     the_world = World(settings)
     monkeypatch.setattr("flows.evaluate_submission.load_site", the_world.load_site)
-    monkeypatch.setattr("flows.reconcile.load_site", the_world.load_site)
-    monkeypatch.setattr("flows.admission.load_cluster", the_world.load_cluster)
-    monkeypatch.setattr("flows.survey.load_cluster", the_world.load_cluster)
+    monkeypatch.setattr("flows.reconciler.flow.load_site", the_world.load_site)
+    monkeypatch.setattr("flows.intake.load_cluster", the_world.load_cluster)
+    monkeypatch.setattr("flows.reconciler.snapshot.load_cluster", the_world.load_cluster)
     return the_world

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from cfnlint.decode import decode
 
-from deployments.aws_resources import TEMPLATES
+from embedded.aws import TEMPLATES
 from evaluation.errors import RequestRefused
 from tests.flows.conftest import World
 from tests.flows.test_evaluate_submission import run

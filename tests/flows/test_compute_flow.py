@@ -13,32 +13,31 @@ from prefect.client.schemas.objects import State
 from pytest_httpserver import HTTPServer
 
 from blocks.compute_metrics import ComputeMetrics
-from blocks.prefect_events import OutgoingEvent
-from compute_client.contents import ClientFactory
 from compute_client.job import JobError, ResultStatus
-from deployments.bridge import run_bridge
-from deployments.compute_bridge import compute_reader, compute_settings
+from compute_client.payloads import ClientFactory
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
 from flows.compute import compute
-from flows.compute_site import ComputeSite
+from flows.compute_services import ComputeServices
+from prefect_api.events import OutgoingEvent
+from services.bridge import run_bridge
+from services.compute_bridge import compute_reader, compute_settings
 from tests.contract.aws_blocks import UNREACHABLE, received_dead, remaining
 from tests.contract.compute_site import ComputeAws
-from tests.contract.conftest import aws, moto_url  # noqa: F401 - fixtures
 from tests.waiting import eventually, runs
 
 FUNCTIONS = "tests.compute_functions"
 
 
 @pytest.fixture(params=["standard", "fifo"])
-def site(aws: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ComputeAws:  # noqa: F811
+def site(aws: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
     site = ComputeAws(aws, fifo=request.param == "fifo")
     connect(site, monkeypatch)
     return site
 
 
 @pytest.fixture
-def standard(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ComputeAws:  # noqa: F811
+def standard(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
     site = ComputeAws(aws)
     connect(site, monkeypatch)
     return site
@@ -52,9 +51,9 @@ def connect(
 ) -> None:
     """Let the flow find this queue and table where it would load their blocks."""
 
-    async def load(name: str, delivery: Delivery | None) -> ComputeSite:
+    async def load(name: str, delivery: Delivery | None) -> ComputeServices:
         metrics = ComputeMetrics(name, measures or site.client)
-        return ComputeSite(site.jobs(most_attempts=2, **settings), site.queue, delivery, metrics)
+        return ComputeServices(site.jobs(most_attempts=2, **settings), site.queue, delivery, metrics)
 
     monkeypatch.setattr("flows.compute.load_compute_site", load)
 
@@ -262,7 +261,7 @@ def test_a_misnamed_function_costs_no_job(standard: ComputeAws) -> None:
 
 
 def test_a_broken_set_up_leaves_the_message(standard: ComputeAws, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def load(name: str, delivery: Delivery | None) -> ComputeSite:
+    async def load(name: str, delivery: Delivery | None) -> ComputeServices:
         raise InvalidConfiguration("The block compute-jobs/compute cannot be loaded", "there is none")
 
     monkeypatch.setattr("flows.compute.load_compute_site", load)

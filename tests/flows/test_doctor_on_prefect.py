@@ -28,20 +28,20 @@ from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
 from blocks.artifact_bucket import ArtifactBucket
-from blocks.compute_cluster import ComputeCluster, LocalProcesses
+from blocks.document_names import CREDENTIALS, EVALAI, QUEUE
 from blocks.evalai import EvalAI
+from blocks.leaderboard_cluster import LeaderboardCluster, LocalCompute
 from blocks.ledger_table import LedgerTable
-from blocks.names import CREDENTIALS, EVALAI, QUEUE
-from blocks.secrets import ClusterSecret, EvalAISecret, SiteSecrets
+from blocks.secrets import ClusterSecret, EvalAISecret, InstallationSecrets
 from blocks.submission_queue import SubmissionQueue
-from deployments.doctor.findings import Finding, Verdict, examine
-from deployments.doctor.prefect_checks import prefect_checks
-from deployments.doctor.site import Site
 from deployments.installation import Installation
-from deployments.notification import FINDING, SILENCE, tell_hosts
+from deployments.operator_notifications import FINDING, SILENCE, notify_operators
 from deployments.settings import Settings
+from doctor.context import DoctorContext
+from doctor.findings import CheckStatus, Finding, run_checks
+from doctor.prefect_checks import prefect_checks
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 
 TOKEN = "host-token-7f3a"
 POOL, LIMIT = "doctors-pool", "doctors-limit"
@@ -53,7 +53,11 @@ PROJECT = {
             "entrypoint": "flows.evaluate_submission.evaluate_submission",
             "triggers": [{"name": "doctors-trigger"}],
         },
-        {"name": "doctors-reconciler", "entrypoint": "flows.reconcile.reconcile", "schedules": [{"interval": 300}]},
+        {
+            "name": "doctors-reconciler",
+            "entrypoint": "flows.reconciler.flow.reconcile",
+            "schedules": [{"interval": 300}],
+        },
     ]
 }
 
@@ -73,7 +77,7 @@ class Server:
     def diagnose(self, settings: Settings | None = None) -> dict[str, Finding]:
         installation = Installation(str(PREFECT_API_URL.value()))
         site = KnownSecrets(settings or Settings(work_pool=POOL), installation, self.client, self.load)
-        return {finding.subject: finding for finding in examine(prefect_checks(site, self.project))}
+        return {finding.subject: finding for finding in run_checks(prefect_checks(site, self.project))}
 
     def load(self, kind: Any, name: str) -> Any:
         if (kind, name) not in self.blocks:
@@ -84,14 +88,14 @@ class Server:
         self.blocks[kind, name] = self.blocks[kind, name].model_copy(update=changes)
 
 
-class KnownSecrets(Site):
+class KnownSecrets(DoctorContext):
     """AWS is another test's matter: the secrets are those that filled the blocks."""
 
-    def secrets(self) -> SiteSecrets:
+    def secrets(self) -> InstallationSecrets:
         return SECRETS
 
 
-SECRETS = SiteSecrets(
+SECRETS = InstallationSecrets(
     EvalAISecret("https://eval.ai", SecretStr(TOKEN), {"2203": "leaderboard-20-SENSORS"}),
     {CLUSTER: ClusterSecret(CLUSTER, "eks", "local", "", "sim:1", "agent:1", "logcopy:1", "bucket", "table", "logs")},
 )
@@ -121,7 +125,7 @@ def server(folder: Path) -> Iterator[Server]:
         CustomWebhookNotificationBlock(name="hosts", url="http://127.0.0.1:1/hook").save(
             "doctors-hosts", overwrite=True
         )
-        tell_hosts(client, "custom-webhook/doctors-hosts")
+        notify_operators(client, "custom-webhook/doctors-hosts")
         try:
             yield Server(client, folder, evaluation, reconciler, schedule.id, automation, blocks())
         finally:
@@ -132,10 +136,10 @@ def blocks() -> dict[tuple[type[Block], str], Block]:
     """As the secrets would make them; saved blocks are tests/flows/test_saved_blocks.py's matter."""
     credentials = AwsCredentials(region_name="us-west-2")
     evalai, [cluster] = SECRETS.evalai, SECRETS.clusters.values()
-    compute = ComputeCluster(
+    compute = LeaderboardCluster(
         cluster=cluster.cluster,
-        generation=Generation.V2,
-        compute=LocalProcesses(workdir=Path("runs")),
+        generation=LeaderboardVersion.V2,
+        compute=LocalCompute(workdir=Path("runs")),
         credentials=credentials,
         bucket=cluster.s3_bucket,
         routes="routes.xml",
@@ -150,7 +154,7 @@ def blocks() -> dict[tuple[type[Block], str], Block]:
         (SubmissionQueue, QUEUE): SubmissionQueue(queue_url="q", dead_letter_url="d", credentials=credentials),
         (LedgerTable, CLUSTER): LedgerTable(table=cluster.table, credentials=credentials),
         (ArtifactBucket, CLUSTER): ArtifactBucket(bucket=cluster.s3_bucket, credentials=credentials),
-        (ComputeCluster, CLUSTER): compute,
+        (LeaderboardCluster, CLUSTER): compute,
     }
 
 
@@ -180,7 +184,7 @@ def notifications(client: SyncPrefectClient) -> list[Automation]:
 def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
     findings = server.diagnose()
 
-    assert [str(finding) for finding in findings.values() if finding.verdict is not Verdict.OK] == []
+    assert [str(finding) for finding in findings.values() if finding.verdict is not CheckStatus.OK] == []
     assert findings["Prefect: worker"].detail == "1 online: doctors-worker"
     assert findings["Prefect: request budget"].detail == "56 requests a minute at most"
     assert findings["Prefect: deployment doctors-reconciler"].detail == f"ready, in {POOL}, by schedule"
@@ -250,7 +254,7 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 
     findings = server.diagnose()
 
-    problems = {subject: found for subject, found in findings.items() if found.verdict is Verdict.PROBLEM}
+    problems = {subject: found for subject, found in findings.items() if found.verdict is CheckStatus.PROBLEM}
     assert set(problems) == set(expected)
     for subject, (detail, remedy) in expected.items():
         assert detail in problems[subject].detail
@@ -262,9 +266,9 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 def test_a_pool_that_is_not_there_is_one_problem_and_its_worker_is_not_checked(server: Server) -> None:
     findings = server.diagnose(Settings(work_pool="absent"))
 
-    assert findings["Prefect: work pool"].verdict is Verdict.PROBLEM
+    assert findings["Prefect: work pool"].verdict is CheckStatus.PROBLEM
     assert findings["Prefect: work pool"].remedy == "Run `leaderboard setup`."
-    assert findings["Prefect: worker"].verdict is Verdict.NOT_CHECKED
+    assert findings["Prefect: worker"].verdict is CheckStatus.NOT_CHECKED
     assert (
         "runs in the work pool doctors-pool, not in absent" in findings["Prefect: deployment doctors-reconciler"].detail
     )
@@ -279,7 +283,7 @@ def test_a_pool_without_a_worker_says_how_to_start_one(server: Server) -> None:
 
     worker = findings["Prefect: worker"]
     assert (worker.verdict, worker.detail) == (
-        Verdict.PROBLEM,
+        CheckStatus.PROBLEM,
         "No worker is online in the work pool doctors-other-pool: there has never been one",
     )
     assert worker.remedy == "Start one: prefect worker start --pool doctors-other-pool"
@@ -289,9 +293,9 @@ def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
     nowhere = "http://127.0.0.1:1/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), get_client(sync_client=True) as client:
         site = KnownSecrets(Settings(), Installation(nowhere), client)
-        findings = list(examine(prefect_checks(site, folder)))
+        findings = list(run_checks(prefect_checks(site, folder)))
 
-    [problem] = [finding for finding in findings if finding.verdict is Verdict.PROBLEM]
+    [problem] = [finding for finding in findings if finding.verdict is CheckStatus.PROBLEM]
     assert problem.detail == f"Prefect's server at {nowhere} does not answer: ConnectError"
     assert problem.remedy.startswith("Start it, or correct PREFECT_API_URL")
     others = {finding.detail for finding in findings if finding is not problem}
@@ -301,4 +305,4 @@ def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
 def test_without_the_projects_file_nobody_knows_the_deployments(server: Server, tmp_path: Path) -> None:
     found = replace(server, project=tmp_path).diagnose()["Prefect: deployments"]
 
-    assert (found.verdict, found.remedy) == (Verdict.NOT_CHECKED, "Run the doctor from a checkout of the project.")
+    assert (found.verdict, found.remedy) == (CheckStatus.NOT_CHECKED, "Run the doctor from a checkout of the project.")

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_SLOTS, EvalAI, take_slot
-from blocks.evalai_http import RetryPolicy
+from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 # Prefect's own client leaves the sockets of its background threads to the garbage collector.

@@ -9,15 +9,17 @@ from prefect.artifacts import Artifact
 from prefect.client.schemas.objects import State
 
 from evaluation.errors import RequestRefused, ServiceUnavailable
+from evaluation.lifecycle.takeover import Takeover
 from evaluation.shards import ShardJob
-from evaluation.submission import Delivery, SubmissionMessage, SubmissionStatus, Succession
+from evaluation.submission.message import Delivery, SubmissionMessage
+from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
 
 
 def run(
-    message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
+    message: SubmissionMessage, delivery: Delivery | None = None, succession: Takeover | None = None
 ) -> State[None]:
     return asyncio.run(evaluate_submission(message, delivery, succession, return_state=True))
 
@@ -169,7 +171,7 @@ def test_an_unknown_submission_goes_to_the_dead_letter_queue_with_its_reason(wor
 def test_an_outage_before_the_claim_leaves_the_message_on_the_queue(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.admission.enrich.retries", 0)
+    monkeypatch.setattr("flows.intake.enrich.retries", 0)
     world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")]
 
     state = run(*world.submitted(7))
@@ -181,7 +183,7 @@ def test_an_outage_before_the_claim_leaves_the_message_on_the_queue(
 
 
 def test_a_short_outage_is_waited_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.admission.enrich.retry_delay_seconds", [0.01, 0.01, 0.01])
+    monkeypatch.setattr("flows.intake.enrich.retry_delay_seconds", [0.01, 0.01, 0.01])
     world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")] * 2
 
     assert run(*world.submitted(7)).is_completed()
@@ -217,12 +219,12 @@ def test_a_run_that_breaks_leaves_its_shards_to_a_successor(world: World, monkey
 @pytest.mark.parametrize(
     ("succession", "reason"),
     [
-        (Succession(owner="first", start=3, stopped=True), "a host stopped its run in Prefect"),
-        (Succession(owner="first", start=8, deaths=6), "its run broke 6 times"),
+        (Takeover(owner="first", start=3, stopped=True), "a host stopped its run in Prefect"),
+        (Takeover(owner="first", start=8, deaths=6), "its run broke 6 times"),
     ],
 )
 def test_a_successor_that_is_to_end_the_evaluation_tells_evalai_and_stops_the_shards(
-    world: World, succession: Succession, reason: str
+    world: World, succession: Takeover, reason: str
 ) -> None:
     message, delivery = world.submitted(7)
     world.ledger.rows[7] = {"attempt": 1, "claim-owner": "first", "claim-key": "", "status": "running"}
@@ -298,7 +300,7 @@ def test_an_outcome_is_told_as_it_was_decided_and_never_decided_again(world: Wor
     world.backend.endings = {}  # another simulation would succeed
     owner = str(world.ledger.rows[7]["claim-owner"])
 
-    second = run(message, None, Succession(owner=owner, start=2))
+    second = run(message, None, Takeover(owner=owner, start=2))
 
     assert (first.name, second.name) == ("Undelivered", "AgentFailed")
     assert len(world.backend.created) == 4
@@ -312,7 +314,7 @@ def test_a_run_that_takes_over_adopts_the_shards_and_their_claim(world: World) -
     world.evalai.statuses[7] = SubmissionStatus.RUNNING
     world.ledger.rows[7] = {"attempt": 1, "claim-owner": "the-run-that-died", "claim-key": "", "status": "running"}
 
-    state = run(message, delivery, Succession(owner="the-run-that-died", start=2))
+    state = run(message, delivery, Takeover(owner="the-run-that-died", start=2))
 
     assert state.is_completed()
     assert world.ledger.rows[7]["status"] == "finished"
@@ -345,7 +347,7 @@ def test_a_report_that_was_not_delivered_is_sent_when_the_run_is_retried(world: 
     world.evalai.refuses_reports = None
     owner = str(world.ledger.rows[7]["claim-owner"])
 
-    state = run(message, delivery, Succession(owner=owner, start=2))
+    state = run(message, delivery, Takeover(owner=owner, start=2))
 
     assert state.is_completed()
     [report] = world.evalai.reports

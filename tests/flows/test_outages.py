@@ -9,14 +9,16 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from evaluation.errors import ServiceUnavailable
+from evaluation.lifecycle.stages import Stage
+from evaluation.lifecycle.takeover import Takeover
 from evaluation.ports import Claim
-from evaluation.stages import Stage
-from evaluation.submission import Delivery, SubmissionMessage, SubmissionStatus, Succession
+from evaluation.submission.message import Delivery, SubmissionMessage
+from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from tests.flows.conftest import World
 
 TASKS = (
-    *(f"flows.admission.{name}" for name in ("hold", "enrich", "choose_cluster", "claim_submission", "acknowledge")),
+    *(f"flows.intake.{name}" for name in ("hold", "enrich", "choose_cluster", "claim_submission", "acknowledge")),
     *(f"flows.simulation.{name}" for name in ("plan_shards", "mark_running", "launch_shards")),
     *(f"flows.simulation.{name}" for name in ("watch_shards", "remove_jobs")),
     *(f"flows.reporting.{name}" for name in ("merge_results", "keep_outcome", "send_report", "record")),
@@ -44,13 +46,13 @@ class Outage:
 
 
 def run(
-    message: SubmissionMessage, delivery: Delivery | None = None, succession: Succession | None = None
+    message: SubmissionMessage, delivery: Delivery | None = None, succession: Takeover | None = None
 ) -> State[None]:
     return asyncio.run(evaluate_submission(message, delivery, succession, return_state=True))
 
 
 def successor(world: World, message: SubmissionMessage) -> State[None]:
-    return run(message, None, Succession(owner=str(world.ledger.rows[7]["claim-owner"]), start=2))
+    return run(message, None, Takeover(owner=str(world.ledger.rows[7]["claim-owner"]), start=2))
 
 
 @pytest.fixture

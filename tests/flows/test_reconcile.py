@@ -17,19 +17,19 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed, Running, State
 
-from blocks.prefect_events import OutgoingEvent
-from deployments.notification import tell_hosts
+from deployments.operator_notifications import notify_operators
 from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
 from evaluation.shards import ShardJob, render_plan, split_contiguous
-from evaluation.submission import SubmissionStatus, parse_phase
+from evaluation.submission.model import SubmissionStatus, parse_phase
 from flows.evaluate_submission import evaluate_submission
-from flows.explaining import explain_submission
-from flows.hooks import hand_over
-from flows.reconcile import find, reconcile
-from flows.repairs import bury_looks
-from flows.successors import FIRST
-from flows.survey import runs_of as survey_runs
-from flows.survey import survey
+from flows.hooks import start_takeover
+from flows.reconciler.actions import mark_dead_reconciler_runs_crashed
+from flows.reconciler.explain_submission import explain_submission
+from flows.reconciler.flow import find_all_discrepancies, reconcile
+from flows.reconciler.snapshot import runs_of as survey_runs
+from flows.reconciler.snapshot import take_snapshot
+from flows.takeover_runs import TAKEOVER_QUEUE
+from prefect_api.events import OutgoingEvent
 from tests.flows.conftest import World
 from tests.flows.test_evaluate_submission import run
 
@@ -84,7 +84,7 @@ def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) ->
     states = [look(), look()]
 
     [successor] = runs_of(pk)
-    assert successor.work_queue_name == FIRST
+    assert successor.work_queue_name == TAKEOVER_QUEUE
     assert successor.parameters["succession"]["owner"] == f"first-{pk}"
     assert successor.parameters["succession"]["start"] == 2
     assert successor.parameters["message"]["submission_pk"] == pk
@@ -183,7 +183,7 @@ def test_more_runs_than_prefect_gives_at_once_are_all_seen(
             str(client.create_flow_run_from_deployment(deployment, parameters={"message": message}).id)
             for _ in range(3)
         }
-    monkeypatch.setattr("flows.survey.PAGE", 2)
+    monkeypatch.setattr("flows.reconciler.snapshot.PAGE", 2)
 
     async def seen() -> set[str]:
         async with get_client() as client:
@@ -240,7 +240,7 @@ def test_the_hooks_start_the_same_successor_as_the_reconciler(
         client.set_flow_run_state(first.id, ended, force=True)
         claimed(world, pk, LONG_AGO, **{"claim-owner": str(first.id)})
 
-        asyncio.run(hand_over(evaluate_submission, client.read_flow_run(first.id), ended))
+        asyncio.run(start_takeover(evaluate_submission, client.read_flow_run(first.id), ended))
         look()
 
     [_, successor] = runs_of(pk)
@@ -271,9 +271,9 @@ def test_a_look_of_the_reconcilers_that_never_ended_is_shown_as_crashed() -> Non
     with get_client(sync_client=True) as client:
         dead = client.create_flow_run(reconcile, state=Running())
 
-        asyncio.run(bury_looks(timedelta(hours=1)))
+        asyncio.run(mark_dead_reconciler_runs_crashed(timedelta(hours=1)))
         young = client.read_flow_run(dead.id).state
-        asyncio.run(bury_looks(timedelta(0)))
+        asyncio.run(mark_dead_reconciler_runs_crashed(timedelta(0)))
         old = client.read_flow_run(dead.id).state
 
     assert (young and young.type, old and old.type) == (StateType.RUNNING, StateType.CRASHED)
@@ -310,7 +310,9 @@ def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
     claimed(world, pk, LONG_AGO)
 
     async def only_look() -> list[str]:
-        return [finding.repair.value for finding in find(await survey(await world.load_site()))]
+        return [
+            finding.repair.value for finding in find_all_discrepancies(await take_snapshot(await world.load_site()))
+        ]
 
     assert asyncio.run(only_look()) == ["go on"]
     assert runs_of(pk) == []
@@ -352,7 +354,7 @@ class Doorbell:
 @pytest.fixture
 def doorbell(monkeypatch: pytest.MonkeyPatch) -> Doorbell:
     doorbell = Doorbell()
-    monkeypatch.setattr("flows.reconcile.prefect_events", lambda: nullcontext(doorbell))
+    monkeypatch.setattr("flows.reconciler.flow.prefect_events", lambda: nullcontext(doorbell))
     return doorbell
 
 
@@ -387,4 +389,4 @@ def test_a_notification_block_that_is_not_there_is_named(deployment: UUID) -> No
         get_client(sync_client=True) as client,
         pytest.raises(InvalidConfiguration, match=r"no notification block 'slack-webhook/nobody'"),
     ):
-        tell_hosts(client, "slack-webhook/nobody")
+        notify_operators(client, "slack-webhook/nobody")

@@ -9,20 +9,20 @@ from pydantic import SecretStr
 
 from blocks import collection
 from blocks.collection import ArtifactBucket, EvalAI, LedgerTable, SubmissionQueue
-from blocks.fill import QueueAddresses, save_blocks
-from blocks.names import CREDENTIALS, EVALAI, QUEUE
-from blocks.secrets import ClusterSecret, EvalAISecret, SiteSecrets
-from deployments.prefect_errors import prefect_errors
+from blocks.document_names import CREDENTIALS, EVALAI, QUEUE
+from blocks.installation import QueueAddresses, save_blocks
+from blocks.secrets import ClusterSecret, EvalAISecret, InstallationSecrets
 from evaluation.errors import ServiceUnavailable
+from prefect_api.errors import prefect_errors
 
 ADDRESSES = QueueAddresses("http://127.0.0.1/1/submissions", "http://127.0.0.1/1/dead")
 
 
-def site(token: str) -> SiteSecrets:
+def site(token: str) -> InstallationSecrets:
     values = ("local", "", "simulator:1", "leaderboard:1", "logcopy:1", "a-bucket", "a-table", "a-group")
     cluster = ClusterSecret("leaderboard-20", "eks", *values)
     evalai = EvalAISecret("https://eval.ai", SecretStr(token), {"2203": "leaderboard-20-SENSORS"})
-    return SiteSecrets(evalai, {"leaderboard-20": cluster})
+    return InstallationSecrets(evalai, {"leaderboard-20": cluster})
 
 
 def test_blocks_are_saved_again_over_the_earlier_ones() -> None:

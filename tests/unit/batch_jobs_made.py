@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from batch_jobs.details import BatchJob, read_job
+from batch_jobs.job_description import BatchJob, read_job
 
 CREATED = 1_795_255_200_000  # 2026-11-21 10:00 UTC, in milliseconds
 

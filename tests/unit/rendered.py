@@ -3,15 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest
 
-GENERATIONS = tuple(Generation)
+GENERATIONS = tuple(LeaderboardVersion)
 Manifest = dict[str, Any]
 
 
-def render(generation: Generation = Generation.V2, **cluster: Any) -> Manifest:
+def render(generation: LeaderboardVersion = LeaderboardVersion.V2, **cluster: Any) -> Manifest:
     return job_manifest(example_job(generation), replace(example_cluster(generation), **cluster))
 
 

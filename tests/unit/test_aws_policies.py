@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from deployments.aws_resources import CLUSTERS
+from embedded.aws import CLUSTERS
 from tests.aws_templates import DEPLOYMENTS, TEMPLATES, Document, as_list, eks, template
 
 # Actions that AWS cannot narrow to a resource (its "Service Authorization Reference" names no resource type for them).

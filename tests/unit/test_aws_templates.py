@@ -8,9 +8,9 @@ import pytest
 from cfnlint.api import lint_file
 
 from blocks.secrets import SecretNames
-from deployments.aws_resources import CLUSTERS, DEAD_LETTER_QUEUE, PRIVATE_CONTENTS, QUEUE, routes_location, secrets_of
-from deployments.bridge import BridgeSettings
-from k8s_jobs.pod.storage import LOG_TAG
+from embedded.aws import CLUSTERS, DEAD_LETTER_QUEUE, PRIVATE_CONTENTS, QUEUE, routes_location, secrets_of
+from services.bridge import BridgeSettings
+from shard_pod.storage import LOG_TAG
 from tests.aws_templates import DEPLOYMENTS, TEMPLATES, aws, default, eks, properties, template
 
 HOLDS_DATA = {

@@ -10,22 +10,24 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from evaluation.checkpoint import Checkpoint, check_expected, parse_checkpoint, render_document
 from evaluation.errors import InvalidCheckpoint
-from evaluation.evalai_form import accuracies, evalai_result, partial_result
-from evaluation.merge import Merged, merge
-from evaluation.pair import parse_progress
-from evaluation.records import SCORES
+from evaluation.pair.protocol import parse_progress
+from evaluation.results.checkpoint import Checkpoint, check_expected
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
+from evaluation.results.evalai_result import accuracies, evalai_result, partial_result
+from evaluation.results.merge import Merged, merge
+from evaluation.results.records import SCORES
+from evaluation.results.summary import summary_text
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation
-from evaluation.summary import summary_text
+from evaluation.submission.model import LeaderboardVersion
 from tests.bad_files import BAD_FILES, SENT, sound
 from tests.result_files import V1, V2, as_bytes, make_document, make_record
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/bad-data.md"
 
 
-def taken(data: bytes, expected: tuple[RouteRun, ...] = SENT, generation: Generation = V2) -> Checkpoint:
+def taken(data: bytes, expected: tuple[RouteRun, ...] = SENT, generation: LeaderboardVersion = V2) -> Checkpoint:
     """As the keeper and the flow take a shard's file."""
     checkpoint = parse_checkpoint(data, "shard.json", generation)
     check_expected(checkpoint, expected, "shard.json")
@@ -129,7 +131,7 @@ def members(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @st.composite
-def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], generation: Generation) -> bytes:
+def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], generation: LeaderboardVersion) -> bytes:
     """A shard's file, sound or with members replaced, taken away or added, or with bytes changed; or anything."""
     if draw(st.integers(0, 19)) == 19:
         return draw(st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()))
@@ -156,7 +158,7 @@ def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], generation: Generatio
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), generation=st.sampled_from([V1, V2]))
 def test_whatever_two_shards_hand_in_is_published_soundly_or_refused(
-    data: st.DataObject, generation: Generation
+    data: st.DataObject, generation: LeaderboardVersion
 ) -> None:
     sent = [expand([0, 1], 1), expand([2], 1)]
     files = [data.draw(handed_in(runs, generation)) for runs in sent]

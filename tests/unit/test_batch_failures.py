@@ -4,16 +4,16 @@ import pytest
 
 from batch_jobs.shard_failures import failure_of_job
 from evaluation.errors import Fault
-from evaluation.pair import Verdict, failure_of
+from evaluation.pair.protocol import PairExitCode, failure_of
 from tests.unit.batch_jobs_made import batch_job
 
 TOLD = {"logcopy": 30, "simulator": 30}
 HOUR = 3600.0
-VERDICTS = sorted(set(Verdict) - {Verdict.FINISHED, Verdict.CANCELLED})
+VERDICTS = sorted(set(PairExitCode) - {PairExitCode.FINISHED, PairExitCode.CANCELLED})
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_the_keepers_verdict_counts_whatever_the_agent_ended_with(verdict: Verdict) -> None:
+def test_the_keepers_verdict_counts_whatever_the_agent_ended_with(verdict: PairExitCode) -> None:
     for agent in (int(verdict), 0, 1, 137):
         job = batch_job("FAILED", {"logcopy": int(verdict), "simulator": int(verdict), "agent": agent})
 

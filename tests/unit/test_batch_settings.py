@@ -9,11 +9,11 @@ import yaml
 from prefect_aws import AwsCredentials
 
 from batch_jobs.backend import BatchJobBackend
-from blocks.compute_cluster import ComputeCluster
+from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.secrets import ClusterSecret
 from deployments.clusters_file import compute_cluster
 from evaluation.errors import InvalidConfiguration
-from evaluation.submission import parse_phase
+from evaluation.submission.model import parse_phase
 from tests.aws_templates import TEMPLATES, aws
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "batch.md").read_text("utf-8")
@@ -38,7 +38,7 @@ def fields() -> dict[str, Any]:
     return content["leaderboard-20"]  # type: ignore[no-any-return]
 
 
-def cluster(**changes: Any) -> ComputeCluster:
+def cluster(**changes: Any) -> LeaderboardCluster:
     known = fields()
     known["compute"] = {**known["compute"], **changes}
     return compute_cluster(SECRET, AwsCredentials(region_name="us-west-2"), known)

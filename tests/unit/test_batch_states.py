@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from batch_jobs.details import DUPLICATE, REMOVED, REMOVED_TAG, BatchJob
-from batch_jobs.queues import require_fit, why_batch_says_it_waits, why_its_queue_waits
-from batch_jobs.shard_states import Patience, Seen, chosen, duplicates, shard_status
+from batch_jobs.job_description import DUPLICATE, REMOVED, REMOVED_TAG, BatchJob
+from batch_jobs.job_queues import require_fit, why_batch_says_it_waits, why_its_queue_waits
+from batch_jobs.shard_states import Observed, ShardTimeouts, chosen, duplicates, shard_status
 from evaluation.errors import InvalidConfiguration
 from evaluation.shards import ShardState, ShardStatus
 from tests.unit.batch_jobs_made import CREATED, batch_job
@@ -19,7 +19,7 @@ LOST = {"statusReason": "Host EC2 (instance i-0abc) terminated."}
 def status_of(job: BatchJob | None, seconds: float = 1.0, since: float = 0.0, why: str = "") -> ShardStatus:
     """The status so many seconds after the job's birth, in a state that was first seen at `since`."""
     now = BORN + timedelta(seconds=seconds)
-    return shard_status(0, job, Seen(now, BORN + timedelta(seconds=since), 3600.0, why), Patience())
+    return shard_status(0, job, Observed(now, BORN + timedelta(seconds=since), 3600.0, why), ShardTimeouts())
 
 
 @pytest.mark.parametrize(

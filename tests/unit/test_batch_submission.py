@@ -9,15 +9,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import k8s_jobs.pod
-from batch_jobs.definitions import needs_gpu, require_base
+import shard_pod
+from batch_jobs.job_definitions import needs_gpu, require_base
 from batch_jobs.shard_failures import HOST_LOST
 from batch_jobs.spec import BatchSpec
-from batch_jobs.submission import attempt_of, share_identifier, submit_request, tag_value
+from batch_jobs.submit_request import attempt_of, share_identifier, submit_request, tag_value
 from evaluation.errors import InvalidConfiguration
 from evaluation.shards import Budgets, Shard, ShardJob
-from evaluation.submission import Generation, parse_phase
-from k8s_jobs.pod.settings import read_settings
+from evaluation.submission.model import LeaderboardVersion, parse_phase
+from shard_pod.settings import read_settings
 from tests.aws_templates import aws, properties
 
 SPEC = BatchSpec("leaderboard-20-shard", "production", "s3://private/routes.xml", log_group="leaderboard-20")
@@ -29,7 +29,7 @@ def job(**changes: Any) -> ShardJob:
         "attempt": 2,
         "shard": Shard(1, 4, (5, 6, 7)),
         "phase": parse_phase("leaderboard-20-SENSORS"),
-        "generation": Generation.V2,
+        "generation": LeaderboardVersion.V2,
         "repetitions": 1,
         "image": "registry/team:1",
         "team_name": "Team",
@@ -116,7 +116,7 @@ class TestDefinition:
 
     @pytest.mark.parametrize("party", ["simulator", "agent"])
     def test_with_the_shards_values_the_scripts_have_all_they_require(self, party: str) -> None:
-        script = resources.files(k8s_jobs.pod).joinpath(f"{party}.sh").read_text("utf-8")
+        script = resources.files(shard_pod).joinpath(f"{party}.sh").read_text("utf-8")
         required = re.search(r"^require ((?:.*\\\n)*.*)$", script, re.MULTILINE)
         assert required
 

@@ -3,9 +3,9 @@
 import pytest
 
 from blocks.submission_queue import Received
-from deployments.bridge import BridgeSettings, read_submission, submission_received
 from evaluation.errors import InvalidMessage
-from evaluation.submission import Delivery, SubmissionMessage
+from evaluation.submission.message import Delivery, SubmissionMessage
+from services.bridge import BridgeSettings, read_submission, submission_received
 
 BODY = '{"challenge_pk": "1", "phase_pk": "2", "submission_pk": 3}'
 

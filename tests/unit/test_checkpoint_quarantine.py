@@ -2,24 +2,22 @@ import copy
 
 import pytest
 
-from evaluation.checkpoint import (
-    append_quarantined,
-    check_expected,
-    empty_document,
-    render_document,
-)
 from evaluation.errors import InvalidCheckpoint
-from evaluation.merge import merge
-from evaluation.records import INFRACTIONS
+from evaluation.results.checkpoint import check_expected
+from evaluation.results.checkpoint_writing import append_quarantined, empty_document, render_document
+from evaluation.results.merge import merge
+from evaluation.results.records import INFRACTIONS
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 from tests.result_files import V1, V2, as_checkpoint, make_document, make_record
 
 SENT = expand([3, 4, 5], 1)
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_quarantined_route_is_a_record_with_zero_scores_after_which_the_shard_goes_on(generation: Generation) -> None:
+def test_quarantined_route_is_a_record_with_zero_scores_after_which_the_shard_goes_on(
+    generation: LeaderboardVersion,
+) -> None:
     before = make_document([make_record(SENT[0], 0, generation)], total=3, entry="Crashed")
     untouched = copy.deepcopy(before)
 
@@ -53,7 +51,7 @@ def test_quarantined_record_has_the_exact_form_of_v1() -> None:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_evaluators_own_record_of_the_route_is_replaced(generation: Generation) -> None:
+def test_evaluators_own_record_of_the_route_is_replaced(generation: LeaderboardVersion) -> None:
     half_driven = make_record(SENT[1], 1, generation, status="Failed - Simulation crashed")
     document = make_document([make_record(SENT[0], 0, generation), half_driven], total=3, entry="Crashed")
     after = as_checkpoint(append_quarantined(document, SENT[1], generation), generation)
@@ -101,7 +99,7 @@ def test_set_with_a_quarantined_route_is_complete_and_counts_it_as_zero() -> Non
     ],
 )
 def test_next_record_is_where_the_evaluator_resumes(
-    generation: Generation, entry: str, done: int, records: int, following: int
+    generation: LeaderboardVersion, entry: str, done: int, records: int, following: int
 ) -> None:
     document = make_document([make_record(SENT[n], n, generation) for n in range(records)], total=3, entry=entry)
     document["_checkpoint"]["progress"][0] = done

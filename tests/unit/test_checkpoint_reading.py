@@ -6,21 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import checkpoint as checkpoint_module
-from evaluation.checkpoint import check_expected, parse_checkpoint, render_document
 from evaluation.errors import InvalidCheckpoint
+from evaluation.results import checkpoint_reading
+from evaluation.results.checkpoint import check_expected
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 from tests.result_files import V1, V2, as_bytes, make_checkpoint, make_document, make_record
 
 Change = Callable[[dict[str, Any]], object]
 
 
-def two_routes(generation: Generation = V2) -> dict[str, Any]:
+def two_routes(generation: LeaderboardVersion = V2) -> dict[str, Any]:
     return make_document([make_record(RouteRun(route), route, generation) for route in (0, 1)], total=5)
 
 
-def refusal(data: bytes, generation: Generation | None = None) -> str:
+def refusal(data: bytes, generation: LeaderboardVersion | None = None) -> str:
     with pytest.raises(InvalidCheckpoint) as caught:
         parse_checkpoint(data, "shard-2.json", generation)
     message = str(caught.value)
@@ -30,7 +32,7 @@ def refusal(data: bytes, generation: Generation | None = None) -> str:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_sound_file_is_read_and_its_generation_recognised(generation: Generation) -> None:
+def test_sound_file_is_read_and_its_generation_recognised(generation: LeaderboardVersion) -> None:
     found = parse_checkpoint(as_bytes(two_routes(generation)), "a.json")
     assert found.generation is generation
     assert found.runs == (RouteRun(0), RouteRun(1))
@@ -59,7 +61,7 @@ def test_file_cut_off_anywhere_is_refused() -> None:
 
 
 def test_too_large_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_module, "MAX_BYTES", 100)
+    monkeypatch.setattr(checkpoint_reading, "MAX_BYTES", 100)
     assert "more than 100" in refusal(as_bytes(two_routes()))
 
 
@@ -160,7 +162,7 @@ def test_distance_outside_the_lanes_must_be_readable(message: str) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "written"), [(V1, V2), (V2, V1)])
-def test_file_of_the_other_generation_is_refused(wanted: Generation, written: Generation) -> None:
+def test_file_of_the_other_generation_is_refused(wanted: LeaderboardVersion, written: LeaderboardVersion) -> None:
     message = refusal(as_bytes(two_routes(written)), wanted)
     assert message.startswith("shard-2.json: _checkpoint.records[0].route_id ")
     assert f"in a file of {wanted.value}" in message
@@ -230,7 +232,7 @@ def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return [path] * bool(path) + [each for key, child in items for each in paths_of(child, (*path, key))]
 
 
-def parses_or_refuses(data: bytes, generation: Generation | None = None) -> None:
+def parses_or_refuses(data: bytes, generation: LeaderboardVersion | None = None) -> None:
     """Whatever is accepted can be written and read again; whatever is not raises InvalidCheckpoint in one line."""
     message, again = "", None
     try:
@@ -248,7 +250,7 @@ def parses_or_refuses(data: bytes, generation: Generation | None = None) -> None
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), replacement=JSON, generation=st.sampled_from([None, V1, V2]), written=st.sampled_from([V1, V2]))
 def test_any_member_replaced_by_anything(
-    data: st.DataObject, replacement: Any, generation: Generation | None, written: Generation
+    data: st.DataObject, replacement: Any, generation: LeaderboardVersion | None, written: LeaderboardVersion
 ) -> None:
     document = two_routes(written)
     put(*data.draw(st.sampled_from(paths_of(document))), value=replacement)(document)

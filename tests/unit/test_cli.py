@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deployments import cli
-from deployments.demo import finish
-from deployments.progress import Progress, in_time
-from deployments.progress_view import PlainLines
+from cli import main as main_module
+from cli.demo import finish
+from cli.main import main
+from cli.progress_view import PlainLines
+from cli.submission_progress import Progress, in_time
 from deployments.settings import Settings
 from evaluation.errors import DeadlineExceeded
-from evaluation.progress import ShardView
+from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.shards import ShardState
-from evaluation.submission import SubmissionStatus
+from evaluation.submission.model import SubmissionStatus
 
 HEAVY = {"prefect", "boto3", "moto", "requests"}
 
@@ -41,7 +42,7 @@ def leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
     def run(*words: str) -> Ended:
         with pytest.raises(SystemExit) as ended:
-            cli.main(words)
+            main(words)
         assert isinstance(ended.value.code, int)
         return Ended(ended.value.code, *capsys.readouterr())
 
@@ -51,15 +52,15 @@ def leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from deployments import cli\n"
+        "from cli.main import main\n"
         "for words in (['--help'], ['merge', '--help'], ['status']):\n"
         "    try:\n"
-        "        cli.main(words)\n"
+        "        main(words)\n"
         "    except SystemExit as ended:\n"
         "        packages = {name.partition('.')[0] for name in sys.modules}\n"
         f"        print('ended:', ended.code, *sorted(packages.intersection({HEAVY!r})))\n"
     )
-    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {"PYTHONPATH": str(Path(main_module.__file__).parents[1])}
 
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
@@ -70,10 +71,10 @@ def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
 
 
 def test_the_module_is_a_program(tmp_path: Path) -> None:
-    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {"PYTHONPATH": str(Path(main_module.__file__).parents[1])}
 
     done = subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "merge"],
+        [sys.executable, "-m", "cli.main", "merge"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -88,7 +89,7 @@ def test_the_module_is_a_program(tmp_path: Path) -> None:
 def test_help_lists_every_command(leaderboard: Run) -> None:
     shown = leaderboard("--help")
     assert shown.code == 0
-    assert [name for name in (*cli.COMMANDS, *cli.GROUPS) if name not in shown.out] == []
+    assert [name for name in (*main_module.COMMANDS, *main_module.GROUPS) if name not in shown.out] == []
 
 
 MERGE = ("merge", "a.json", "--output", "merged.json")
@@ -134,7 +135,7 @@ def test_without_a_stack_one_sentence_says_so(leaderboard: Run, words: tuple[str
 
 
 def a_progress(evalai: SubmissionStatus, done: int, row: dict[str, str] | None = None) -> Progress:
-    shard = ShardView(0, ShardState.DRIVING, done, 5, "drives route 3")
+    shard = ShardProgress(0, ShardState.DRIVING, done, 5, "drives route 3")
     return Progress(7, "leaderboard-20-SENSORS", 1, evalai, row or {}, (shard,))
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from prefect_aws import AwsCredentials
 
-from blocks.compute_cluster import ComputeCluster
+from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.secrets import ClusterSecret
 from deployments.clusters_file import compute_cluster
 from evaluation.errors import InvalidConfiguration
@@ -95,6 +95,6 @@ def test_a_wrong_setting_is_named(change: dict[str, object], problem: str) -> No
 def test_a_keeper_without_a_way_to_s3_is_named_when_the_backend_is_made() -> None:
     fields = yaml.safe_load(FILE.read_text("utf-8"))["leaderboard-20"]
     del fields["compute"]["worker_role_arn"]
-    block: ComputeCluster = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
+    block: LeaderboardCluster = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
     with pytest.raises(InvalidConfiguration, match="way to S3"):
         block.backend()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import cli
+from cli.main import main
 from deployments.compute_setup import Places, given_places
 from evaluation.errors import InvalidConfiguration
 
@@ -39,7 +39,7 @@ def test_what_cannot_be_done_is_told(
     monkeypatch.delenv("LEADERBOARD_STATE_DIR", raising=False)
 
     with pytest.raises(SystemExit) as ended:
-        cli.main(["compute", *words])
+        main(["compute", *words])
 
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(said)

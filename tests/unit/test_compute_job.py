@@ -9,10 +9,10 @@ from blocks.submission_queue import Received
 from compute_client.backlog import Backlog
 from compute_client.example import count_primes
 from compute_client.job import JobError, JobFailed, JobResult, ResultStatus, digest, read_message, write_message
-from deployments.bridge import BridgeSettings
-from deployments.compute_bridge import compute_reader
 from evaluation.errors import InvalidMessage, PermanentError
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
+from services.bridge import BridgeSettings
+from services.compute_bridge import compute_reader
 
 
 def received(body: str, count: int = 1, receipt: str = "r-1") -> Received:
@@ -89,6 +89,6 @@ def test_the_client_needs_no_prefect_and_its_functions_process_no_boto3() -> Non
         subprocess.run(
             [sys.executable, "-c", code.replace("MODULES", module)], capture_output=True, text=True, check=True
         ).stdout
-        for module in ("compute_client.producer", "compute_client.function, compute_client.example")
+        for module in ("compute_client.producer", "compute_client.function_main, compute_client.example")
     ]
     assert [each.split() for each in found] == [["boto3"], []]

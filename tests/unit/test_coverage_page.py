@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from deployments.cli import COMMANDS, GROUPS
+from cli.main import COMMANDS, GROUPS
 from tests.unit.test_docs import INLINE, LINK, ROOT, read
 
 PAGE = "docs/coverage.md"
@@ -24,6 +24,14 @@ ROOMS = (
     "blocks",
     "flows",
     "deployments",
+    "services",
+    "embedded",
+    "doctor",
+    "cli",
+    "shard_pod",
+    "aws_api",
+    "evalai_api",
+    "prefect_api",
     "benchmarks",
 )
 LINKED = re.compile(r"\[`[^`]+`\]\([^()\s]+\)")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import COMMANDS, GROUPS
 from deployments import settings_page
-from deployments.cli import COMMANDS, GROUPS
-from evaluation.reconciliation import lasting
-from evaluation.stages import LEASE_SECONDS, LONGEST, Patience
-from local_jobs.catalogue import BEHAVIOURS
+from evaluation.lifecycle.stages import LEASE_SECONDS, LONGEST, ReconcilerTimeouts
+from flows.reconciler.wording import lasting
+from local_jobs.demo_images import BEHAVIOURS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "deployments/**/*.md") for page in ROOT.glob(pattern))
@@ -68,7 +68,7 @@ def test_every_test_that_is_named_is_in_the_file_that_it_leads_to(page: Path) ->
 
 
 def test_the_deadlines_on_the_page_are_those_of_the_code() -> None:
-    patience = Patience(timedelta(seconds=LEASE_SECONDS))
+    patience = ReconcilerTimeouts(timedelta(seconds=LEASE_SECONDS))
     times = {f"`{stage}`": limit for stage, limit in LONGEST.items()} | {
         "unclaimed": patience.claim,
         "scheduled": patience.start,
@@ -101,7 +101,7 @@ def test_every_command_exists() -> None:
 
 
 def test_the_readme_lists_the_demo_images() -> None:
-    paragraph = next(text for text in read("README.md").split("\n\n") if "(local_jobs/catalogue.py)" in text)
+    paragraph = next(text for text in read("README.md").split("\n\n") if "(local_jobs/demo_images.py)" in text)
 
     assert INLINE.findall(paragraph) == list(BEHAVIOURS)
 

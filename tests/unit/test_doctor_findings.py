@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from botocore.exceptions import ClientError
 
-from deployments.doctor.findings import LOOK_UP, TRY_AGAIN, Check, NotChecked, Verdict, examine
+from doctor.findings import LOOK_UP, TRY_AGAIN, Check, CheckStatus, NotChecked, run_checks
 from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
 
 SECRET = "hidden-token"
@@ -30,20 +30,20 @@ FINE = Check("AWS: other", lambda: "it is there")
 @pytest.mark.parametrize(
     ("error", "verdict", "detail", "remedy"),
     [
-        (InvalidConfiguration("It is wrong", "so", "Mend it."), Verdict.PROBLEM, "It is wrong: so", "Mend it."),
-        (InvalidConfiguration("It is wrong"), Verdict.PROBLEM, "It is wrong", LOOK_UP),
-        (ServiceUnavailable("It is down", "so"), Verdict.PROBLEM, "It is down: so", TRY_AGAIN),
-        (NotChecked("it is elsewhere"), Verdict.NOT_CHECKED, "it is elsewhere", ""),
-        (NotChecked("it is not known", "Say it."), Verdict.NOT_CHECKED, "it is not known", "Say it."),
-        (denied("AccessDenied"), Verdict.NOT_CHECKED, "these AWS credentials may not look", "leaderboard-hosts"),
-        (denied("ExpiredToken"), Verdict.PROBLEM, "ExpiredToken: no", "Check the policy."),
-        (RuntimeError(SECRET), Verdict.PROBLEM, "the check itself broke (RuntimeError)", "Please report that"),
+        (InvalidConfiguration("It is wrong", "so", "Mend it."), CheckStatus.PROBLEM, "It is wrong: so", "Mend it."),
+        (InvalidConfiguration("It is wrong"), CheckStatus.PROBLEM, "It is wrong", LOOK_UP),
+        (ServiceUnavailable("It is down", "so"), CheckStatus.PROBLEM, "It is down: so", TRY_AGAIN),
+        (NotChecked("it is elsewhere"), CheckStatus.NOT_CHECKED, "it is elsewhere", ""),
+        (NotChecked("it is not known", "Say it."), CheckStatus.NOT_CHECKED, "it is not known", "Say it."),
+        (denied("AccessDenied"), CheckStatus.NOT_CHECKED, "these AWS credentials may not look", "leaderboard-hosts"),
+        (denied("ExpiredToken"), CheckStatus.PROBLEM, "ExpiredToken: no", "Check the policy."),
+        (RuntimeError(SECRET), CheckStatus.PROBLEM, "the check itself broke (RuntimeError)", "Please report that"),
     ],
 )
 def test_what_a_check_raises_becomes_its_line_and_the_next_one_runs(
-    error: Exception, verdict: Verdict, detail: str, remedy: str
+    error: Exception, verdict: CheckStatus, detail: str, remedy: str
 ) -> None:
-    finding, next_one = examine([raising(error), FINE])
+    finding, next_one = run_checks([raising(error), FINE])
 
     assert (finding.subject, finding.verdict) == ("AWS: thing", verdict)
     assert detail in finding.detail
@@ -58,6 +58,6 @@ def test_checks_that_cannot_be_listed_are_a_line_too() -> None:
         yield FINE
         raise LookupError(SECRET)
 
-    _, broken = examine(checks())
+    _, broken = run_checks(checks())
 
-    assert (broken.verdict, broken.detail) == (Verdict.PROBLEM, "the check itself broke (LookupError)")
+    assert (broken.verdict, broken.detail) == (CheckStatus.PROBLEM, "the check itself broke (LookupError)")

@@ -15,8 +15,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.templating import apply_values, find_placeholders
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from evaluation.submission import Generation
-from k8s_jobs.cluster import ClusterSpec
+from evaluation.submission.model import LeaderboardVersion
+from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest, network_policies
 
@@ -97,7 +97,7 @@ class TestClusters:
     @pytest.mark.parametrize("name", CLUSTERS)
     def test_gpu_nodes_come_from_zero_and_suit_the_shards(self, name: str) -> None:
         (gpus,) = [group for group in cluster(name)["managedNodeGroups"] if "taints" in group]
-        generation = Generation.V1 if name == "leaderboard-10" else Generation.V2
+        generation = LeaderboardVersion.V1 if name == "leaderboard-10" else LeaderboardVersion.V2
         tolerations = job_manifest(example_job(generation), example_cluster(generation))
         (toleration,) = tolerations["spec"]["template"]["spec"]["tolerations"]
 
@@ -169,7 +169,9 @@ class TestRights:
 
 class TestNamespace:
     def test_the_policies_are_the_renderers(self) -> None:
-        assert documents(FOLDER / "cluster/network-policies.yaml") == network_policies(example_cluster(Generation.V2))
+        assert documents(FOLDER / "cluster/network-policies.yaml") == network_policies(
+            example_cluster(LeaderboardVersion.V2)
+        )
 
     def test_shards_live_under_pod_security(self) -> None:
         labels = {o["metadata"]["name"]: o["metadata"]["labels"] for o in objects_of("Namespace")}
@@ -184,7 +186,7 @@ class TestNamespace:
         # A maximum without a default is the default: a GPU for every container.
         assert set(container_limits["max"]) <= set(container_limits["default"])
         assert "nvidia.com/gpu" not in json.dumps(limits)
-        for generation in Generation:
+        for generation in LeaderboardVersion:
             pod = job_manifest(example_job(generation), example_cluster(generation))["spec"]["template"]["spec"]
             for container in pod["initContainers"] + pod["containers"]:
                 resources = container["resources"]

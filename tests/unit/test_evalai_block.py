@@ -4,9 +4,10 @@ import pytest
 from pydantic import SecretStr
 
 from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_SLOTS, EvalAI
-from blocks.evalai_http import RequestBudget
+from evalai_api.http import RequestBudget
 from evaluation.errors import InvalidConfiguration, InvalidMessage
-from evaluation.submission import SubmissionMessage, parse_phase
+from evaluation.submission.message import SubmissionMessage
+from evaluation.submission.model import parse_phase
 
 
 def block(**more: object) -> EvalAI:

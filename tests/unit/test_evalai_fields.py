@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from blocks.evalai_fields import (
+from evalai_api.fields import (
     METADATA_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     Fields,
@@ -17,8 +17,8 @@ from blocks.evalai_fields import (
     shortened,
 )
 from evaluation.errors import RequestRefused
-from evaluation.ports import Report
-from evaluation.submission import Submission, SubmissionStatus, parse_phase
+from evaluation.lifecycle.report import Report
+from evaluation.submission.model import Submission, SubmissionStatus, parse_phase
 
 PLAIN = {"id": 7, "challenge_phase": 3, "participant_team": 2, "status": "running"}
 SUBMISSION = Submission(

@@ -8,7 +8,8 @@ from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_setting
 
 from deployments.installation import installation
 from deployments.settings import Settings
-from deployments.stack_state import stack_lock, write_state
+from deployments.stack_state import write_state
+from embedded.stack_lock import stack_lock
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from tests.stack_states import stack_state
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from evaluation.errors import Fault
-from evaluation.pair import Verdict, failure_of
+from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.shards import ShardState
 from k8s_jobs.shard_failures import failure_of_job, failure_of_pod
-from k8s_jobs.shard_states import Patience, shard_status
+from k8s_jobs.shard_states import ShardTimeouts, shard_status
 from tests.kubernetes_objects import DONE, NOW, condition, ended, job_object, pod_object, running
 
 Json = dict[str, Any]
@@ -25,8 +25,8 @@ def failed_pod(agent: Json, simulator: Json, **more: Any) -> Json:
     return pod_object(states, phase="Failed", **more)
 
 
-@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {Verdict.FINISHED}))
-def test_verdict_of_the_pair_decides(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", sorted(set(PairExitCode) - {PairExitCode.FINISHED}))
+def test_verdict_of_the_pair_decides(verdict: PairExitCode) -> None:
     pod = failed_pod(ended(verdict), ended(verdict, message="the keeper's words"))
 
     failure = failure_of_pod(pod)
@@ -95,7 +95,7 @@ def test_memory_is_named_as_the_cause() -> None:
 
 
 def test_policys_words_are_enough_when_the_pod_is_gone() -> None:
-    assert failure_of_job(job_object(BY_POLICY), []).summary == failure_of(Verdict.SENSORS_INVALID).summary
+    assert failure_of_job(job_object(BY_POLICY), []).summary == failure_of(PairExitCode.SENSORS_INVALID).summary
 
 
 def test_policys_words_point_at_the_pod_that_decided() -> None:
@@ -106,17 +106,17 @@ def test_policys_words_point_at_the_pod_that_decided() -> None:
 
     failure = failure_of_job(job_object(BY_POLICY), pods)
 
-    assert failure == failure_of(Verdict.SENSORS_INVALID, "the camera")
+    assert failure == failure_of(PairExitCode.SENSORS_INVALID, "the camera")
 
 
 def test_used_up_pods_are_explained_by_the_last_one() -> None:
     job = job_object(condition("Failed", reason="BackoffLimitExceeded"), failed=9)
 
-    status = shard_status(2, job, [failed_pod(ended(23), ended(23))], NOW, Patience())
+    status = shard_status(2, job, [failed_pod(ended(23), ended(23))], NOW, ShardTimeouts())
 
     assert status.state is ShardState.FAILED
     assert status.failure is not None
-    assert status.failure.summary == failure_of(Verdict.PAIR_LOST).summary
+    assert status.failure.summary == failure_of(PairExitCode.PAIR_LOST).summary
 
 
 def test_deadline_charges_nobody() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.errors import Fault
 from evaluation.shards import ShardState
-from k8s_jobs.shard_states import Patience, gone, shard_status
+from k8s_jobs.shard_states import ShardTimeouts, gone, shard_status
 from tests.kubernetes_objects import DONE, NOW, at, condition, ended, job_object, pod_object, running, waiting
 
 Json = dict[str, Any]
@@ -119,7 +119,7 @@ CASES = {
 def test_state_and_words(case: str) -> None:
     job, pods, state, detail = CASES[case]
 
-    status = shard_status(3, job, pods, NOW, Patience())
+    status = shard_status(3, job, pods, NOW, ShardTimeouts())
 
     assert (status.index, status.state) == (3, state)
     assert detail in status.detail
@@ -130,7 +130,7 @@ def test_waiting_says_since_when_and_the_schedulers_words() -> None:
     pod = pod_object(node="", phase="Pending", age=90)
     pod["status"]["conditions"] = [condition("PodScheduled", holds=False, reason="Unschedulable", message=NO_ROOM)]
 
-    status = shard_status(0, job_object(), [pod], NOW, Patience())
+    status = shard_status(0, job_object(), [pod], NOW, ShardTimeouts())
 
     assert status.detail == f"no machine has room yet: {NO_ROOM}"
     assert status.since is not None
@@ -141,31 +141,31 @@ STUCK = {
     "waits for a node for too long": (
         job_object(spec={"suspend": True}),
         [],
-        Patience(waiting_seconds=500),
+        ShardTimeouts(waiting_seconds=500),
         "No machine came for the shard",
     ),
     "image never comes": (
         job_object(),
         [pod_object({"evaluator": waiting("ErrImagePull")}, phase="Pending", age=601)],
-        Patience(),
+        ShardTimeouts(),
         "The container evaluator cannot be started",
     ),
     "image's name is invalid": (
         job_object(),
         [pod_object({"agent": waiting("InvalidImageName")}, phase="Pending", age=1)],
-        Patience(),
+        ShardTimeouts(),
         "The container agent cannot be started",
     ),
     "containers never start": (
         job_object(),
         [pod_object({"evaluator": waiting("ContainerCreating")}, phase="Pending", age=7300)],
-        Patience(),
+        ShardTimeouts(),
         "The shard's containers did not start",
     ),
     "nobody ends the Job at its deadline": (
         job_object(spec={"activeDeadlineSeconds": 60}),
         [pod_object(ALL_RUN)],
-        Patience(overdue_seconds=300),
+        ShardTimeouts(overdue_seconds=300),
         "The shard did not end in its time",
     ),
 }
@@ -186,15 +186,15 @@ def test_no_state_lasts_for_ever(case: str) -> None:
 def test_of_two_pods_of_the_same_second_the_living_one_counts() -> None:
     pods = [pod_object(ALL_RUN, name="new"), pod_object({"simulator": ended(23)}, phase="Failed", name="old")]
 
-    assert shard_status(0, job_object(), pods, NOW, Patience()).state is ShardState.DRIVING
-    assert shard_status(0, job_object(), pods[::-1], NOW, Patience()).state is ShardState.DRIVING
+    assert shard_status(0, job_object(), pods, NOW, ShardTimeouts()).state is ShardState.DRIVING
+    assert shard_status(0, job_object(), pods[::-1], NOW, ShardTimeouts()).state is ShardState.DRIVING
 
 
 def test_slow_pull_before_is_not_held_against_the_image_that_fails_now() -> None:
     # given: the simulator's image took an hour, the agent's has failed once since
     states = ALL_RUN | {"simulator": running(30), "agent": waiting("ErrImagePull")}
 
-    status = shard_status(0, job_object(), [pod_object(states, age=3600)], NOW, Patience())
+    status = shard_status(0, job_object(), [pod_object(states, age=3600)], NOW, ShardTimeouts())
 
     assert status.state is ShardState.PULLING
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.errors import InvalidConfiguration
-from evaluation.pair import Verdict
+from evaluation.pair.protocol import PairExitCode
 from evaluation.shards import Shard
-from evaluation.submission import Generation, Phase
+from evaluation.submission.model import LeaderboardVersion, Phase
 from k8s_jobs import manifest as rendering
-from k8s_jobs.cluster import ClusterSpec, GpuJoin
+from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import attempt_selector, job_manifest, network_policies, scripts_config_map
 from tests.unit.rendered import GENERATIONS, containers, environment, pod, render
@@ -28,7 +28,7 @@ texts = st.text(max_size=220) | st.text(st.characters(exclude_categories=()), ma
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_every_supported_kubernetes_takes_the_manifest_strictly(generation: Generation, version: str) -> None:
+def test_every_supported_kubernetes_takes_the_manifest_strictly(generation: LeaderboardVersion, version: str) -> None:
     documents = [render(generation), scripts_config_map("leaderboard"), *network_policies(example_cluster(generation))]
 
     validated = [kubernetes_validate.validate(document, version, strict=True) for document in documents]
@@ -53,10 +53,14 @@ def test_any_team_and_phase_give_valid_names_and_labels(
 ) -> None:
     phase = Phase(f"{cluster}-{track}", cluster, track)
     job = replace(
-        example_job(Generation.V2), team_name=team, phase=phase, submission=submission, shard=Shard(index, 100, (3,))
+        example_job(LeaderboardVersion.V2),
+        team_name=team,
+        phase=phase,
+        submission=submission,
+        shard=Shard(index, 100, (3,)),
     )
 
-    manifest = job_manifest(job, example_cluster(Generation.V2))
+    manifest = job_manifest(job, example_cluster(LeaderboardVersion.V2))
 
     assert DNS_LABEL.fullmatch(manifest["metadata"]["name"])
     for labels in (manifest["metadata"]["labels"], manifest["spec"]["template"]["metadata"]["labels"]):
@@ -70,9 +74,9 @@ def test_any_team_and_phase_give_valid_names_and_labels(
 @given(team=texts)
 @settings(max_examples=30, deadline=None)
 def test_a_team_name_reaches_the_cluster_as_annotation_only_and_changes_nothing_else(team: str) -> None:
-    job = example_job(Generation.V1)
-    named = job_manifest(replace(job, team_name=team), example_cluster(Generation.V1))
-    unnamed = job_manifest(replace(job, team_name=""), example_cluster(Generation.V1))
+    job = example_job(LeaderboardVersion.V1)
+    named = job_manifest(replace(job, team_name=team), example_cluster(LeaderboardVersion.V1))
+    unnamed = job_manifest(replace(job, team_name=""), example_cluster(LeaderboardVersion.V1))
 
     for manifest in (named, unnamed):
         for metadata in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):
@@ -100,7 +104,7 @@ def test_the_selector_of_an_attempt_finds_its_jobs_and_pods() -> None:
 )
 def test_a_missing_setting_is_named(field: str) -> None:
     with pytest.raises(InvalidConfiguration, match=field):
-        replace(example_cluster(Generation.V2), **{field: " "})
+        replace(example_cluster(LeaderboardVersion.V2), **{field: " "})
 
 
 @pytest.mark.parametrize(
@@ -114,13 +118,13 @@ def test_a_missing_setting_is_named(field: str) -> None:
 )
 def test_a_wrong_cluster_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidConfiguration, match=words):
-        replace(example_cluster(Generation.V2), **changes)
+        replace(example_cluster(LeaderboardVersion.V2), **changes)
 
 
 @pytest.mark.parametrize(("changes", "words"), [({"image": ""}, "no image"), ({"deadline_seconds": 0}, "deadline")])
 def test_a_job_that_cannot_run_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidConfiguration, match=words):
-        job_manifest(replace(example_job(Generation.V2), **changes), example_cluster(Generation.V2))
+        job_manifest(replace(example_job(LeaderboardVersion.V2), **changes), example_cluster(LeaderboardVersion.V2))
 
 
 def test_a_placeholder_without_a_value_is_no_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +135,7 @@ def test_a_placeholder_without_a_value_is_no_manifest(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_nothing_is_left_to_fill(generation: Generation) -> None:
+def test_nothing_is_left_to_fill(generation: LeaderboardVersion) -> None:
     assert "{{" not in json.dumps(render(generation))
 
 
@@ -146,7 +150,11 @@ class TestFailurePolicy:
 
         (codes,) = [r["onExitCodes"] for r in rules if r.get("onExitCodes", {}).get("containerName") == "simulator"]
 
-        assert set(codes["values"]) == set(Verdict) - {Verdict.FINISHED, Verdict.PAIR_LOST, Verdict.CANCELLED}
+        assert set(codes["values"]) == set(PairExitCode) - {
+            PairExitCode.FINISHED,
+            PairExitCode.PAIR_LOST,
+            PairExitCode.CANCELLED,
+        }
         assert codes["values"] == sorted(codes["values"])  # the API server insists
 
     def test_no_rule_believes_the_agents_container(self) -> None:
@@ -156,9 +164,9 @@ class TestFailurePolicy:
         assert believed == {"simulator", "private-contents", "evaluator"}
 
     def test_limits_come_from_the_job(self) -> None:
-        job = replace(example_job(Generation.V2), deadline_seconds=99.2)
+        job = replace(example_job(LeaderboardVersion.V2), deadline_seconds=99.2)
 
-        spec = job_manifest(job, example_cluster(Generation.V2))["spec"]
+        spec = job_manifest(job, example_cluster(LeaderboardVersion.V2))["spec"]
 
         assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (8, 100)
         assert spec["ttlSecondsAfterFinished"] >= 3600
@@ -204,11 +212,11 @@ class TestPod:
         assert 4 * gibibytes < 170
 
     def test_shards_have_their_own_ports(self) -> None:
-        job = example_job(Generation.V2)
+        job = example_job(LeaderboardVersion.V2)
         ports = []
         for index in range(4):
             sharded = replace(job, shard=Shard(index, 4, (index,)))
-            values = environment(containers(job_manifest(sharded, example_cluster(Generation.V2)))["agent"])
+            values = environment(containers(job_manifest(sharded, example_cluster(LeaderboardVersion.V2)))["agent"])
             ports += [int(values["CARLA_PORT"]) + i for i in range(3)] + [int(values["TRAFFIC_MANAGER_PORT"])]
 
         assert len(set(ports)) == 16
@@ -249,4 +257,4 @@ def test_a_spec_without_a_role_may_name_a_secret() -> None:
         storage_secret="s3-keys",
     )
 
-    assert job_manifest(example_job(Generation.V2), spec)["metadata"]["namespace"] == "leaderboard"
+    assert job_manifest(example_job(LeaderboardVersion.V2), spec)["metadata"]["namespace"] == "leaderboard"

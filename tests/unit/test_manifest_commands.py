@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.pair import Verdict
-from evaluation.submission import Generation
+from evaluation.pair.protocol import PairExitCode
+from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs import manifest as rendering
-from k8s_jobs.cluster import GpuJoin
+from k8s_jobs.cluster_spec import GpuJoin
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest, scripts_config_map, scripts_name
-from k8s_jobs.pod.settings import read_settings
+from shard_pod.settings import read_settings
 from tests.unit.rendered import GENERATIONS, containers, environment, pod, render, texts_of
 
 
@@ -44,7 +44,7 @@ class TestContract:
 
     @pytest.mark.parametrize("generation", GENERATIONS)
     @pytest.mark.parametrize("name", ["private-contents", "logcopy"])
-    def test_the_keeper_understands_its_environment(self, generation: Generation, name: str) -> None:
+    def test_the_keeper_understands_its_environment(self, generation: LeaderboardVersion, name: str) -> None:
         job = example_job(generation)
 
         read = read_settings(texts_of(environment(containers(render(generation))[name])))
@@ -77,7 +77,7 @@ class TestContract:
 
 class TestGenerations:
     def test_templates_differ_in_their_commands_only(self) -> None:
-        job, cluster = example_job(Generation.V1), example_cluster(Generation.V1)
+        job, cluster = example_job(LeaderboardVersion.V1), example_cluster(LeaderboardVersion.V1)
         first, second = (job_manifest(replace(job, generation=generation), cluster) for generation in GENERATIONS)
         own = {"SIMULATOR_COMMAND", "EVALUATOR_COMMAND", "GENERATION", "SDL_VIDEODRIVER", "SCENARIOS"}
 
@@ -88,7 +88,7 @@ class TestGenerations:
         assert first == second
 
     def test_1_0_draws_with_opengl_and_names_its_scenarios(self) -> None:
-        parties = containers(render(Generation.V1))
+        parties = containers(render(LeaderboardVersion.V1))
         agent = environment(parties["agent"])
 
         assert "-opengl" in environment(parties["simulator"])["SIMULATOR_COMMAND"]
@@ -96,13 +96,13 @@ class TestGenerations:
         assert agent["REPETITIONS"] == "5"
 
     def test_2_0_draws_with_vulkan(self) -> None:
-        parties = containers(render(Generation.V2))
+        parties = containers(render(LeaderboardVersion.V2))
 
         assert "-vulkan" in environment(parties["simulator"])["SIMULATOR_COMMAND"]
         assert "--traffic-manager-port" in flags(environment(parties["agent"])["EVALUATOR_COMMAND"])
 
     @pytest.mark.parametrize("generation", GENERATIONS)
-    def test_the_evaluator_gets_the_arguments_of_the_leaderboard(self, generation: Generation) -> None:
+    def test_the_evaluator_gets_the_arguments_of_the_leaderboard(self, generation: LeaderboardVersion) -> None:
         agent = containers(render(generation))["agent"]
         command = environment(agent)["EVALUATOR_COMMAND"]
         used = set(re.findall(r"\$\{?([A-Z_]+)", command))
@@ -125,7 +125,7 @@ class TestCommands:
     """The shell in the templates, run with the paths of this machine."""
 
     @pytest.mark.parametrize("generation", GENERATIONS)
-    def test_all_of_it_is_bash(self, generation: Generation) -> None:
+    def test_all_of_it_is_bash(self, generation: LeaderboardVersion) -> None:
         parties = containers(render(generation))
         commands = [
             parties["evaluator"]["command"][-1],
@@ -159,7 +159,7 @@ class TestCommands:
 
         result = copy_evaluator(tmp_path, NVIDIA_VISIBLE_DEVICES=device, GPU_JOIN="all")
 
-        assert result.returncode == Verdict.MISCONFIGURED
+        assert result.returncode == PairExitCode.MISCONFIGURED
         assert result.stderr.startswith("evaluator: ")
 
     def test_stand_ins_need_neither(self, tmp_path: Path) -> None:
@@ -168,15 +168,17 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("generation", "told"),
         [
-            (Generation.V1, "-opengl -nosound -carla-rpc-port=2010 SDL_HINT_CUDA_DEVICE=2"),
+            (LeaderboardVersion.V1, "-opengl -nosound -carla-rpc-port=2010 SDL_HINT_CUDA_DEVICE=2"),
             (
-                Generation.V2,
+                LeaderboardVersion.V2,
                 "-vulkan -RenderOffScreen -nosound -carla-rpc-port=2010 "
                 "-ini:[/Script/Engine.RendererSettings]:r.GraphicsAdapter=2 SDL_HINT_CUDA_DEVICE=",
             ),
         ],
     )
-    def test_the_simulator_draws_on_the_agents_gpu(self, tmp_path: Path, generation: Generation, told: str) -> None:
+    def test_the_simulator_draws_on_the_agents_gpu(
+        self, tmp_path: Path, generation: LeaderboardVersion, told: str
+    ) -> None:
         (tmp_path / "uuid").write_text("GPU-1234\n")
         stub(tmp_path / "nvidia-smi", '[[ "$*" == "--id=GPU-1234 --query-gpu=index --format=csv,noheader" ]] && echo 2')
         stub(tmp_path / "CarlaUE4.sh", 'echo "$* SDL_HINT_CUDA_DEVICE=${SDL_HINT_CUDA_DEVICE:-}"')

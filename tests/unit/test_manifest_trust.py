@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.submission import Generation, Phase
+from evaluation.submission.model import LeaderboardVersion, Phase
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest, network_policies
 from tests.unit.rendered import GENERATIONS, containers, environment, mounts, pod, render
@@ -75,14 +75,14 @@ class TestTrust:
 
     def test_no_value_of_ours_is_expanded_by_kubernetes(self) -> None:
         track = "MAP$(AWS_ROLE_ARN)"
-        job = replace(example_job(Generation.V2), phase=Phase(f"x-{track}", "x", track))
+        job = replace(example_job(LeaderboardVersion.V2), phase=Phase(f"x-{track}", "x", track))
 
-        values = environment(containers(job_manifest(job, example_cluster(Generation.V2)))["agent"])
+        values = environment(containers(job_manifest(job, example_cluster(LeaderboardVersion.V2)))["agent"])
 
         assert values["CHALLENGE_TRACK_CODENAME"] == "MAP$$(AWS_ROLE_ARN)"  # Kubernetes makes $$ a $
 
     @pytest.mark.parametrize("generation", GENERATIONS)
-    def test_no_command_is_changed_by_kubernetes_expansion(self, generation: Generation) -> None:
+    def test_no_command_is_changed_by_kubernetes_expansion(self, generation: LeaderboardVersion) -> None:
         for container in containers(render(generation)).values():
             names = {entry["name"] for entry in container.get("env", [])}
             values = environment(container).values() if "env" in container else ()
@@ -91,7 +91,7 @@ class TestTrust:
                 assert not names & set(re.findall(r"\$\(([^)]*)\)", text))
 
     def test_the_policies_deny_all_but_names_and_storage(self) -> None:
-        deny, names, storage = network_policies(example_cluster(Generation.V2, ("10.20.1.7/32",)))
+        deny, names, storage = network_policies(example_cluster(LeaderboardVersion.V2, ("10.20.1.7/32",)))
         labels = render()["spec"]["template"]["metadata"]["labels"]
 
         assert (deny["spec"]["podSelector"], deny["spec"]["policyTypes"]) == ({}, ["Ingress", "Egress"])
@@ -104,6 +104,6 @@ class TestTrust:
 
     def test_without_an_address_nothing_is_reachable(self) -> None:
         # An empty list of peers would mean: anybody.
-        *_, storage = network_policies(replace(example_cluster(Generation.V2), storage_cidrs=()))
+        *_, storage = network_policies(replace(example_cluster(LeaderboardVersion.V2), storage_cidrs=()))
 
         assert storage["spec"]["egress"] == []

@@ -4,31 +4,33 @@ from typing import Any
 import pytest
 
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
-from evaluation.merge import Part, merge
+from evaluation.results.merge import Part, merge
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 from tests.result_files import V1, V2, as_checkpoint, make_checkpoint, make_document, make_record
 
 OUTSIDE = "Agent went outside its route lanes for about {} meters (4.28% of the completed route)"
 
 
-def part(name: str, *routes: int, generation: Generation = V2, **members: Any) -> Part:
+def part(name: str, *routes: int, generation: LeaderboardVersion = V2, **members: Any) -> Part:
     return name, make_checkpoint([RouteRun(route) for route in routes], generation, **members)
 
 
-def with_status(*statuses: str, generation: Generation = V2, entry: str = "Started", sensors: Any = None) -> Part:
+def with_status(
+    *statuses: str, generation: LeaderboardVersion = V2, entry: str = "Started", sensors: Any = None
+) -> Part:
     records = [make_record(RouteRun(n), n, generation, status=status) for n, status in enumerate(statuses)]
     return "a.json", as_checkpoint(make_document(records, entry=entry, sensors=sensors), generation)
 
 
-def refusal(parts: list[Part], routes: int, generation: Generation = V2) -> str:
+def refusal(parts: list[Part], routes: int, generation: LeaderboardVersion = V2) -> str:
     with pytest.raises(InvalidCheckpoint) as caught:
         merge(parts, expand(range(routes), 1), generation)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_complete_set_is_finished(generation: Generation) -> None:
+def test_complete_set_is_finished(generation: LeaderboardVersion) -> None:
     parts = [part("a.json", 0, 1, generation=generation), part("b.json", 2, generation=generation)]
     result = merge(parts, expand(range(3), 1), generation)
     assert (result.complete, result.missing, result.routes_done) == (True, (), 3)
@@ -39,7 +41,7 @@ def test_complete_set_is_finished(generation: Generation) -> None:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_nothing_driven_yet_is_a_start(generation: Generation) -> None:
+def test_nothing_driven_yet_is_a_start(generation: LeaderboardVersion) -> None:
     result = merge([], expand(range(3), 1), generation)
     assert (result.complete, result.routes_done) == (False, 0)
     assert result.document["_checkpoint"] == {"global_record": {}, "progress": [0, 3], "records": []}
@@ -76,7 +78,7 @@ def test_same_routes_twice_are_refused() -> None:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_same_file_twice_is_refused(generation: Generation) -> None:
+def test_same_file_twice_is_refused(generation: LeaderboardVersion) -> None:
     once = part("a.json", 0, generation=generation)
     assert "a.json holds already" in refusal([once, once], 3, generation)
 
@@ -168,7 +170,7 @@ def test_single_route_has_no_deviation() -> None:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_route_without_a_metre_divides_nothing_by_zero(generation: Generation) -> None:
+def test_route_without_a_metre_divides_nothing_by_zero(generation: LeaderboardVersion) -> None:
     meta = {"route_length": 0, "duration_game": -1, "duration_system": -1}
     scores = {"score_route": 5e-324, "score_penalty": 0, "score_composed": 0}
     crash = {"collisions_vehicle": ["crash"]}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from deployments.merge_command import merge, merge_files
+from cli.merge import merge, merge_files
 from evaluation.routes import RouteRun
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 from tests.result_files import V1, V2, as_bytes, make_document, make_record
 from tests.shared_data import DATA, needs_shared_data
 
@@ -17,7 +17,7 @@ app.command(merge)
 ROUTES_XML = "<routes>" + "".join(f'<route id="{n}" town="Town12"/>' for n in range(4)) + "</routes>"
 
 
-def shard(folder: Path, name: str, *routes: int, generation: Generation = V2, total: int | None = None) -> Path:
+def shard(folder: Path, name: str, *routes: int, generation: LeaderboardVersion = V2, total: int | None = None) -> Path:
     records = [make_record(RouteRun(route), index, generation) for index, route in enumerate(routes)]
     file = folder / name
     file.write_bytes(as_bytes(make_document(records, total)))
@@ -172,7 +172,7 @@ def test_generation_can_be_told_and_must_fit(halves: list[Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_shard_that_has_not_begun_goes_with_either_generation(generation: Generation, tmp_path: Path) -> None:
+def test_shard_that_has_not_begun_goes_with_either_generation(generation: LeaderboardVersion, tmp_path: Path) -> None:
     begun = shard(tmp_path, "a.json", 0, 1, generation=generation)
     empty = shard(tmp_path, "b.json", total=2)
     assert merge_files([empty, begun], "0-3", tmp_path / "merged.json") == 3

@@ -4,26 +4,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.checkpoint import Checkpoint, parse_checkpoint, render_document
 from evaluation.errors import EvaluationError
-from evaluation.merge import Merged, Part, merge
-from evaluation.records import INFRACTIONS
+from evaluation.results.checkpoint import Checkpoint
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
+from evaluation.results.merge import Merged, Part, merge
+from evaluation.results.records import INFRACTIONS
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation
+from evaluation.submission.model import LeaderboardVersion
 from tests.result_files import V1, V2, as_checkpoint, make_document, make_record
 
 STATUSES = ("Completed", "Failed", "Failed - Agent got blocked", "Failed - Agent timed out")
 
 
 @st.composite
-def drives(draw: st.DrawFn, generation: Generation) -> dict[RouteRun, dict[str, Any]]:
+def drives(draw: st.DrawFn, generation: LeaderboardVersion) -> dict[RouteRun, dict[str, Any]]:
     """Records of all repetitions of some routes, with random results."""
     runs = expand(draw(st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True)), draw(st.integers(1, 2)))
     return {run: draw(results(run, generation)) for run in runs}
 
 
 @st.composite
-def results(draw: st.DrawFn, run: RouteRun, generation: Generation) -> dict[str, Any]:
+def results(draw: st.DrawFn, run: RouteRun, generation: LeaderboardVersion) -> dict[str, Any]:
     share = st.floats(0, 1, allow_nan=False)
     route, penalty = 100 * draw(share), draw(share)
     kinds = draw(st.lists(st.sampled_from([key for key in INFRACTIONS[generation] if "lanes" not in key]), max_size=4))
@@ -34,7 +36,7 @@ def results(draw: st.DrawFn, run: RouteRun, generation: Generation) -> dict[str,
     return make_record(run, 0, generation, infractions=infractions, scores=scores, meta=meta, status=status)
 
 
-def files(groups: list[list[dict[str, Any]]], generation: Generation) -> list[Part]:
+def files(groups: list[list[dict[str, Any]]], generation: LeaderboardVersion) -> list[Part]:
     return [
         (f"{n}.json", as_checkpoint(make_document([{**r, "index": i} for i, r in enumerate(group)]), generation))
         for n, group in enumerate(groups)
@@ -59,7 +61,7 @@ GENERATIONS = st.sampled_from([V1, V2])
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data(), generation=GENERATIONS)
-def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, generation: Generation) -> None:
+def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, generation: LeaderboardVersion) -> None:
     records = data.draw(drives(generation))
     expected = data.draw(st.permutations(list(records)))
     whole = merge(files([[r for group in by_route(records) for r in group]], generation), expected, generation)
@@ -83,7 +85,7 @@ def reread(result: Merged) -> Checkpoint:
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data(), generation=GENERATIONS)
-def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, generation: Generation) -> None:
+def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, generation: LeaderboardVersion) -> None:
     records = data.draw(drives(generation))
     last = max(run.repetition for run in records)
     lost = {run for run in records if run.repetition == last and data.draw(st.booleans())}

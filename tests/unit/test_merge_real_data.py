@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
-from evaluation.checkpoint import Checkpoint, parse_checkpoint, render_document
 from evaluation.errors import InvalidCheckpoint
-from evaluation.evalai_form import LABELS, accuracies
-from evaluation.merge import Merged, global_record, merge
-from evaluation.summary import summary_text
+from evaluation.results.checkpoint import Checkpoint
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.checkpoint_writing import render_document
+from evaluation.results.evalai_result import LABELS, accuracies
+from evaluation.results.merge import Merged, global_record, merge
+from evaluation.results.summary import summary_text
 from tests.result_files import V1, V2
 from tests.shared_data import DATA, needs_shared_data
 

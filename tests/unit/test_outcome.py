@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from evaluation.errors import Failure, Fault, ImageRefused, InvalidCheckpoint, ServiceUnavailable, ShardsFailed
-from evaluation.outcome import (
-    Ending,
+from evaluation.lifecycle.outcome import (
     Outcome,
+    OutcomeStatus,
     failed,
     parse_outcome,
     raise_for_failures,
@@ -15,7 +15,7 @@ from evaluation.outcome import (
     render_outcome,
 )
 from evaluation.shards import ShardState, ShardStatus
-from evaluation.submission import Submission, SubmissionStatus, parse_phase
+from evaluation.submission.model import Submission, SubmissionStatus, parse_phase
 
 CRASH = Failure("The agent crashed", "exit code 139", "Mend it.", Fault.TEAM)
 LOST = Failure("The node was lost", "it was drained", "Resume it.", Fault.INFRASTRUCTURE)
@@ -50,7 +50,7 @@ def test_the_team_is_charged_only_for_its_own() -> None:
 
 
 def test_a_failure_keeps_what_was_driven_but_reports_no_score() -> None:
-    so_far = Outcome(Ending.FINISHED, "", result=[{"split": "x"}], metrics={"Driving score": 1.0}, routes_done=3,
+    so_far = Outcome(OutcomeStatus.FINISHED, "", result=[{"split": "x"}], metrics={"Driving score": 1.0}, routes_done=3,
                      routes_total=20, summary="routes", merged="{}")  # fmt: skip
     outcome = failed(SUBMISSION, ServiceUnavailable("S3 is down"), so_far)
     report = outcome.report(SUBMISSION)
@@ -73,7 +73,7 @@ def test_submitted_and_resuming_run_and_a_run_goes_on_with_its_own(status: Submi
 
 def test_a_kept_outcome_is_the_same_when_it_is_read() -> None:
     outcome = Outcome(
-        Ending.FAILED, "It failed.", Fault.TEAM, ({"split": "s", "accuracies": {"Driving score": 1.5}},),
+        OutcomeStatus.FAILED, "It failed.", Fault.TEAM, ({"split": "s", "accuracies": {"Driving score": 1.5}},),
         {"Driving score": 1.5}, 3, 20, "routes", "{}", "Traceback", "EvalAI is down.",
     )  # fmt: skip
     assert parse_outcome(render_outcome(outcome), "s3://b/7/outcome.json") == replace(

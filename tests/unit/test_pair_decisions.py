@@ -3,17 +3,17 @@
 import pytest
 
 from evaluation.errors import Fault
-from evaluation.pair import Counters, Verdict, failure_of, failure_of_exit
-from evaluation.pair_decisions import (
+from evaluation.pair.decisions import (
     SIMULATION_CRASHED,
-    Ending,
+    CheckpointSummary,
+    Decision,
+    EndedStart,
     Exit,
-    Shown,
-    Step,
     StopReason,
     decide,
     parse_exit,
 )
+from evaluation.pair.protocol import Counters, PairExitCode, failure_of, failure_of_exit
 from evaluation.routes import RouteRun, expand
 from evaluation.shards import Budgets
 
@@ -31,15 +31,15 @@ def after(
     stop: StopReason | None = StopReason.PARTNER,
     driving: bool = True,
     counters: Counters = FIRST,
-) -> Step:
-    return decide(counters, BUDGETS, Ending(simulator, agent, stop, driving), Shown(ROUTES, statuses))
+) -> Decision:
+    return decide(counters, BUDGETS, EndedStart(simulator, agent, stop, driving), CheckpointSummary(ROUTES, statuses))
 
 
 @pytest.mark.parametrize("code", [0, 1, 139])
 def test_a_shard_with_all_its_records_has_finished_however_the_evaluator_ended(code: int) -> None:
     step = after("Completed", "Perfect", "Failed - Agent got blocked", agent=Exit(code))
 
-    assert step.verdict is Verdict.FINISHED
+    assert step.verdict is PairExitCode.FINISHED
 
 
 def test_an_evaluator_that_ends_well_with_records_missing_has_crashed() -> None:
@@ -53,7 +53,7 @@ def test_an_evaluator_that_ends_well_with_records_missing_has_crashed() -> None:
 def test_a_crash_is_the_agents_until_its_budget_is_used_up() -> None:
     step = after(agent=Exit(1), counters=Counters(starts=3, agent_restarts=2))
 
-    assert step.verdict is Verdict.AGENT_CRASHED
+    assert step.verdict is PairExitCode.AGENT_CRASHED
     assert step.counters.agent_restarts == 2
 
 
@@ -62,13 +62,13 @@ def test_a_hang_is_the_agents() -> None:
     last = after("Completed", stop=StopReason.HANG, counters=Counters(starts=3, agent_restarts=2))
 
     assert (first.verdict, first.counters.agent_restarts) == (None, 1)
-    assert last.verdict is Verdict.AGENT_HANGS
+    assert last.verdict is PairExitCode.AGENT_HANGS
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict"), [(SENSORS, Verdict.SENSORS_INVALID), (SETUP, Verdict.AGENT_SETUP_FAILED)]
+    ("status", "verdict"), [(SENSORS, PairExitCode.SENSORS_INVALID), (SETUP, PairExitCode.AGENT_SETUP_FAILED)]
 )
-def test_what_a_restart_cannot_change_is_permanent(status: str, verdict: Verdict) -> None:
+def test_what_a_restart_cannot_change_is_permanent(status: str, verdict: PairExitCode) -> None:
     step = after(status, agent=Exit(255), simulator=Exit(139))
 
     assert (step.verdict, step.keep) == (verdict, 1)
@@ -125,7 +125,7 @@ def test_quarantining_the_last_route_finishes_the_shard() -> None:
 
     step = after("Completed", "Completed", simulator=Exit(139), counters=crashed_twice)
 
-    assert (step.verdict, step.quarantine) == (Verdict.FINISHED, RouteRun(7))
+    assert (step.verdict, step.quarantine) == (PairExitCode.FINISHED, RouteRun(7))
 
 
 def test_a_machine_on_which_every_simulator_dies_fails_instead_of_scoring_zeros() -> None:
@@ -135,7 +135,7 @@ def test_a_machine_on_which_every_simulator_dies_fails_instead_of_scoring_zeros(
         statuses += [SIMULATION_CRASHED] if step.quarantine else []
         counters, verdict = step.counters, step.verdict
 
-    assert verdict is Verdict.SIMULATOR_CRASHED
+    assert verdict is PairExitCode.SIMULATOR_CRASHED
     assert len(statuses) < len(ROUTES)
 
 
@@ -144,21 +144,21 @@ def test_a_simulator_that_does_not_get_ready_uses_the_infrastructure_budget() ->
     last = after(agent=Exit(unready=True), driving=False, counters=Counters(infrastructure_restarts=4))
 
     assert (first.verdict, first.counters.agent_restarts) == (None, 0)
-    assert last.verdict is Verdict.SIMULATOR_NOT_READY
+    assert last.verdict is PairExitCode.SIMULATOR_NOT_READY
 
 
 @pytest.mark.parametrize(("simulator", "agent"), [(None, STOPPED), (STOPPED, None)])
 def test_a_party_that_does_not_answer_is_lost(simulator: Exit | None, agent: Exit | None) -> None:
-    assert after("Completed", simulator=simulator, agent=agent).verdict is Verdict.PAIR_LOST
+    assert after("Completed", simulator=simulator, agent=agent).verdict is PairExitCode.PAIR_LOST
 
 
 def test_a_repetition_that_was_quarantined_does_not_shield_the_next_one() -> None:
-    shown = Shown(expand((5,), 3), ("Completed", SIMULATION_CRASHED))
+    shown = CheckpointSummary(expand((5,), 3), ("Completed", SIMULATION_CRASHED))
     counters = Counters(simulator_crashes={5: 3}, quarantined=(RouteRun(5, 1),))
 
-    step = decide(counters, BUDGETS, Ending(Exit(139), STOPPED), shown)
+    step = decide(counters, BUDGETS, EndedStart(Exit(139), STOPPED), shown)
 
-    assert (step.quarantine, step.verdict) == (RouteRun(5, 2), Verdict.FINISHED)
+    assert (step.quarantine, step.verdict) == (RouteRun(5, 2), PairExitCode.FINISHED)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_exit_files_are_read(text: str, exit_: Exit) -> None:
     assert parse_exit(text) == exit_
 
 
-@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.FINISHED])
-def test_every_failing_verdict_says_what_why_and_what_to_do(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", [verdict for verdict in PairExitCode if verdict is not PairExitCode.FINISHED])
+def test_every_failing_verdict_says_what_why_and_what_to_do(verdict: PairExitCode) -> None:
     failure = failure_of_exit(int(verdict), "because of that")
 
     assert failure == failure_of(verdict, "because of that")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from evaluation.pair import Counters, PairProgress, Verdict, parse_progress
+from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, parse_progress
 from evaluation.routes import RouteRun
 from evaluation.shards import ShardState
 
@@ -23,7 +23,9 @@ PROGRESS = PairProgress(
 
 
 def test_progress_survives_the_way_through_a_file() -> None:
-    failed = PairProgress(1, ShardState.FAILED, 0, 5, None, Counters(), Verdict.AGENT_HANGS, "", PROGRESS.updated_at)
+    failed = PairProgress(
+        1, ShardState.FAILED, 0, 5, None, Counters(), PairExitCode.AGENT_HANGS, "", PROGRESS.updated_at
+    )
 
     assert parse_progress(PROGRESS.render()) == PROGRESS
     assert parse_progress(failed.render().encode()) == failed

@@ -7,7 +7,7 @@ import pytest
 from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy import text
 
-from deployments.prefect_server import one_connection
+from embedded.prefect_server import one_connection
 
 
 @pytest.mark.parametrize("folder", ["plain", "ä b%20 ?#&x=1"])

@@ -6,9 +6,9 @@ import pytest
 
 from blocks.dead_letters import DeadLetter
 from blocks.submission_queue import Received
-from deployments.queue_commands import Fate, choose, told
+from cli.queue import Fate, choose, told
 from evaluation.errors import PermanentError
-from evaluation.submission import Delivery
+from evaluation.submission.message import Delivery
 
 
 def a_letter(message_id: str, body: str) -> DeadLetter:

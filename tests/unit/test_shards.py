@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from evaluation.errors import InvalidConfiguration
 from evaluation.routes import RouteRun
 from evaluation.shards import Budgets, Shard, ShardJob, parse_plan, render_plan, split_contiguous
-from evaluation.submission import Generation, Phase
+from evaluation.submission.model import LeaderboardVersion, Phase
 
 
 def job(**changes: object) -> ShardJob:
@@ -16,7 +16,7 @@ def job(**changes: object) -> ShardJob:
         "attempt": 2,
         "shard": Shard(3, 4, (15, 16)),
         "phase": Phase("leaderboard-20-SENSORS", "leaderboard-20", "SENSORS"),
-        "generation": Generation.V2,
+        "generation": LeaderboardVersion.V2,
         "repetitions": 2,
         "image": "demo/agent:steady",
         "team_name": "Ünïcode & Søns; rm -rf /",

@@ -6,12 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.errors import ImageRefused, InvalidConfiguration, InvalidMessage
-from evaluation.submission import (
-    Phase,
-    parse_message,
-    parse_phase,
-    require_allowed_image,
-)
+from evaluation.submission.image import require_allowed_image
+from evaluation.submission.message import parse_message
+from evaluation.submission.model import Phase, parse_phase
 
 IMAGE = "111111111111.dkr.ecr.us-east-1.amazonaws.com/team-5:tag"
 

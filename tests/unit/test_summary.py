@@ -1,11 +1,11 @@
 import pytest
 
-from evaluation.checkpoint import append_quarantined
-from evaluation.evalai_form import LABELS
-from evaluation.merge import Merged, merge
+from evaluation.results.checkpoint_writing import append_quarantined
+from evaluation.results.evalai_result import LABELS
+from evaluation.results.merge import Merged, merge
+from evaluation.results.summary import summary_text
 from evaluation.routes import RouteRun, expand
-from evaluation.submission import Generation
-from evaluation.summary import summary_text
+from evaluation.submission.model import LeaderboardVersion
 from tests.result_files import V1, V2, as_checkpoint, make_checkpoint, make_document, make_record
 
 
@@ -14,7 +14,7 @@ def text_of(merged: Merged, total: int) -> str:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_complete_result_in_words(generation: Generation) -> None:
+def test_complete_result_in_words(generation: LeaderboardVersion) -> None:
     checkpoint = make_checkpoint(list(expand([0, 1], 1)), generation)
     text = text_of(merge([("a.json", checkpoint)], expand([0, 1], 1), generation), 2)
     lines = text.splitlines()
@@ -30,7 +30,7 @@ def test_complete_result_in_words(generation: Generation) -> None:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_incomplete_result_says_so_and_shows_figures_so_far(generation: Generation) -> None:
+def test_incomplete_result_says_so_and_shows_figures_so_far(generation: LeaderboardVersion) -> None:
     checkpoint = make_checkpoint([RouteRun(0)], generation, total=20)
     text = text_of(merge([("a.json", checkpoint)], expand(range(20), 1), generation), 20)
     assert "Routes completed: 1 of 20" in text
@@ -50,7 +50,7 @@ def test_crash_that_the_evaluator_scored_is_no_quarantine() -> None:
 
 
 @pytest.mark.parametrize("generation", [V1, V2])
-def test_result_without_a_route_is_still_readable(generation: Generation) -> None:
+def test_result_without_a_route_is_still_readable(generation: LeaderboardVersion) -> None:
     text = text_of(merge([], [RouteRun(0)], generation), 1)
     assert "Routes completed: 0 of 1" in text
     assert "Sensors: none recorded" in text

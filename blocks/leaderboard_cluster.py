@@ -1,0 +1,151 @@
+"""The block that says how one leaderboard is simulated: which evaluator, which routes, which machines, which limits."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from prefect.blocks.core import Block
+from prefect_aws import AwsCredentials
+from pydantic import BaseModel, ConfigDict, Field
+
+import shard_pod
+from blocks.artifact_bucket import read_location
+from blocks.batch_compute import BatchCompute
+from blocks.kubernetes_compute import KubernetesCompute
+from blocks.shard_logs import ShardLogs, shard_logs
+from evaluation import storage_keys
+from evaluation.errors import InvalidConfiguration
+from evaluation.ports import JobBackend
+from evaluation.routes import parse_route_xml
+from evaluation.shards import Budgets, Shard, ShardJob
+from evaluation.submission.model import LeaderboardVersion, Phase
+from local_jobs.backend import LocalJobBackend
+
+
+class LocalCompute(BaseModel):
+    """Shards as processes of this machine, driven by the stand-ins: the embedded default."""
+
+    model_config = ConfigDict(extra="forbid")  # a setting that is misspelt, or that infrastructure decides, is said
+
+    kind: Literal["local"] = "local"
+    workdir: Path = Field(description="Folder for the shards' run directories.")
+    route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
+    seed: int = Field(default=0, description="Seed of the stand-ins' scores.")
+
+    def preflight(self, _credentials: AwsCredentials) -> str:
+        """Where the shards run, in words; raises InvalidConfiguration where this user may not write there."""
+        folder = self.workdir.absolute()
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            raise InvalidConfiguration(
+                f"Shards cannot run in {folder}",
+                f"{nearest} is no folder that this user may write to",
+                "Correct its owner, or workdir in the clusters' file, then run `leaderboard setup`.",
+            )
+        return f"processes of the worker's machine, in {folder}"
+
+
+class LeaderboardCluster(Block):
+    """One cluster (leaderboard-10, leaderboard-20): its evaluator's generation, its routes, its machines."""
+
+    _block_type_name = "Compute Cluster"
+    _block_type_slug = "compute-cluster"
+    _description = "How one leaderboard is simulated."
+
+    cluster: str = Field(description="The phase codename up to its last hyphen, e.g. leaderboard-20.")
+    generation: LeaderboardVersion = Field(description="1.0 (OpenGL) or 2.0 (Vulkan; also 2.1).")
+    compute: LocalCompute | KubernetesCompute | BatchCompute = Field(
+        discriminator="kind", description="What runs the shards."
+    )
+    credentials: AwsCredentials
+    bucket: str = Field(description="S3 bucket of the submissions' folders.")
+    log_group: str = Field(default="", description="CloudWatch log group of the shards' output; none if empty.")
+    routes: str = Field(description="The route XML: s3://bucket/key, or a file's path.")
+    repetitions: int = Field(default=1, ge=1, description="How often each route is driven.")
+    shards: int = Field(default=4, ge=1, description="Simulator-agent pairs per submission, one GPU each.")
+    image_registries: list[str] = Field(description="Registries, or registry/path prefixes, that images may come from.")
+    agent_restarts: int = Field(default=4, ge=0, description="Restarts of a pair charged to the agent.")
+    infrastructure_restarts: int = Field(default=8, ge=0, description="Restarts of a pair that nobody is charged for.")
+    simulator_crashes_per_route: int = Field(default=3, ge=1, description="Then the route is quarantined, scored 0.")
+    hang_seconds: float = Field(default=800, gt=0, description="This long without new output is a hang, in seconds.")
+    shard_deadline_seconds: float = Field(default=48 * 3600, gt=0, description="A shard's maximum, in seconds.")
+    cancel_check_seconds: float = Field(default=30, gt=0, description="How often EvalAI is asked for a cancellation.")
+    partial_result_seconds: float = Field(default=300, gt=0, description="How often partial results are published.")
+
+    @property
+    def budgets(self) -> Budgets:
+        return Budgets(self.agent_restarts, self.infrastructure_restarts, self.simulator_crashes_per_route)
+
+    def read_routes(self) -> tuple[int, ...]:
+        """The ids of the routes that every submission drives; raises InvalidConfiguration or ServiceUnavailable."""
+        return parse_route_xml(read_location(self.routes, self.credentials), self.routes)
+
+    def shard_jobs(
+        self,
+        submission: int,
+        attempt: int,
+        phase: Phase,
+        team_name: str,
+        image: str,
+        shards: Sequence[Shard],
+        repetitions: int,
+    ) -> tuple[ShardJob, ...]:
+        """The planned shards of an attempt as Jobs on this cluster."""
+        return tuple(
+            ShardJob(
+                submission=submission,
+                attempt=attempt,
+                shard=shard,
+                phase=phase,
+                generation=self.generation,
+                repetitions=repetitions,
+                image=image,
+                team_name=team_name,
+                bucket=self.bucket,
+                budgets=self.budgets,
+                hang_seconds=self.hang_seconds,
+                deadline_seconds=self.shard_deadline_seconds,
+            )
+            for shard in shards
+        )
+
+    def backend(self) -> JobBackend:
+        """What runs this cluster's shards; raises InvalidConfiguration that names a wrong setting."""
+        if isinstance(self.compute, KubernetesCompute | BatchCompute):
+            return self.compute.backend(self.routes, self.credentials, self.log_group)
+        return LocalJobBackend(
+            workdir=self.compute.workdir,
+            routes=self.routes,
+            storage=_storage_environment(self.credentials),
+            scripts=Path(shard_pod.__file__).parent,
+            keeper=[sys.executable, "-m", "shard_pod.supervisor"],
+            route_seconds=self.compute.route_seconds,
+            seed=self.compute.seed,
+            log_group=self.log_group,
+        )
+
+    def logs_of(self, submission: int, attempt: int) -> ShardLogs | None:
+        """Where a host finds the output of all shards of an attempt; None where it is sent nowhere."""
+        if not self.log_group:
+            return None
+        streams = storage_keys.log_streams(submission, attempt)
+        region, endpoint = self.credentials.region_name, self.credentials.aws_client_parameters.endpoint_url
+        if not region or endpoint:  # another's AWS: it has no console
+            return ShardLogs(self.log_group, streams, url="")
+        return shard_logs(self.log_group, streams, region)
+
+
+def _storage_environment(credentials: AwsCredentials) -> dict[str, str]:
+    """boto3's variables for a process of ours that has no Prefect; the machine's own credentials if none are given."""
+    keys = credentials.get_boto3_session().get_credentials()
+    endpoint = credentials.aws_client_parameters.endpoint_url
+    values = {
+        "AWS_DEFAULT_REGION": credentials.region_name,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": keys.access_key if keys else None,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key if keys else None,
+        "AWS_SESSION_TOKEN": keys.token if keys else None,
+    }
+    return {name: value for name, value in values.items() if value}

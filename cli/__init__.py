@@ -1,0 +1,1 @@
+"""The command line `leaderboard`, one module per group of commands."""

@@ -1,0 +1,82 @@
+"""The main job, end to end, on this machine: `leaderboard demo`; and the pieces that `submit --wait` shares with it."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+from rich.console import Console
+
+from cli.progress_view import values_table, watch
+from cli.submission_progress import Observer, Progress, in_time
+from deployments.settings import Settings
+from deployments.stack_state import StackState
+from embedded.evalai_website import EvalAIWebsite
+from embedded.stack import Stack, running_stack
+from evaluation.submission.model import SubmissionStatus, parse_phase
+
+PHASE = "leaderboard-20-SENSORS"
+IMAGE = "demo/agent:steady"
+
+
+def run_demo(settings: Settings, console: Console) -> int:
+    """Start the stack, evaluate one submission in the open, stop the stack. Returns the exit code."""
+    began = time.monotonic()
+    console.print("[bold]Starting the embedded stack[/] (nothing leaves this machine)")
+    with running_stack(settings, lambda line: console.print(line, markup=False, highlight=False)) as stack:
+        people = EvalAIWebsite(stack.state)
+        pk = people.submit(stack.state.phase_pk(PHASE), IMAGE)
+        console.print(f"\n[bold]Submission {pk}[/]: {IMAGE} for {PHASE}", highlight=False)
+        observer = Observer(stack.state, people)
+        logs = f"Look into {stack.state.folder / 'logs'}, first worker.log."
+        looks = in_time(observer.follow(pk), settings.demo_seconds, "on this machine something must be broken", logs)
+        seen = watch(console, _while_well(stack, looks))
+        metrics = observer.result(pk, PHASE)
+        show_outcome(console, stack.state, seen, metrics)
+    return finish(console.file, seen, metrics, time.monotonic() - began)
+
+
+def _while_well(stack: Stack, looks: Iterable[Progress]) -> Iterator[Progress]:
+    """The looks; raises ServiceUnavailable when a part of the stack has ended for good."""
+    for seen in looks:
+        stack.supervisor.tend()
+        yield seen
+
+
+def show_outcome(console: Console, state: StackState, seen: Progress, metrics: dict[str, float]) -> None:
+    """The leaderboard row or the reason, and where to look."""
+    console.print()
+    if seen.evalai is SubmissionStatus.FINISHED:
+        console.print(values_table(f"Leaderboard row, {seen.phase}", metrics))
+    else:
+        console.print(seen.row.get("reason", "It never started."), markup=False, highlight=False, soft_wrap=True)
+    cluster = parse_phase(seen.phase).cluster
+    run = seen.row.get("claim-owner", "")
+    places = {
+        "Prefect": f"{state.prefect_url}/runs/flow-run/{run}" if run else state.prefect_url,
+        "S3 folder": f"s3://{cluster}/{seen.submission}/",
+        "DynamoDB row": f"table {cluster}, team-id {seen.team}, submission-id {seen.submission}",
+        "AWS": f"{state.aws_url}/moto-api/",
+        "EvalAI": f"{state.evalai_url}/api/jobs/submission/{seen.submission}",
+        "Logs": str(state.folder / "logs"),
+    }
+    if seen.stderr_file:
+        places["What the team reads"] = seen.stderr_file
+    console.print(values_table("Where to look while the stack runs (`make up` keeps it up)", places))
+
+
+def finish(file: IO[str], seen: Progress, metrics: dict[str, float], seconds: float) -> int:
+    """Print the last line, in the form that scripts read; returns the exit code: 0 only for a full, finished result."""
+    score = metrics.get("Driving score")
+    words = [
+        seen.evalai.value.upper(),
+        f"submission={seen.submission}",
+        f"phase={seen.phase}",
+        f"routes={seen.routes_done}/{seen.routes_total}",
+        f"shards={len(seen.shards)}",
+        f"driving_score={'none' if score is None else f'{score:.3f}'}",
+        f"evalai={seen.evalai.value}",
+        f"seconds={seconds:.0f}",
+    ]
+    print(*words, file=file, flush=True)
+    complete = score is not None and 0 < seen.routes_total == seen.routes_done
+    return 0 if seen.evalai is SubmissionStatus.FINISHED and complete else 1

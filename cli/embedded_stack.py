@@ -1,0 +1,193 @@
+"""The commands that start the embedded stack, or talk to a running one."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+from cli.demo import finish, run_demo, show_outcome
+from cli.progress_view import shards_table, submissions_table, values_table, watch
+from cli.submission_progress import Observer, in_time
+from deployments.settings import load_settings
+from deployments.stack_state import StackState, read_state
+from embedded.evalai_website import EvalAIWebsite
+from embedded.stack import running_stack
+from evaluation.errors import DeadlineExceeded
+
+CHECK_SECONDS = 1.0
+INTERRUPTED = 130  # what a shell shows for Ctrl-C
+TIME_IS_UP = 124  # what timeout(1) ends with
+WAIT_SECONDS = 24 * 3600.0
+
+WaitSeconds = Annotated[float, Parameter(validator=Number(gt=0))]
+
+
+def demo() -> int:
+    """The main job on this machine: one submission, from the queue to its leaderboard row.
+
+    Starts the embedded stack, sends one submission for leaderboard-20-SENSORS, shows its progress and result, and
+    stops everything. The last line is FINISHED ... and the exit code 0 if all of it worked.
+    """
+    with interrupted_by_signals():
+        return run_demo(load_settings(), _screen())
+
+
+def up() -> None:
+    """Start the embedded stack and keep it until Ctrl-C (or SIGTERM), which stops all of it."""
+    screen = _screen()
+    with interrupted_by_signals(), contextlib.suppress(KeyboardInterrupt):
+        screen.print("[bold]Starting the embedded stack[/] (nothing leaves this machine)")
+        with running_stack(load_settings(), lambda line: screen.print(line, markup=False)) as stack:
+            screen.print(values_table("The stack is up", _places(stack.state)))
+            screen.print("Send a submission from another terminal, for example:")
+            screen.print(
+                f"  {_program()} submit --phase leaderboard-10-MAP --image demo/agent:steady --wait", soft_wrap=True
+            )
+            screen.print("Ctrl-C stops everything.")
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    stack.supervisor.tend()
+                    time.sleep(CHECK_SECONDS)
+            screen.print("\nStopping ...")
+    screen.print("Stopped.")
+
+
+def submit(
+    *,
+    phase: str,
+    image: str,
+    team: str | None = None,
+    wait: bool = False,
+    wait_seconds: WaitSeconds = WAIT_SECONDS,
+) -> int:
+    """Send a submission to the running stack, as a team does at EvalAI; prints its id.
+
+    Parameters
+    ----------
+    phase
+        The phase's codename, e.g. leaderboard-10-MAP.
+    image
+        The agent's image, e.g. demo/agent:steady; the README lists the demo images.
+    team
+        The team that submits; the first demo team if not given.
+    wait
+        Show the progress until the end. Exit code 0: finished; 1: failed or cancelled; 124: --wait-seconds are over
+        or 130: Ctrl-C (with both, it goes on).
+    wait_seconds
+        How long --wait waits at most.
+    """
+    state = read_state(load_settings())
+    people = EvalAIWebsite(state)
+    pk = people.submit(state.phase_pk(phase), image, team)
+    if not wait:
+        print(pk)
+        return 0
+    _screen().print(f"Submission {pk}: {image} for {phase}", markup=False)
+    return _wait(state, people, pk, wait_seconds)
+
+
+def resume(submission: int, /, *, wait: bool = False, wait_seconds: WaitSeconds = WAIT_SECONDS) -> int:
+    """Let a failed submission go on from its checkpoints, as a host does at EvalAI.
+
+    Parameters
+    ----------
+    submission
+        The submission's id.
+    wait
+        Show the progress until the end, as `submit --wait` does.
+    wait_seconds
+        How long --wait waits at most.
+    """
+    state = read_state(load_settings())
+    people = EvalAIWebsite(state)
+    people.resume(submission)
+    return _wait(state, people, submission, wait_seconds) if wait else 0
+
+
+def cancel(submission: int, /) -> None:
+    """Take a submission back, as its team does at EvalAI. The flow run sees that and stops the shards.
+
+    Parameters
+    ----------
+    submission
+        The submission's id.
+    """
+    EvalAIWebsite(read_state(load_settings())).cancel(submission)
+    print(f"EvalAI has submission {submission} as cancelled; its shards stop within some seconds.")
+
+
+def status(submission: Annotated[int | None, Parameter(help="The submission's id.")] = None, /) -> None:
+    """Show all submissions of the running stack, or one: EvalAI's status, the ledger's row, the shards."""
+    state = read_state(load_settings())
+    screen = _screen()
+    people = EvalAIWebsite(state)
+    if submission is None:
+        codenames = {pk: codename for codename, pk in state.phases.items()}
+        screen.print(submissions_table(people.submissions(), codenames))
+        return
+    seen = Observer(state, people).look(submission)
+    screen.print(shards_table(seen))
+    screen.print(values_table("The ledger's row", dict(sorted(seen.row.items()))))
+
+
+def _program() -> str:
+    """How this program was called, to be repeated in a hint."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "leaderboard" else "leaderboard"
+
+
+def _screen() -> Console:
+    return Console(highlight=False)
+
+
+def _wait(state: StackState, people: EvalAIWebsite, submission: int, seconds: float) -> int:
+    began = time.monotonic()
+    screen = _screen()
+    observer = Observer(state, people)
+    goes_on = f"It goes on without being watched: {_program()} status {submission}"
+    try:
+        looks = in_time(observer.follow(submission), seconds, "--wait-seconds allow no more", goes_on)
+        seen = watch(screen, looks)
+    except DeadlineExceeded as error:
+        print(error, file=sys.stderr)
+        return TIME_IS_UP
+    except KeyboardInterrupt:
+        screen.print(f"\nSubmission {submission} goes on without being watched: {_program()} status {submission}")
+        return INTERRUPTED
+    metrics = observer.result(submission, seen.phase)
+    show_outcome(screen, state, seen, metrics)
+    return finish(screen.file, seen, metrics, time.monotonic() - began)
+
+
+def _places(state: StackState) -> dict[str, object]:
+    return {
+        "Prefect": state.prefect_url,
+        "AWS (moto)": f"{state.aws_url}/moto-api/",
+        "EvalAI (stand-in)": state.evalai_url,
+        "phases": ", ".join(state.phases),
+        "teams": ", ".join(state.participant_tokens),
+        "logs": state.folder / "logs",
+    }
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end a command as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

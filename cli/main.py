@@ -1,0 +1,83 @@
+"""The command line: `leaderboard`. Commands live in modules that are imported when they are called."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from cyclopts import App, CycloptsError
+
+from evaluation.errors import EvaluationError
+
+WRONG_USAGE = 2
+INTERRUPTED = 130  # what a shell shows for Ctrl-C
+
+app = App(
+    name="leaderboard",
+    help="Evaluates submissions to the CARLA Autonomous Driving Leaderboard.",
+    version_flags=[],
+    suppress_keyboard_interrupt=False,
+)
+COMMANDS = {  # name -> (module and function in this package, help)
+    "demo": ("embedded_stack:demo", "The main job on this machine: one submission, from the queue to its row."),
+    "up": ("embedded_stack:up", "Start the embedded stack and keep it until Ctrl-C."),
+    "submit": ("embedded_stack:submit", "Send a submission to the running stack."),
+    "status": ("embedded_stack:status", "Show all submissions of the running stack, or one of them."),
+    "cancel": ("embedded_stack:cancel", "Take a submission back, as its team does at EvalAI."),
+    "resume": ("embedded_stack:resume", "Let a failed submission go on, as a host does at EvalAI."),
+    "merge": ("merge:merge", "Merge the shards' result files into one."),
+    "explain": ("reconcile:explain", "Say why a submission is where it is, and what comes next."),
+    "reconcile": ("reconcile:reconcile", "Compare EvalAI, ledger, Prefect and clusters; repair what is safe."),
+    "setup": ("setup:setup", "Fill a Prefect server: work pool, request budget, blocks from the secrets."),
+    "doctor": ("doctor:doctor", "Check an installation; say what is wrong and what to do."),
+    "bridge": ("setup:bridge", "Carry the queue's messages to Prefect until it is stopped."),
+}
+GROUPS = {
+    "queue": (
+        "The messages that nobody could evaluate: look at them, send them back.",
+        {
+            "dead": ("queue:dead", "Show the dead letters: which submission, why, since when."),
+            "redrive": ("queue:redrive", "Send dead letters back to the queue: one of them, or all."),
+        },
+    ),
+    "compute": (
+        "Any Python function as scalable asynchronous compute (docs/compute-client.md).",
+        {
+            "setup": ("compute:setup", "Save the blocks of a queue of jobs, and make the workers' pool."),
+            "bridge": ("compute:bridge", "Carry the queue's messages to Prefect until it is stopped."),
+            "backlog": ("compute:backlog", "Measure how much work waits for each worker; publish it."),
+            "resend": ("compute:resend", "Send the messages of jobs that were recorded without."),
+            "post": ("compute:post", "Post a job, and wait for its result if asked to."),
+            "result": ("compute:result", "Show how a job stands, and its result or error."),
+        },
+    ),
+}
+
+
+def _register(parent: App, commands: Mapping[str, tuple[str, str]]) -> None:
+    for name, (place, text) in commands.items():
+        parent.command(f"cli.{place}", name=name, help=text)
+
+
+_register(app, COMMANDS)
+for _name, (_help, _commands) in GROUPS.items():
+    _group = App(name=_name, help=_help, version_flags=[])
+    _register(_group, _commands)
+    app.command(_group)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one command. Errors of ours end in one sentence and code 1, wrong usage in one and code 2, Ctrl-C in 130."""
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print("leaderboard:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(WRONG_USAGE)
+    except EvaluationError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""`leaderboard queue`: the messages that nobody could evaluate, why, and their way back."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from blocks import document_names
+from blocks.dead_letters import DeadLetter, DeadLetters
+from blocks.evalai import EvalAI
+from deployments.installation import installation
+from deployments.prefect_setup import load_block, load_queue
+from deployments.settings import load_settings
+from evaluation.errors import EvaluationError, InvalidMessage, PermanentError
+from evaluation.submission.message import SubmissionMessage, parse_message
+from services.bridge import BridgeSettings, read_submission
+
+SHORT = 8  # characters of a message's id that people see, and the fewest that `redrive` takes
+
+
+def dead(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """Show the dead letters: the messages that nobody could evaluate, why, since when, after how many deliveries.
+
+    Asks the embedded stack where one is up, else the installation of PREFECT_API_URL. Nothing is taken away.
+
+    Parameters
+    ----------
+    as_json
+        Print JSON, with whole ids and the messages' bodies.
+    """
+    with installation(load_settings()):
+        phases = load_block(EvalAI, document_names.EVALAI).phases
+        with DeadLetters(load_queue()) as letters:
+            found = [describe(letter, phases) for letter in letters]
+            unseen = letters.unseen()
+    if as_json:
+        print(json.dumps({"dead_letters": found, "unseen": unseen}, indent=2, ensure_ascii=False))
+        return
+    _show(Console(highlight=False), found, unseen)
+
+
+def redrive(
+    letter: Annotated[str | None, Parameter(help="A message's id or its beginning, or a submission's id.")] = None,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    force: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Send dead letters back to the queue that they came from: one, or all of them. Exit code 1 if one is refused.
+
+    A letter is deleted only after it has arrived there. One that would only come back is refused.
+
+    Parameters
+    ----------
+    letter
+        The first column of `leaderboard queue dead`, or a submission's id: all letters about it. All letters if not
+        given.
+    dry_run
+        Only say what would happen.
+    force
+        Send back what is still invalid, too.
+    """
+    with installation(load_settings()):
+        evalai = load_block(EvalAI, document_names.EVALAI)
+        with DeadLetters(load_queue()) as letters:
+            chosen = letters if letter is None else choose(letters, letter)
+            fates = []
+            for each in chosen:
+                fate, why = decide(each, evalai, dry_run, force)
+                if fate is Fate.SENT:
+                    letters.send_back(each)
+                print(told(each, fate, why))
+                fates.append(fate)
+    print(", ".join(f"{fates.count(fate)} {fate}" for fate in Fate if fate in fates) or "There are no dead letters.")
+    return 1 if Fate.REFUSED in fates else 0
+
+
+class Fate(StrEnum):
+    """What `redrive` does with a letter."""
+
+    SENT = "sent back"
+    WOULD_BE_SENT = "would be sent back"
+    REFUSED = "refused"
+
+
+def decide(letter: DeadLetter, evalai: EvalAI, dry_run: bool, force: bool) -> tuple[Fate, str]:
+    """A letter's fate and, where it is refused, why: what the bridge and the flow would say of it now."""
+    try:
+        if not force:
+            # The deliveries of its earlier life do not count on its next.
+            received = dataclasses.replace(letter.received, count=1)
+            evalai.phase(read_submission(received, BridgeSettings(challenge_pk=evalai.challenge_pk)).phase_pk)
+    except EvaluationError as error:
+        return Fate.REFUSED, f"it would come back: {error} --force sends it all the same."
+    return (Fate.WOULD_BE_SENT if dry_run else Fate.SENT), ""
+
+
+def choose(letters: Iterable[DeadLetter], wanted: str) -> list[DeadLetter]:
+    """Those about the submission, or the one message; raises PermanentError where none or more than one is meant."""
+    everything = list(letters)
+    about = [letter for letter in everything if _submission(letter) == wanted]
+    if about:
+        return about
+    beginning = [letter for letter in everything if len(wanted) >= SHORT and letter.message_id.startswith(wanted)]
+    if len(beginning) != 1:
+        problem = f"{len(beginning)} of the {len(everything)} begin so" if beginning else f"there are {len(everything)}"
+        raise PermanentError(
+            f"No one dead letter is called {wanted}",
+            problem,
+            f"Give a submission's id, or a message's or its first {SHORT} characters: `leaderboard queue dead`.",
+        )
+    return beginning
+
+
+def told(letter: DeadLetter, fate: Fate, why: str) -> str:
+    about = f"submission {_submission(letter)}" if _submission(letter) else "of no submission"
+    return f"{fate}: {letter.message_id} ({about}){': ' if why else ''}{why}"
+
+
+def describe(letter: DeadLetter, phases: Mapping[str, str]) -> dict[str, object]:
+    """A letter as `--json` has it; `phases` are EvalAI's ids and the codenames."""
+    message = _message(letter)
+    return {
+        "message_id": letter.message_id,
+        "submission": message.submission_pk if message else None,
+        "phase": phases.get(str(message.phase_pk), str(message.phase_pk)) if message else None,
+        "reason": letter.reason,
+        "since": letter.since.astimezone(UTC).isoformat(timespec="seconds"),
+        "deliveries": letter.deliveries,
+        "body": letter.received.body,
+    }
+
+
+def _message(letter: DeadLetter) -> SubmissionMessage | None:
+    try:
+        return parse_message(letter.received.body)
+    except InvalidMessage:
+        return None
+
+
+def _submission(letter: DeadLetter) -> str:
+    message = _message(letter)
+    return str(message.submission_pk) if message else ""
+
+
+def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
+    if found:
+        screen.print(_table(found))
+        print("Mend what the reason says, then send one back, or all of them: leaderboard queue redrive [ID]")
+    elif not unseen:
+        print("There are no dead letters.")
+    if unseen:
+        print(
+            f"About {unseen} more cannot be seen now: another command holds them, or they wait behind others of their "
+            "FIFO group. Look again in two minutes."
+        )
+
+
+def _table(found: list[dict[str, object]]) -> Table:
+    table = Table(title=f"{len(found)} dead letter{'s'[: len(found) != 1]}")
+    for column in ("message", "submission", "since (UTC)", "times"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("phase: reason")
+    for row in found:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Mapping[str, object]) -> Iterator[str]:
+    yield str(row["message_id"])[:SHORT]
+    yield str(row["submission"] or "-")
+    yield datetime.fromisoformat(str(row["since"])).strftime("%d %b %H:%M")
+    yield str(row["deliveries"] or "-")
+    yield escape(": ".join(str(row[name]) for name in ("phase", "reason") if row[name]))

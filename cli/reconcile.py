@@ -1,0 +1,94 @@
+"""`leaderboard reconcile` and `leaderboard explain`: what does not agree, and why a submission is where it is."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from cli.progress_view import values_table
+from deployments.installation import installation
+from deployments.settings import load_settings
+from flows.reconciler.explain_submission import explain_submission
+from flows.reconciler.explanation import Explanation
+from flows.reconciler.flow import Row, apply_actions, find_all_discrepancies, row, unavailable_sources
+from flows.reconciler.model import Action
+from flows.reconciler.snapshot import take_snapshot
+from flows.services import load_services
+
+Flag = Annotated[bool, Parameter(negative=())]
+NEEDS_A_PERSON = 3
+
+
+def reconcile(*, dry_run: Flag = False, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+    """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair what is safe.
+
+    The installation does the same by itself, every five minutes. Exit code 3 if something is left for a person.
+
+    Parameters
+    ----------
+    dry_run
+        Only show what would be done.
+    as_json
+        Print JSON.
+    """
+    with installation(load_settings()):
+        rows, seen = asyncio.run(_reconcile(dry_run))
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _show(rows, seen, dry_run)
+    return NEEDS_A_PERSON if any(each["repair"] == Action.TELL for each in rows) else 0
+
+
+def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """Say in plain words where a submission is, since when, what it waits for and what comes next.
+
+    Parameters
+    ----------
+    submission
+        The submission's id at EvalAI.
+    as_json
+        Print JSON.
+    """
+    with installation(load_settings()):
+        told = asyncio.run(_explain(submission))
+    if as_json:
+        print(json.dumps(told.lines, indent=2, ensure_ascii=False))
+        return
+    Console(highlight=False).print(values_table(f"Submission {submission}", _values(told)))
+
+
+async def _reconcile(dry_run: bool) -> tuple[list[Row], int]:
+    site = await load_services()
+    seen = await take_snapshot(site)
+    findings = find_all_discrepancies(seen)
+    rows = [row(finding) for finding in findings] if dry_run else await apply_actions(site, seen, findings)
+    return rows + unavailable_sources(seen), len(seen.views)
+
+
+async def _explain(submission: int) -> Explanation:
+    return await explain_submission(await load_services(), submission)
+
+
+def _values(told: Explanation) -> Mapping[str, object]:
+    values: dict[str, object] = {}
+    for label, text in told.lines:
+        values[label] = f"{values[label]}\n{text}" if label in values else text
+    return values
+
+
+def _show(rows: Sequence[Mapping[str, str]], seen: int, dry_run: bool) -> None:
+    screen = Console(highlight=False)
+    if not rows:
+        screen.print(f"{seen} submissions: everything agrees.")
+        return
+    table = Table("submission", "would do" if dry_run else "done", "finding")
+    for each in rows:
+        table.add_row(each["submission"], each["repair"], each["finding"])
+    screen.print(table)
+    left = sum(each["repair"] == Action.TELL for each in rows)
+    screen.print(f"{seen} submissions: {len(rows) - left} to repair, {left} for a host.")

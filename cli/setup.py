@@ -1,0 +1,83 @@
+"""The commands of an installation, embedded or real: fill a Prefect server, carry messages to it."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from deployments.prefect_setup import load_queue, set_up
+from deployments.settings import load_settings
+from evaluation.errors import ServiceUnavailable
+from services.bridge import BridgeSettings, serve_bridge
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+
+def setup(
+    *,
+    queue_url: str | None = None,
+    dead_letter_url: str | None = None,
+    lease_seconds: int | None = None,
+    clusters: Path | None = None,
+    wait: float = 0,
+    tell: str | None = None,
+) -> None:
+    """Fill the Prefect server of PREFECT_API_URL: work pool, request budget, blocks from the secrets. Repeatable.
+
+    Parameters
+    ----------
+    queue_url
+        URL of EvalAI's queue; LEADERBOARD_QUEUE_URL if not given.
+    dead_letter_url
+        URL of its dead-letter queue; LEADERBOARD_DEAD_LETTER_URL if not given.
+    lease_seconds
+        A run silent for so long counts as dead; LEADERBOARD_LEASE_SECONDS if not given.
+    clusters
+        YAML file: cluster -> fields of its Compute Cluster block. Without it those blocks are left alone.
+    wait
+        How long to wait for the server to come up, in seconds.
+    tell
+        A notification block, e.g. slack-webhook/hosts: told once of whatever the reconciler leaves to a person.
+    """
+    settings = load_settings()
+    given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url, "lease_seconds": lease_seconds}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    for line in set_up(settings, clusters, wait, tell):
+        print(f"ready: {line}")
+
+
+def bridge() -> None:
+    """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
+    settings = load_settings()
+    log_to_stderr()
+    queue = patiently(load_queue, "Prefect cannot say yet where the queue is")
+    serve_bridge(queue, BridgeSettings(challenge_pk=settings.challenge_pk))
+
+
+def patiently(
+    load: Callable[[], T], waits_for: str, longest_pause: float = 60, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """What `load` returns, however long Prefect's server is away: a service started before it need not be restarted.
+
+    Pauses are in seconds. Raises what `load` raises, but for ServiceUnavailable.
+    """
+    pause = 1.0
+    while True:
+        try:
+            return load()
+        except ServiceUnavailable as error:
+            _LOG.warning("%s, next try in %g s: %s", waits_for, pause, error)
+        sleep(pause)
+        pause = min(2 * pause, longest_pause)
+
+
+def log_to_stderr() -> None:
+    """For this project's own loggers: Prefect configures the root logger as it likes, whenever it is first used."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("services")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,37 @@
+"""The lock of the state folder: one embedded stack at a time, and nothing left of one that was killed."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+
+from deployments.settings import Settings
+from deployments.stack_state import stored_state
+from embedded.processes import end_all, family_of
+from evaluation.errors import PermanentError
+
+
+@contextlib.contextmanager
+def stack_lock(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the state folder, after ending what a killed stack left behind.
+
+    Raises PermanentError while another process holds it. The lock is the kernel's: it goes with its process.
+    """
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (settings.state_dir / "stack.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PermanentError("A stack is running already", _owner(settings), "Stop it first.") from error
+        if stale := stored_state(settings.state_file):
+            end_all(family_of(stale.id, stale.shards))
+            settings.state_file.unlink()
+        try:
+            yield
+        finally:
+            settings.state_file.unlink(missing_ok=True)
+
+
+def _owner(settings: Settings) -> str:
+    state = stored_state(settings.state_file)
+    place = f"in {settings.state_dir}"
+    return f"process {state.pid} {place}, {state.prefect_url}" if state else place

@@ -1,0 +1,1 @@
+"""EvalAI's HTTP API: client, request budget, fields. Knows nothing of Prefect."""

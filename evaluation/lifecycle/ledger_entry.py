@@ -1,0 +1,113 @@
+"""The ledger's row of a submission: its attributes' names, and what they say of the claim."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from evaluation.lifecycle.stages import Stage
+
+TEAM, SUBMISSION = "team-id", "submission-id"
+CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase", "cluster", "image"
+TEAM_NAME = "team-name"
+CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
+CLAIM_START, CLAIM_TOKEN, LEASE_UNTIL = "claim-start", "claim-token", "lease-until"
+STAGE, STAGE_SINCE = "stage", "stage-since"
+STATUS, REASON, FAULT = "status", "reason", "fault"
+OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the moment it is decided
+UNDELIVERED = "undelivered"  # why EvalAI has not been told yet
+REFUSED = "refused"  # EvalAI understood the report and said no: a host has to look
+END_TIME = "end-time"  # from the moment an evaluation has ended until a resume
+
+
+def claim_key(rerun_resumed_at: datetime | None) -> str:
+    """`2026-11-21T01:37:57.537792Z`: UTC and of fixed width, so that text order is time order; "" for a first run.
+
+    EvalAI sends UTC; a time without a zone is read as UTC.
+    """
+    if rerun_resumed_at is None:
+        return ""
+    moment = rerun_resumed_at if rerun_resumed_at.tzinfo else rerun_resumed_at.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """A row that has been claimed. Rows of the original system have no claim and are no entries. Times are UTC."""
+
+    submission: int
+    team: int
+    challenge: int
+    phase_pk: int
+    cluster: str
+    phase: str  # its codename
+    team_name: str
+    key: str
+    owner: str
+    start: int
+    attempt: int
+    claimed_at: datetime | None
+    lease_until: datetime | None
+    stage: Stage | None
+    stage_since: datetime | None
+    ended_at: datetime | None
+    status: str
+    reason: str
+    outcome: str | None
+    undelivered: str
+    refused: bool
+    image: str | None
+
+    @property
+    def open(self) -> bool:
+        return self.ended_at is None
+
+    def held_at(self, now: datetime) -> bool:
+        """Whether a live run holds the claim, as far as its lease tells."""
+        return self.open and self.lease_until is not None and now < self.lease_until
+
+
+def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
+    """The row as an entry; None where there is no row, or where nobody of ours has ever claimed it."""
+    if row is None or CLAIM_OWNER not in row:
+        return None
+
+    def text(name: str) -> str:
+        return str(row.get(name) or "")
+
+    return LedgerEntry(
+        submission=_whole(row, SUBMISSION),
+        team=_whole(row, TEAM),
+        challenge=_whole(row, CHALLENGE),
+        phase_pk=_whole(row, PHASE_ID),
+        cluster=text(CLUSTER),
+        phase=text(PHASE),
+        team_name=text(TEAM_NAME),
+        key=text(CLAIM_KEY),
+        owner=text(CLAIM_OWNER),
+        start=_whole(row, CLAIM_START, 1),
+        attempt=_whole(row, ATTEMPT),
+        claimed_at=_time(row.get(CLAIMED_AT)),
+        lease_until=_time(row.get(LEASE_UNTIL)),
+        stage=Stage(text(STAGE)) if text(STAGE) in set(Stage) else None,
+        stage_since=_time(row.get(STAGE_SINCE)),
+        ended_at=_time(row.get(END_TIME)),
+        status=text(STATUS),
+        reason=text(REASON),
+        outcome=text(OUTCOME) or None,
+        undelivered=text(UNDELIVERED),
+        refused=bool(row.get(REFUSED)),
+        image=text(IMAGE) or None,
+    )
+
+
+def _whole(row: Mapping[str, object], name: str, otherwise: int = 0) -> int:
+    value = row.get(name)
+    return int(str(value)) if value is not None and str(value).isdigit() else otherwise
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,154 @@
+"""How an evaluation ended, in the words that EvalAI, the ledger and the flow run's state all use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from pydantic import TypeAdapter, ValidationError
+
+from evaluation.errors import EvaluationError, Fault, ImageRefused, InvalidCheckpoint, PermanentError, ShardsFailed
+from evaluation.lifecycle.report import Report
+from evaluation.lifecycle.takeover import Takeover
+from evaluation.shards import ShardState, ShardStatuses
+from evaluation.submission.model import RUNNABLE, Submission, SubmissionStatus
+
+
+class OutcomeStatus(StrEnum):
+    """The ways in which a run that claimed a submission can end."""
+
+    FINISHED = "finished"  # scored
+    FAILED = "failed"  # no score; `fault` says who is charged
+    CANCELLED = "cancelled"  # the team took it back; EvalAI says so already
+    SKIPPED = "skipped"  # EvalAI's status asked for no evaluation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    ending: OutcomeStatus
+    sentence: str  # what happened, and what to do, for people
+    fault: Fault | None = None
+    result: Sequence[Mapping[str, object]] = ()  # EvalAI's form
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    routes_done: int = 0
+    routes_total: int = 0
+    summary: str = ""  # the text for EvalAI's stdout
+    merged: str = ""  # the merged file
+    logs: str = ""  # the last lines of the agents that failed
+    undelivered: str = ""  # why EvalAI could not be told, if it could not
+    refused: bool = False  # EvalAI understood the report and said no
+
+    def report(self, submission: Submission) -> Report:
+        """What EvalAI is told; only FINISHED and FAILED are for EvalAI."""
+        finished = self.ending is OutcomeStatus.FINISHED
+        return Report(
+            submission,
+            SubmissionStatus.FINISHED if finished else SubmissionStatus.FAILED,
+            result=self.result if finished else (),
+            stdout=self.summary,
+            stderr="" if finished else f"{self.sentence}\n{self.logs}",
+            metadata=self.merged,
+        )
+
+    def not_delivered(self, error: EvaluationError) -> "Outcome":
+        return replace(self, undelivered=str(error), refused=isinstance(error, PermanentError))
+
+
+_OUTCOME = TypeAdapter(Outcome)
+
+
+def render_outcome(outcome: Outcome) -> bytes:
+    """The outcome as JSON, to be kept until everybody is told."""
+    return _OUTCOME.dump_json(outcome, indent=1)
+
+
+def parse_outcome(data: bytes, source: str) -> Outcome:
+    """Read what `render_outcome` wrote; raises InvalidCheckpoint, naming the source."""
+    try:
+        return _OUTCOME.validate_json(data)
+    except ValidationError as error:
+        raise InvalidCheckpoint(f"{source} is not a kept outcome", str(error)) from error
+
+
+MOST_DEATHS = 5  # so often a run's process may die before its submission is given up
+
+
+def reason_not_to_run(submission: Submission, again: bool, succession: Takeover | None) -> Outcome | None:
+    """The outcome of a claimed submission that is not to be simulated; None for one that is."""
+    if submission.status is SubmissionStatus.CANCELLED:
+        return cancelled("The team cancelled the submission before it was simulated.")
+    if succession and succession.stopped:
+        return _given_up(submission, "a host stopped its run in Prefect")
+    if succession and succession.deaths > MOST_DEATHS:
+        return _given_up(submission, f"its run broke {succession.deaths} times, for reasons that the runs' logs show")
+    # What was begun goes on, whatever EvalAI shows of it.
+    if submission.status in RUNNABLE or again:
+        return None
+    return _skipped(submission)
+
+
+def _given_up(submission: Submission, happened: str) -> Outcome:
+    sentence = (
+        f"Submission {submission.pk} failed: {happened}. This was not the agent's fault. "
+        "The routes that are driven are kept: a host can resume the submission."
+    )
+    return Outcome(OutcomeStatus.FAILED, sentence, Fault.INFRASTRUCTURE)
+
+
+def cancelled(reason: str, so_far: Outcome | None = None) -> Outcome:
+    """`so_far` holds the results up to the cancellation, where there are any; none of them is reported."""
+    return replace(
+        so_far or Outcome(OutcomeStatus.CANCELLED, ""),
+        ending=OutcomeStatus.CANCELLED,
+        sentence=reason,
+        result=(),
+        metrics={},
+    )
+
+
+def _skipped(submission: Submission) -> Outcome:
+    sentence = f"EvalAI says that submission {submission.pk} is {submission.status}: nothing to simulate."
+    return Outcome(OutcomeStatus.SKIPPED, sentence)
+
+
+def failed(submission: Submission, error: EvaluationError, so_far: Outcome | None) -> Outcome:
+    """The failure in full sentences: what happened, why, who is charged, what is kept, what to do.
+
+    `so_far` holds the results up to the failure, where there are any.
+    """
+    match error:
+        case ShardsFailed(fault=fault):
+            pass
+        case ImageRefused():
+            fault = Fault.TEAM
+        case _:  # the team has the benefit of the doubt
+            fault = Fault.INFRASTRUCTURE
+    parts = [f"Submission {submission.pk} failed.", str(error)]
+    if fault is Fault.INFRASTRUCTURE:
+        parts.append("This was not the agent's fault: a host can resume the submission.")
+    if so_far and so_far.routes_done:
+        parts.append(f"{so_far.routes_done} of {so_far.routes_total} routes are driven; a resume goes on from there.")
+    logs = error.logs if isinstance(error, ShardsFailed) else ""
+    base = so_far or Outcome(OutcomeStatus.FAILED, "")
+    return replace(
+        base, ending=OutcomeStatus.FAILED, sentence=" ".join(parts), fault=fault, result=(), metrics={}, logs=logs
+    )
+
+
+def raise_for_failures(statuses: ShardStatuses) -> None:
+    """Raise ShardsFailed unless every shard has finished; the team is charged if any shard's failure is its own."""
+    failures = {index: status.failure for index, status in sorted(statuses.items()) if status.failure}
+    gone = sorted(index for index, status in statuses.items() if status.state is ShardState.GONE)
+    if not failures and not gone:
+        return
+    causes: dict[str, list[int]] = {}  # shards often fail alike: say it once
+    for index, failure in failures.items():
+        causes.setdefault(f"{failure.summary.rstrip('.')} ({failure.cause})", []).append(index)
+    if gone:
+        causes["its Job has disappeared"] = gone
+    faults = {failure.fault for failure in failures.values()}
+    raise ShardsFailed(
+        f"{len(failures) + len(gone)} of {len(statuses)} shards failed",
+        "; ".join(f"shard {', '.join(map(str, indexes))}: {cause}" for cause, indexes in causes.items()),
+        next((failure.remedy for failure in failures.values()), "Resume the submission."),
+        fault=Fault.TEAM if Fault.TEAM in faults else Fault.INFRASTRUCTURE,
+    )

@@ -1,0 +1,58 @@
+"""What a person sees of a running submission: the backend's word and the pair's own, put together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from evaluation.pair.protocol import PairProgress
+from evaluation.shards import ShardJob, ShardState, ShardStatuses
+
+# While its Job runs, the pair itself knows better than its backend what it is doing.
+_PAIR_KNOWS_BETTER = frozenset({ShardState.STARTING, ShardState.DRIVING})
+
+
+@dataclass(frozen=True)
+class ShardProgress:
+    """One row of the table of shards."""
+
+    index: int
+    state: ShardState
+    routes_done: int
+    routes_total: int
+    detail: str
+    since: datetime | None = None  # when the backend saw it enter this state
+
+    @property
+    def row(self) -> dict[str, str]:
+        return {
+            "shard": str(self.index),
+            "state": self.state.value,
+            "since": f"{self.since.astimezone(UTC):%H:%M:%S} UTC" if self.since else "",
+            "routes": f"{self.routes_done}/{self.routes_total}",
+            "what it is doing": self.detail,
+        }
+
+
+def shard_progress(
+    jobs: Sequence[ShardJob], statuses: ShardStatuses, progress: Mapping[int, PairProgress]
+) -> list[ShardProgress]:
+    """One view a shard, in order; a shard that has said nothing yet has done 0 routes."""
+    return [_view(job, statuses, progress.get(job.shard.index)) for job in jobs]
+
+
+def _view(job: ShardJob, statuses: ShardStatuses, told: PairProgress | None) -> ShardProgress:
+    status = statuses.get(job.shard.index)
+    state = status.state if status else ShardState.WAITING
+    detail = (str(status.failure) if status.failure else status.detail) if status else ""
+    since = status.since if status else None
+    if told and state in _PAIR_KNOWS_BETTER:
+        since = since if told.state is state else None
+        state, detail = told.state, told.detail
+    if status and status.warning:
+        detail = f"{detail}; {status.warning}"
+    return ShardProgress(job.shard.index, state, told.routes_done if told else 0, len(job.expected), detail, since)
+
+
+def percentage(views: Sequence[ShardProgress]) -> float:
+    """Routes done of all routes, 0 to 100."""
+    return 100 * sum(view.routes_done for view in views) / max(1, sum(view.routes_total for view in views))

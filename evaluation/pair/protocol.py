@@ -1,0 +1,184 @@
+"""The protocol of a simulator-agent pair: three parties on a shared volume, each writing in its own directory only.
+
+    keeper/start<n>        the pair may start for the n-th time; the checkpoint has been checked
+    keeper/stop<n>         stop the n-th start now; the content says why (hang, partner)
+    keeper/next<n>         what the keeper decided after the n-th start, so that a keeper which dies decides it once
+    keeper/verdict         the exit code with which simulator, agent and pod end
+    simulator/ready<n>     the n-th simulator is warm: the agent may connect
+    simulator/exit<n>      the n-th simulator has ended: `died <code>` by itself, or `stopped`
+    agent/exit<n>          the n-th evaluator has ended: `died <code>` by itself (0 included), `stopped`, or
+                           `unready`: it was not started because its simulator did not get ready
+    agent/checkpoint.json  what the evaluator writes; between two starts the keeper may mend it
+
+The simulator and agent scripts know only these files. Budgets, hangs, resumes and quarantine are decided by the keeper
+(the logcopy container), which the agent cannot write to. Source: contracts/step-function.md, "The pair's protocol".
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from evaluation.errors import Failure, Fault
+from evaluation.routes import RouteRun
+from evaluation.shards import ShardState
+
+
+class PairExitCode(IntEnum):
+    """How a pair ends, as the exit code of its processes. Shells and Kubernetes see these numbers."""
+
+    FINISHED = 0
+    AGENT_CRASHED = 10  # its budget of restarts is used up
+    SENSORS_INVALID = 11  # permanent
+    AGENT_SETUP_FAILED = 12  # permanent
+    AGENT_HANGS = 13  # its budget of restarts is used up
+    SIMULATOR_CRASHED = 20  # the infrastructure budget is used up
+    SIMULATOR_NOT_READY = 21
+    CHECKPOINT_UNUSABLE = 22
+    PAIR_LOST = 23  # one of the parties does not answer the keeper
+    CANCELLED = 30
+    MISCONFIGURED = 40  # an environment variable or a file of ours is missing
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What an attempt has used of its budgets; outlives the pod. A new attempt (a resume) starts at zero."""
+
+    starts: int = 0
+    agent_restarts: int = 0
+    infrastructure_restarts: int = 0
+    simulator_crashes: Mapping[int, int] = field(default_factory=dict)  # route -> crashes while it was driven
+    quarantined: tuple[RouteRun, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairProgress:
+    """What the pair is doing: progress.json in S3, for people, for the flow, and for the pod that replaces another."""
+
+    attempt: int
+    state: ShardState
+    routes_done: int
+    routes_total: int
+    route: int | None  # the one being driven
+    counters: Counters
+    verdict: PairExitCode | None
+    detail: str  # plain words
+    updated_at: datetime
+
+    def render(self) -> str:
+        return json.dumps(
+            {
+                "attempt": self.attempt,
+                "state": self.state.value,
+                "routes_done": self.routes_done,
+                "routes_total": self.routes_total,
+                "route": self.route,
+                **render_counters(self.counters),
+                "verdict": self.verdict,
+                "detail": self.detail,
+                "updated_at": self.updated_at.isoformat(),
+            }
+        )
+
+
+def render_counters(counters: Counters) -> dict[str, object]:
+    """The counters as JSON values; a quarantined route is a pair of route and repetition."""
+    return {
+        "start": counters.starts,
+        "agent_restarts": counters.agent_restarts,
+        "infrastructure_restarts": counters.infrastructure_restarts,
+        "simulator_crashes": {str(route): count for route, count in counters.simulator_crashes.items()},
+        "quarantined": [[run.route, run.repetition] for run in counters.quarantined],
+    }
+
+
+def parse_counters(values: Mapping[str, Any]) -> Counters:
+    """Read what `render_counters` wrote; raises KeyError, TypeError or ValueError."""
+    return Counters(
+        starts=int(values["start"]),
+        agent_restarts=int(values["agent_restarts"]),
+        infrastructure_restarts=int(values["infrastructure_restarts"]),
+        simulator_crashes={int(route): int(count) for route, count in values["simulator_crashes"].items()},
+        quarantined=tuple(RouteRun(int(route), int(repetition)) for route, repetition in values["quarantined"]),
+    )
+
+
+def parse_progress(data: bytes | str) -> PairProgress | None:
+    """Read progress.json; None where it is not one, since it is news and no result."""
+    if len(data) > _MAX_PROGRESS:
+        return None
+    try:
+        values = json.loads(data)
+        return PairProgress(
+            attempt=int(values["attempt"]),
+            state=ShardState(values["state"]),
+            routes_done=int(values["routes_done"]),
+            routes_total=int(values["routes_total"]),
+            route=None if values["route"] is None else int(values["route"]),
+            counters=parse_counters(values),
+            verdict=None if values["verdict"] is None else PairExitCode(values["verdict"]),
+            detail=str(values["detail"]),
+            updated_at=datetime.fromisoformat(values["updated_at"]).astimezone(UTC),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+_MAX_PROGRESS = 1024 * 1024  # bytes; a few hundred are usual
+_RESUME = "Resume the submission: driven routes are kept."
+_FIX = "Correct the agent and submit again; the agent's log shows its last output."
+# verdict -> what happened, whose fault, what to do; the cause is the keeper's detail
+_FAILURES: Mapping[PairExitCode, tuple[str, Fault, str]] = {
+    PairExitCode.AGENT_CRASHED: ("The agent crashed again and again", Fault.TEAM, _FIX),
+    PairExitCode.SENSORS_INVALID: (
+        "The agent's sensors are invalid",
+        Fault.TEAM,
+        "Compare the sensors with the track's allowed ones, correct the agent and submit again.",
+    ),
+    PairExitCode.AGENT_SETUP_FAILED: ("The agent could not be set up", Fault.TEAM, _FIX),
+    PairExitCode.AGENT_HANGS: ("The agent hangs", Fault.TEAM, _FIX),
+    PairExitCode.SIMULATOR_CRASHED: ("The simulator crashed again and again", Fault.INFRASTRUCTURE, _RESUME),
+    PairExitCode.SIMULATOR_NOT_READY: ("The simulator did not get ready", Fault.INFRASTRUCTURE, _RESUME),
+    PairExitCode.CHECKPOINT_UNUSABLE: (
+        "The earlier checkpoint cannot be used",
+        Fault.INFRASTRUCTURE,
+        "Move the shard's checkpoint.json away in S3 and resume: the shard then drives all its routes anew.",
+    ),
+    PairExitCode.PAIR_LOST: ("A process of the pair was lost", Fault.INFRASTRUCTURE, _RESUME),
+    PairExitCode.CANCELLED: ("The pair was stopped from outside", Fault.INFRASTRUCTURE, _RESUME),
+    PairExitCode.MISCONFIGURED: (
+        "The pair is configured wrongly",
+        Fault.INFRASTRUCTURE,
+        "Correct the settings named in the shard's log and resume the submission.",
+    ),
+}
+
+
+def failure_of(verdict: PairExitCode, detail: str = "") -> Failure:
+    """What a team and a host read of a pair that did not finish. `detail` is the keeper's; FINISHED is no failure."""
+    summary, fault, remedy = _FAILURES[verdict]
+    return Failure(summary, detail, remedy, fault)
+
+
+def failure_of_exit(code: int, detail: str = "") -> Failure:
+    """The failure behind a pod's exit code; a code that is no verdict means that the pod itself broke down."""
+    if code in set(_FAILURES):
+        return failure_of(PairExitCode(code), detail)
+    cause = detail or f"it ended with code {code}, which is none of ours"
+    return Failure("The shard's pod broke down", cause, _RESUME, Fault.INFRASTRUCTURE)
+
+
+def failure_of_memory(ours: Sequence[str], agent: bool, where: str) -> Failure | None:
+    """The failure behind containers that were ended at their memory limit: `ours`, by name, and perhaps the agent's.
+
+    `where` says where the limits of ours are set. None where no container was ended so.
+    """
+    if ours:
+        remedy = f"Give the container more memory in {where}, then resume the submission."
+        return Failure("A container of ours ran out of memory", ", ".join(ours), remedy, Fault.INFRASTRUCTURE)
+    if agent:
+        remedy = "Make the agent use less memory and submit again."
+        return Failure("The agent ran out of memory", "its container was ended at its limit", remedy, Fault.TEAM)
+    return None

@@ -1,0 +1,185 @@
+"""Reads and checks a checkpoint file in full. Whatever breaks the format is refused in one line.
+
+An evaluator neither writes the file atomically nor checks it on a resume, and it runs beside a team's code.
+Source: contracts/carla-results.md, sections 1 and 3.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from evaluation.errors import InvalidCheckpoint
+from evaluation.results.checkpoint import Checkpoint, Document
+from evaluation.results.records import (
+    REMEDY,
+    check_record,
+    member,
+    refuse,
+    runs_of,
+    shown,
+    texts,
+)
+from evaluation.submission.model import LeaderboardVersion
+
+# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 150 MB, and the keeper's
+# container has 512: with more, an agent could end its own keeper.
+MAX_BYTES = 4 * 1024 * 1024
+
+
+_MAX_DEPTH = 32  # the format needs five
+
+
+_TOO_DEEP = f"is nested more than {_MAX_DEPTH} levels deep"
+
+
+_MAX_ROUTES = 100_000
+
+
+_MAX_DIGITS = 1000  # of a whole number; Python refuses to read 4300
+
+
+_ENTRY_STATUS = frozenset(
+    {
+        "",  # 1.0 at the start
+        "Started",
+        "Finished",
+        "Finished with agent errors",
+        "Finished with missing data",
+        "Rejected",
+        "Crashed",
+        "Invalid",
+    }
+)
+
+
+def parse_checkpoint(data: bytes, source: str, generation: LeaderboardVersion | None = None) -> Checkpoint:
+    """Read and check a whole file; raises InvalidCheckpoint, one line that names `source`, the field and a remedy.
+
+    Without `generation` the route ids tell it: 2.x ends them with `_rep<k>`. A file without records is then 1.0's if
+    its keys are sorted.
+    """
+    document = _read_json(data, source)
+    checkpoint = member(document, "_checkpoint", dict, source, "")
+    records = member(checkpoint, "records", list, source, "_checkpoint.")
+    found = generation or _recognise(document, records)
+    runs = runs_of(records, found, source)
+    for position, record in enumerate(records):
+        check_record(record, position, found, source)
+    total = _check_progress(checkpoint, len(records), found, source)
+    member(checkpoint, "global_record", dict, source, "_checkpoint.")
+    _check_entry(document, source)
+    return Checkpoint(document, found, runs, total)
+
+
+def check_size(size: int, source: str) -> None:
+    """Refuse a file of so many bytes before it is read; raises InvalidCheckpoint."""
+    if size > MAX_BYTES:
+        refuse(source, "the file", f"has {size} bytes, more than {MAX_BYTES}")
+
+
+def _read_json(data: bytes, source: str) -> Document:
+    check_size(len(data), source)
+    if not data.strip():
+        refuse(source, "the file", "is empty")
+    try:
+        content = json.loads(
+            data.decode(),
+            parse_constant=_not_finite,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_without_repetition,
+        )
+    except _Unwanted as error:
+        refuse(source, "the file", str(error))
+    except RecursionError:
+        refuse(source, "the file", _TOO_DEEP)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InvalidCheckpoint(f"{source}: the file is not JSON, or was cut off", reason, REMEDY) from error
+    if not isinstance(content, dict):
+        refuse(source, "the file", f"must be a JSON object, not {shown(content)}")
+    _check_depth(content, source)
+    return content
+
+
+class _Unwanted(ValueError):
+    """JSON as Python reads it that no checkpoint holds."""
+
+
+def _not_finite(constant: str) -> NoReturn:
+    raise _Unwanted(f"holds {constant}, which is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _Unwanted(f"holds {text[:40]}, which is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise _Unwanted(f"holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> Document:
+    """Refuse what readers could understand in two ways."""
+    content: Document = {}
+    for key, value in pairs:
+        if key in content:
+            raise _Unwanted(f"has the key {shown(key)} twice in one object")
+        content[key] = value
+    return content
+
+
+def _check_depth(content: Document, source: str) -> None:
+    """Refuse what would exhaust the stack when it is written again."""
+    level: list[Any] = [content]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    if level:
+        refuse(source, "the file", _TOO_DEEP)
+
+
+def _recognise(document: Document, records: list[Any]) -> LeaderboardVersion:
+    first = records[0].get("route_id") if records and isinstance(records[0], dict) else None
+    if isinstance(first, str):
+        return LeaderboardVersion.V2 if "_rep" in first else LeaderboardVersion.V1
+    return LeaderboardVersion.V1 if list(document) == sorted(document) else LeaderboardVersion.V2
+
+
+def _check_progress(
+    checkpoint: Mapping[str, Any], done: int, generation: LeaderboardVersion, source: str
+) -> int | None:
+    """Return progress[1]. progress[0] need only be in range: the evaluators write it before or after the records."""
+    field = "_checkpoint.progress"
+    progress = member(checkpoint, "progress", list, source, "_checkpoint.")
+    if not progress and generation is LeaderboardVersion.V1 and not done:
+        return None
+    if len(progress) != 2:
+        refuse(source, field, f"must be [done, total] beside {done} records, not {shown(progress)}")
+    for position, value in enumerate(progress):
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_ROUTES:
+            refuse(source, f"{field}[{position}]", f"must be a whole number up to {_MAX_ROUTES}, not {shown(value)}")
+    if progress[0] > progress[1] or done > progress[1]:
+        refuse(source, field, f"says {progress[0]} of {progress[1]} routes beside {done} records")
+    return int(progress[1])
+
+
+def _check_entry(document: Mapping[str, Any], source: str) -> None:
+    status = member(document, "entry_status", str, source, "")
+    if status not in _ENTRY_STATUS:
+        refuse(source, "entry_status", f"is unknown: {shown(status)}")
+    if document.get("eligible") != "":  # 1.0 at the start
+        member(document, "eligible", bool, source, "")
+    for sensor in texts(document, "sensors", source, ""):
+        if not (sensor.isascii() and sensor.isidentifier() and len(sensor) <= 64):
+            refuse(source, "sensors", f"must be names like carla_camera, not {shown(sensor)}")
+    texts(document, "values", source, "")
+    texts(document, "labels", source, "")

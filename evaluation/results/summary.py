@@ -1,0 +1,89 @@
+"""A result as text for people: EvalAI's stdout, and what `leaderboard merge` prints beside the file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluation.results.evalai_result import LABELS
+from evaluation.results.merge import global_record
+from evaluation.results.metrics import Record, metric_values
+from evaluation.results.records import SIMULATION_CRASHED
+from evaluation.routes import RouteRun, format_runs
+from evaluation.submission.model import LeaderboardVersion
+
+_TICKS_PER_SECOND = 20  # of game time, in both generations
+
+
+def summary_text(
+    document: Mapping[str, Any], generation: LeaderboardVersion, total_routes: int, missing: Sequence[RouteRun] = ()
+) -> str:
+    """Sensors, routes, speed, metrics and one line a route, of a merged file that may be incomplete.
+
+    `missing` names what is missing, which the file itself does not know. Ends with a newline.
+    Source: contracts/carla-results.md, section 4.
+    """
+    records = document["_checkpoint"]["records"]
+    lines = [
+        f"CARLA Leaderboard {generation.value}: {document['entry_status']}",
+        f"Sensors: {', '.join(document['sensors']) or 'none recorded'}",
+        *_coverage(len(records), total_routes, missing),
+        _speed(records),
+        "",
+        *_metrics(records, document["_checkpoint"]["global_record"], generation),
+        *_quarantined(records),
+        "",
+        *_routes(records),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _coverage(done: int, total_routes: int, missing: Sequence[RouteRun]) -> list[str]:
+    lines = [f"Routes completed: {done} of {total_routes}"]
+    if done < total_routes:
+        lines.append(f"INCOMPLETE: {total_routes - done} are missing; the figures cover those driven so far.")
+        lines += [f"Missing: {format_runs(missing)}"] if missing else []
+    return lines
+
+
+def _speed(records: Sequence[Record]) -> str:
+    """Game time over system time; routes whose durations were never set do not count."""
+    timed = [record["meta"] for record in records if _ratio(record) is not None]
+    system = sum(meta["duration_system"] for meta in timed)
+    if not system:
+        return "Game time / system time: unknown"
+    ratio = sum(meta["duration_game"] for meta in timed) / system
+    return f"Game time / system time: {ratio:.3f} ({_TICKS_PER_SECOND * ratio:.1f} FPS)"
+
+
+def _ratio(record: Record) -> float | None:
+    meta = record["meta"]
+    if meta["duration_system"] < 0.001 or meta["duration_game"] < 0:  # files keep milliseconds; -1 and 0 are "unset"
+        return None
+    return float(meta["duration_game"] / meta["duration_system"])
+
+
+def _metrics(records: Sequence[Record], figures: Record, generation: LeaderboardVersion) -> list[str]:
+    if not records:
+        return ["No metrics yet."]
+    values = metric_values(figures or global_record(records, generation), generation)
+    width = max(map(len, LABELS[generation]))
+    return [f"{name:<{width}}  {value:10.3f}" for name, value in zip(LABELS[generation], values, strict=True)]
+
+
+def _quarantined(records: Sequence[Record]) -> list[str]:
+    """The routes that the simulator did not survive, by name: whoever reads a score should know of them."""
+    crashed = [record for record in records if SIMULATION_CRASHED in record["status"]]
+    names = [record["route_id"] for record in crashed if not any(record["scores"].values())]
+    if not names:
+        return []
+    return ["", f"Quarantined and scored 0, because the simulator crashed on them again and again: {', '.join(names)}"]
+
+
+def _routes(records: Sequence[Record]) -> list[str]:
+    ids = max([len("route"), *(len(record["route_id"]) for record in records)])
+    statuses = max([len("status"), *(len(record["status"]) for record in records)])
+    lines = [f"{'index':>5}  {'route':<{ids}}  {'status':<{statuses}}  ratio"]
+    for record in records:
+        ratio = _ratio(record)
+        shown = "-" if ratio is None else f"{ratio:.3f}"
+        lines.append(f"{record['index']:>5}  {record['route_id']:<{ids}}  {record['status']:<{statuses}}  {shown:>5}")
+    return lines

@@ -1,0 +1,45 @@
+"""Where everything of a submission lies in its S3 folder, which is named by its EvalAI id.
+
+<pk>/plan.json                                which shard drives which routes; a resume keeps to it
+<pk>/shards/<i>/checkpoint.json               the last good checkpoint
+<pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.protocol.PairProgress)
+<pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, logcopy, init
+<pk>/outcomes/attempt-<a>-start-<s>.json      the outcome, stored before it is reported
+<pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
+"""
+
+
+def plan_key(submission: int) -> str:
+    return f"{submission}/plan.json"
+
+
+def checkpoint_key(submission: int, shard: int) -> str:
+    return f"{submission}/shards/{shard}/checkpoint.json"
+
+
+def progress_key(submission: int, shard: int) -> str:
+    return f"{submission}/shards/{shard}/progress.json"
+
+
+def log_key(submission: int, shard: int, attempt: int, process: str) -> str:
+    return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{process}.log"
+
+
+def log_streams(submission: int, attempt: int) -> str:
+    """What the names of all streams of an attempt begin with, in the cluster's CloudWatch log group."""
+    return f"submission-{submission}/attempt-{attempt}/"
+
+
+def log_stream(submission: int, attempt: int, shard: int, process: str) -> str:
+    return f"{log_streams(submission, attempt)}shard-{shard}/{process}"
+
+
+def outcome_key(submission: int, attempt: int, start: int) -> str:
+    return f"{submission}/outcomes/attempt-{attempt}-start-{start}.json"
+
+
+def result_key(submission: int, name: str) -> str:
+    return f"{submission}/{name}"
+
+
+MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"

@@ -1,0 +1,1 @@
+"""The queue's message, and the submission as EvalAI describes it."""

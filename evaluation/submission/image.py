@@ -1,0 +1,33 @@
+"""Whether a submission's image may run: only images of the configured registries may."""
+
+import re
+from collections.abc import Iterable
+
+from evaluation.errors import ImageRefused
+
+# Looser than the registries' own rule, but without blanks, empty parts and dots that lead elsewhere.
+_IMAGE = re.compile(r"[a-z0-9][\w.:@-]*(/[a-z0-9][\w.:@-]*)*", re.ASCII | re.IGNORECASE)
+
+
+def require_allowed_image(image: str | None, registries: Iterable[str]) -> str:
+    """Return the image if one of the registries (host, or host/path prefix) holds it; raises ImageRefused.
+
+    A prefix ends at a `/`, so that `registry.example` does not admit `registry.example.evil/x`.
+    """
+    allowed = sorted({registry.rstrip("/") for registry in registries} - {""})
+    if not image:
+        raise ImageRefused(
+            "The submission names no image",
+            "EvalAI sent no submitted_image_uri with it",
+            "Push the image again and submit once more.",
+        )
+    if not _IMAGE.fullmatch(image):
+        form = "it has to look like registry.example/name:tag"
+        raise ImageRefused(f"The image {image[:200]!a} is no image reference", form, "Push it again.")
+    if not any(image.startswith(f"{registry}/") for registry in allowed):
+        raise ImageRefused(
+            f"The image {image!r} is not in an allowed registry",
+            f"allowed: {', '.join(allowed) or 'none'}",
+            "Push the image with EvalAI's command line tool, which uploads it to the challenge's registry.",
+        )
+    return image

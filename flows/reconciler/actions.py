@@ -1,0 +1,114 @@
+"""What the reconciler does about a finding. Every repair may be done twice, or by two at once, and counts once."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from evaluation.errors import AlreadyClaimed, InvalidConfiguration
+from evaluation.lifecycle.takeover import Takeover
+from evaluation.submission.message import SubmissionMessage
+from flows.reconciler.model import Action, Finding, SubmissionSnapshot
+from flows.reconciler.snapshot import Snapshot, in_states, read_runs
+from flows.services import Services
+from flows.takeover_runs import TAKEOVER_QUEUE, deployment_id, start_takeover_run
+
+_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+async def apply_action(site: Services, seen: Snapshot, finding: Finding) -> None:
+    """Do what the finding says. Raises what the ports raise, and httpx's errors where Prefect does not answer."""
+    view = next(view for view in seen.views if view.submission == finding.submission)
+    match finding.repair:
+        case Action.REMOVE_JOBS:
+            for attempt in finding.attempts:
+                await _remove(seen, view, attempt)
+        case Action.GO_ON | Action.START | Action.BURY:
+            async with get_client() as client:
+                for run in finding.dead_runs:
+                    await _mark_crashed(client, run)
+                if finding.repair is not Action.BURY:
+                    await _start(client, site, view, finding.succession)
+        case Action.SEND_AGAIN:
+            await _resend_report(site, seen, view)
+        case _:
+            return
+
+
+async def _remove(seen: Snapshot, view: SubmissionSnapshot, attempt: int) -> None:
+    """In every cluster: a phase may have moved, and removing nothing is fine."""
+    for cluster in seen.clusters.values():
+        await cluster.backend.remove(view.submission, attempt)
+
+
+async def _resend_report(site: Services, seen: Snapshot, view: SubmissionSnapshot) -> None:
+    """Open the evaluation once more; a successor finds the outcome decided, tells EvalAI, and ends it."""
+    entry = view.entry
+    if entry is None:
+        return
+    ledger = seen.clusters[entry.cluster].ledger
+    try:
+        await asyncio.to_thread(ledger.reopen, entry)
+    except AlreadyClaimed:  # resumed in the meantime
+        return
+    async with get_client() as client:
+        await _start(client, site, view, Takeover(owner=entry.owner, start=entry.start + 1))
+
+
+async def _start(client: PrefectClient, site: Services, view: SubmissionSnapshot, succession: Takeover | None) -> None:
+    message = _message(site, view)
+    parameters = {"message": message.model_dump(mode="json"), "delivery": None}
+    if succession:
+        await start_takeover_run(client, await deployment_id(client), parameters, succession, [])
+        return
+    key = view.shown.key if view.shown else ""
+    await client.create_flow_run_from_deployment(
+        await deployment_id(client),
+        parameters=parameters,
+        name=f"submission-{view.submission}",
+        work_queue_name=TAKEOVER_QUEUE,
+        # Once per lapse of patience: a run that did not get to its claim either is followed by another.
+        idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
+    )
+
+
+def _message(site: Services, view: SubmissionSnapshot) -> SubmissionMessage:
+    """The message that was lost, or would come again."""
+    if view.entry:
+        entry = view.entry
+        return SubmissionMessage(
+            challenge_pk=entry.challenge,
+            phase_pk=entry.phase_pk,
+            submission_pk=entry.submission,
+            submitted_image_uri=entry.image,
+        )
+    if view.shown is None or site.phases.challenge_pk is None:
+        raise InvalidConfiguration(f"Nothing says which phase submission {view.submission} belongs to")
+    return SubmissionMessage(
+        challenge_pk=site.phases.challenge_pk, phase_pk=view.shown.phase_pk, submission_pk=view.submission
+    )
+
+
+async def _mark_crashed(client: PrefectClient, run: str) -> None:
+    """Let Prefect show what is true: the run's process has not been heard of since its lease was over."""
+    try:
+        flow_run = await client.read_flow_run(UUID(run))
+    except ObjectNotFound:  # deleted in the meantime
+        return
+    if flow_run.state and flow_run.state.type in _ALIVE:
+        message = "The run holds no claim in the ledger, so its process must have died; see the reconciler's table."
+        await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
+
+
+async def mark_dead_reconciler_runs_crashed(longest: timedelta) -> None:
+    """The same for the reconciler's own runs, which end or begin again within this time."""
+    async with get_client() as client:
+        for look in await read_runs(client, "reconcile", in_states(_ALIVE)):
+            if look.state and look.state.timestamp < datetime.now(UTC) - longest:
+                message = "The run has not ended in its time, so its process must have died."
+                await client.set_flow_run_state(look.id, Crashed(message=message), force=True)

@@ -1,0 +1,136 @@
+"""Why is it stuck? One submission in plain words: where it is, since when, what it waits for, what comes next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from evaluation.lifecycle.ledger_entry import LedgerEntry
+from evaluation.lifecycle.outcome import OutcomeStatus
+from evaluation.lifecycle.shard_progress import ShardProgress
+from evaluation.lifecycle.stages import Stage, longest
+from evaluation.shards import ENDED, ShardState
+from flows.reconciler.decisions import find_discrepancies
+from flows.reconciler.model import WAITING, Run, RunState, SubmissionSnapshot
+from flows.reconciler.wording import at, lasting
+
+_STAGES = {  # what happens in the stage, and what comes after it
+    Stage.CLAIMED: ("a run has claimed it and plans its shards", "its shards are launched"),
+    Stage.LAUNCHING: ("its shards' Jobs are being created", "the shards wait for machines, then drive"),
+    Stage.SIMULATING: ("its shards are being simulated", "the Jobs are removed and the results merged"),
+    Stage.CLEARING: ("its shards' Jobs are being removed", "the results are merged, or the failure is told"),
+    Stage.MERGING: ("the shards' results are being merged", "EvalAI is told"),
+    Stage.REPORTING: ("its outcome is decided and kept", "EvalAI is told, then the evaluation ends"),
+    Stage.ENDED: ("its last words are written to the ledger", "nothing"),
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Sentences for people; `problems` are the reconciler's findings, with what it will do about them."""
+
+    where: str
+    since: datetime | None = None
+    waits_for: str = ""
+    next: str = ""
+    deadline: str = ""  # how long this may take, and what happens then
+    problems: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """(label, text), without what there is nothing to say of."""
+        told = [
+            ("where", self.where),
+            ("since", at(self.since) if self.since else ""),
+            ("waits for", self.waits_for),
+            ("next", self.next),
+            ("at most", self.deadline),
+            *(("problem", problem) for problem in self.problems),
+        ]
+        return [(label, text) for label, text in told if text]
+
+
+def explain(view: SubmissionSnapshot, shards: Sequence[ShardProgress], now: datetime) -> Explanation:
+    """`shards` as the table of shards shows them; empty where none was launched or the cluster does not answer."""
+    problems = tuple(finding.sentence for finding in find_discrepancies(view, now))
+    entry = view.entry
+    if entry and entry.open:
+        return _claimed(view, entry, shards, problems, now)
+    if view.shown and view.shown.status in WAITING and (entry is None or view.shown.key > entry.key):
+        return _unclaimed(view, problems)
+    if entry:
+        return _ended(view, entry, problems)
+    if view.shown:
+        where = f"EvalAI says {view.shown.status}; no run of this installation has ever claimed it"
+        return Explanation(where, view.shown.since, problems=problems)
+    return Explanation("neither EvalAI nor the ledger knows it", next="look at its number", problems=problems)
+
+
+def _claimed(
+    view: SubmissionSnapshot,
+    entry: LedgerEntry,
+    shards: Sequence[ShardProgress],
+    problems: Sequence[str],
+    now: datetime,
+) -> Explanation:
+    stage = entry.stage or Stage.CLAIMED
+    doing, following = _STAGES[stage]
+    limit = longest(stage, view.shard_deadline_seconds)
+    where = f"{doing} (attempt {entry.attempt}, start {entry.start})"
+    if not entry.held_at(now):
+        where = f"its run is dead: when it was last heard of, {doing} (attempt {entry.attempt}, start {entry.start})"
+    return Explanation(
+        where,
+        entry.stage_since,
+        _waits_for(entry, stage, shards),
+        following,
+        f"{lasting(limit)} in this stage, then the hosts are told and a successor goes on" if limit else "",
+        problems,
+    )
+
+
+def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardProgress]) -> str:
+    if entry.undelivered:
+        return f"EvalAI, which did not take the report: {entry.undelivered} It is sent again by itself."
+    if stage is not Stage.SIMULATING or not shards:
+        return ""
+    done, total = sum(shard.routes_done for shard in shards), sum(shard.routes_total for shard in shards)
+    slow = [shard for shard in shards if shard.state not in ENDED and shard.state is not ShardState.DRIVING]
+    words = [f"shard {shard.index} is {shard.state}: {shard.detail or 'no reason given'}" for shard in slow]
+    return "; ".join([f"{total - done} of {total} routes", *words])
+
+
+def _unclaimed(view: SubmissionSnapshot, problems: Sequence[str]) -> Explanation:
+    shown = view.shown
+    run = next((run for run in view.runs if run.state is not RunState.DONE), None)
+    limit = lasting(view.patience.claim)
+    return Explanation(
+        f"EvalAI says {shown.status}; no run has claimed it yet" if shown else "",
+        shown.since if shown else None,
+        _coming(run) if run else "its message, which lies on the queue or is on its way through the bridge to Prefect",
+        "a run claims it and launches its shards",
+        f"{limit}, then the reconciler starts it or tells the hosts why it cannot",
+        problems,
+    )
+
+
+def _coming(run: Run) -> str:
+    match run.state:
+        case RunState.SCHEDULED:
+            return f"a worker: its run {run.id} is scheduled for {at(run.state_since)}"
+        case RunState.PENDING:
+            return f"its run {run.id}, which a worker is starting since {at(run.state_since)}"
+        case RunState.RUNNING:
+            return f"its run {run.id}, which asks EvalAI about it since {at(run.state_since)}"
+        case RunState.REJECTED:
+            return f"a host: its message is in the dead-letter queue. {run.message}"
+        case RunState.WAITED:
+            return f"its message, which comes back to the queue by itself. {run.message}"
+        case _:
+            return f"its message, which comes back to the queue: its run {run.id} broke ({run.message})"
+
+
+def _ended(view: SubmissionSnapshot, entry: LedgerEntry, problems: Sequence[str]) -> Explanation:
+    told = f"; EvalAI says {view.shown.status}" if view.shown else ""
+    following = "a host can resume it at EvalAI" if entry.status == OutcomeStatus.FAILED else "nothing: this is its end"
+    where = f"{entry.status} after attempt {entry.attempt}{told}. {entry.reason}".strip()
+    return Explanation(where, entry.ended_at, next=following, problems=problems)

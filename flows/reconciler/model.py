@@ -1,0 +1,93 @@
+"""What EvalAI, the ledger, Prefect and the clusters each say of a submission, and what the reconciler found."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from evaluation.lifecycle.ledger_entry import LedgerEntry
+from evaluation.lifecycle.stages import ReconcilerTimeouts
+from evaluation.lifecycle.takeover import Takeover
+from evaluation.submission.model import SubmissionStatus
+
+WAITING = frozenset({SubmissionStatus.SUBMITTED, SubmissionStatus.SUBMITTING, SubmissionStatus.RESUMING})
+
+
+UNDER_WAY = frozenset({SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED})
+
+
+TOLD = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
+
+
+@dataclass(frozen=True)
+class EvalAIRow:
+    """A submission as EvalAI lists it. Times are UTC; `key` is the claim key that a claim made now would have."""
+
+    pk: int
+    phase_pk: int
+    status: SubmissionStatus
+    since: datetime | None  # when it was submitted or last resumed
+    key: str
+
+
+class RunState(StrEnum):
+    """A flow run as far as the reconciler cares."""
+
+    SCHEDULED = "scheduled"  # waits for its time, or for a worker
+    PENDING = "pending"  # a worker has taken it, its process has not said anything
+    RUNNING = "running"
+    DIED = "died"  # crashed, or failed without an outcome
+    STOPPING = "being stopped"  # a host cancels it in Prefect; who was to stop it may be dead as well
+    STOPPED = "stopped"  # a host cancelled it in Prefect
+    WAITED = "waited"  # ended in an outage of ours: postponed, interrupted or undelivered
+    BLOCKED = "blocked"  # waits for a host to mend what is set up wrong
+    REJECTED = "rejected"  # its message is in the dead-letter queue
+    DONE = "done"
+
+
+_BEGUN = frozenset({RunState.PENDING, RunState.RUNNING, RunState.STOPPING})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the submission's flow runs."""
+
+    id: str
+    state: RunState
+    state_since: datetime  # for a scheduled one, when it was to start
+    succession: Takeover
+    message: str = ""  # the state's own words
+
+
+@dataclass(frozen=True)
+class SubmissionSnapshot:
+    """All that is known of one submission. None and empty mean: that system knows nothing of it."""
+
+    submission: int
+    shown: EvalAIRow | None
+    entry: LedgerEntry | None
+    patience: ReconcilerTimeouts
+    shard_deadline_seconds: float
+    attempts: frozenset[int] = frozenset()  # of which Jobs exist
+    runs: tuple[Run, ...] = ()  # those under way; all that Prefect knows where `needs_runs` says so
+    unroutable: str = ""  # why no run of ours can evaluate it
+
+
+class Action(StrEnum):
+    """What is safe to do. Everything is idempotent: two reconcilers at once do it once."""
+
+    START = "start"  # a first run for a submission that was never queued
+    GO_ON = "go on"  # a successor for a claim whose run is dead or stuck
+    REMOVE_JOBS = "remove Jobs"
+    BURY = "show as crashed"  # runs that Prefect shows as alive, and that are not
+    SEND_AGAIN = "send the report again"
+    TELL = "tell a host"  # nothing is safe
+
+
+@dataclass(frozen=True)
+class Finding:
+    submission: int
+    sentence: str  # what is wrong, and what is done about it or what a host should do
+    repair: Action
+    attempts: tuple[int, ...] = ()  # REMOVE_JOBS
+    succession: Takeover | None = None  # GO_ON
+    dead_runs: tuple[str, ...] = ()  # BURY, GO_ON, START: their ids

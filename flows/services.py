@@ -1,0 +1,68 @@
+"""The site: the blocks of one installation, loaded by the flow and handed to its tasks."""
+
+from typing import Protocol
+
+from blocks import document_names
+from blocks.artifact_bucket import ArtifactBucket
+from blocks.evalai import EvalAI
+from blocks.leaderboard_cluster import LeaderboardCluster
+from blocks.ledger_table import LedgerTable
+from blocks.submission_queue import SubmissionQueue
+from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
+from evaluation.submission.message import SubmissionMessage
+from evaluation.submission.model import Phase
+from flows.block_loading import load_block
+
+
+class Phases(Protocol):
+    """Knows the challenge's phases by their ids."""
+
+    def phase(self, phase_pk: int) -> Phase: ...
+
+    @property
+    def clusters(self) -> tuple[str, ...]: ...
+
+    @property
+    def challenge_pk(self) -> int | None: ...
+
+
+class Services:
+    """The challenge as a whole. Clusters are loaded when a phase names them.
+
+    No dataclass, and neither is Cluster: Prefect looks into those when it passes them to a task.
+    """
+
+    def __init__(self, evalai: EvaluationServer, phases: Phases, queue: MessageQueue) -> None:
+        self.evalai = evalai
+        self.phases = phases
+        self.queue = queue
+
+    def phase(self, message: SubmissionMessage) -> Phase:
+        """The phase that the message names; raises InvalidConfiguration."""
+        return self.phases.phase(message.phase_pk)
+
+
+class Cluster:
+    """Everything of one leaderboard: how it simulates, where it records, where it stores."""
+
+    def __init__(
+        self, settings: LeaderboardCluster, backend: JobBackend, ledger: SubmissionLedger, artifacts: ArtifactStore
+    ) -> None:
+        self.settings = settings
+        self.backend = backend
+        self.ledger = ledger
+        self.artifacts = artifacts
+
+
+async def load_services() -> Services:
+    """Load the blocks that every submission needs; raises InvalidConfiguration."""
+    evalai = await load_block(EvalAI, document_names.EVALAI)
+    return Services(evalai.client(), evalai, await load_block(SubmissionQueue, document_names.QUEUE))
+
+
+async def load_cluster(name: str) -> Cluster:
+    """Load the blocks of one cluster, which are named after it; raises InvalidConfiguration."""
+    settings = await load_block(LeaderboardCluster, name)
+    return Cluster(
+        settings, settings.backend(), await load_block(LedgerTable, name), await load_block(ArtifactBucket, name)
+    )

@@ -1,0 +1,1 @@
+"""Prefect's server for every other package: its events and its errors."""

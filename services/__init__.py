@@ -1,0 +1,1 @@
+"""What runs for long beside Prefect: the bridge, and the backlog of the compute client."""

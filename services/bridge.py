@@ -1,0 +1,283 @@
+"""The bridge from a queue to Prefect: one event per message, and no memory of its own.
+
+It never deletes a good message: the flow run that takes the work does. So whatever is lost on the way, an event, a run,
+a server, the message comes back and rings again. The price is that a run may find its work claimed.
+"""
+
+import logging
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+from uuid import NAMESPACE_URL, uuid5
+
+from blocks.submission_queue import Received, SubmissionQueue
+from evaluation.errors import EvaluationError, InvalidMessage, PermanentError, RequestRefused, ServiceUnavailable
+from evaluation.submission.message import SubmissionMessage, parse_message
+from prefect_api.events import OutgoingEvent, prefect_events
+
+EVENT = "leaderboard.submission.received"
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BridgeSettings:
+    """Times in whole seconds where SQS takes them."""
+
+    challenge_pk: int | None = None  # EvalAI's development mode puts all challenges on one queue
+    batch: int = 10  # messages a poll; SQS allows 10
+    wait_seconds: int = 20  # a poll's patience; SQS allows 20
+    # A message stays hidden this long for a run to start and claim it, then rings again. Each delivery doubles it, up
+    # to the longest: runs that wait for a worker shall not be joined by another one every five minutes.
+    claim_seconds: int = 300
+    longest_claim_seconds: int = 3600
+    # With the times above, a message that is never claimed stays for 17 hours, of the 4 days that EvalAI's queue keeps.
+    deliveries: int = 20
+    first_pause_seconds: float = 1
+    longest_pause_seconds: float = 60
+
+    def hidden_seconds(self, delivery: int) -> int:
+        """How long the n-th delivery of a message is hidden."""
+        return int(min(self.claim_seconds * 2 ** min(delivery - 1, 20), self.longest_claim_seconds))
+
+
+class EventPublisher(Protocol):
+    """What the bridge rings; prefect_api.events.PrefectEvents is the real one."""
+
+    def ring(self, event: OutgoingEvent) -> None:
+        """Raises RequestRefused where this very event is not taken, ServiceUnavailable where none is at present."""
+
+
+def submission_received(message: SubmissionMessage, received: Received) -> OutgoingEvent:
+    """The event that starts `evaluate_submission`, whose parameters are the payload's two keys.
+
+    Its id comes from the receipt: the same receipt sent twice counts once, the next delivery rings again.
+    """
+    pk = message.submission_pk
+    return OutgoingEvent(
+        name=EVENT,
+        resource_id=f"leaderboard.submission.{pk}",
+        resource_name=f"submission {pk}",
+        payload={"message": message.model_dump(mode="json"), "delivery": received.delivery.model_dump(mode="json")},
+        id=uuid5(NAMESPACE_URL, received.delivery.receipt_handle),
+    )
+
+
+def read_submission(received: Received, settings: BridgeSettings) -> SubmissionMessage:
+    """The message, if it should ring; raises InvalidMessage with the reason why nobody can evaluate it."""
+    message = parse_message(received.body)
+    if settings.challenge_pk not in (None, message.challenge_pk):
+        raise InvalidMessage(
+            f"Submission {message.submission_pk} belongs to another challenge",
+            f"challenge_pk is {message.challenge_pk}, this installation evaluates {settings.challenge_pk}",
+        )
+    if received.count > settings.deliveries:
+        raise InvalidMessage(
+            f"No run has claimed submission {message.submission_pk}",
+            f"the message was delivered {received.count - 1} times",
+            "Look for failed or late runs of evaluate-submission, then send the message again.",
+        )
+    return message
+
+
+def read_submission_event(received: Received, settings: BridgeSettings) -> OutgoingEvent:
+    """The reader of EvalAI's queue."""
+    return submission_received(read_submission(received, settings), received)
+
+
+# Makes a message's event; raises InvalidMessage with the reason why it should not ring.
+Reader = Callable[[Received, BridgeSettings], OutgoingEvent]
+
+
+def run_bridge(
+    queue: SubmissionQueue,
+    doorbell: EventPublisher,
+    stop: threading.Event,
+    settings: BridgeSettings,
+    read: Reader = read_submission_event,
+) -> None:
+    """Carry messages until `stop` is set; blocks. Outages of SQS or Prefect are waited out.
+
+    Raises PermanentError where the very first poll is refused: the queue's address or the credentials are wrong.
+    """
+    bridge = _Bridge(queue, doorbell, stop, settings, read)
+    while not stop.is_set():
+        bridge.carry(bridge.poll())
+
+
+class _Bridge:
+    def __init__(
+        self,
+        queue: SubmissionQueue,
+        doorbell: EventPublisher,
+        stop: threading.Event,
+        settings: BridgeSettings,
+        read: Reader,
+    ) -> None:
+        self._queue = queue
+        self._doorbell = doorbell
+        self._stop = stop
+        self._settings = settings
+        self._read = read
+        self._prefect = _Backoff("Prefect", stop, settings)
+        self._sqs = _Backoff("SQS", stop, settings)
+        self._visibility = _Backoff("hiding messages", stop, settings)
+        self._dead_letters = _Backoff("the dead-letter queue", stop, settings)
+
+    def poll(self) -> Sequence[Received]:
+        try:
+            received = self._queue.receive(self._settings.batch, self._settings.wait_seconds)
+        except EvaluationError as error:
+            if isinstance(error, PermanentError) and not self._sqs.used:
+                raise
+            self._sqs.failed(error)
+            self._sqs.pause()
+            return ()
+        self._sqs.worked()
+        return received
+
+    def carry(self, received: Sequence[Received]) -> None:
+        waiting = deque(received)
+        while waiting and not self._stop.is_set():
+            first = waiting.popleft()
+            if not self._settled(first):
+                # Prefect is down. One message waits here and tries again; the others stay on the queue, uncounted,
+                # because the queue is not polled meanwhile.
+                self._give_back(waiting)
+                waiting.clear()
+                self._wait_out(first)
+        self._give_back(waiting)
+
+    def _settled(self, received: Received) -> bool:
+        """Handle one message; False only where Prefect is down."""
+        if not self._hide(received, self._settings.hidden_seconds(received.count)):
+            return True  # it came to lie on the queue again, and will be received again
+        try:
+            event = self._read(received, self._settings)
+            self._doorbell.ring(event)
+        except InvalidMessage as error:
+            self._bury(received, error)
+            return True
+        except RequestRefused as error:
+            # Not buried at once: a Prefect server of another version would bury the whole queue.
+            _LOG.error("message %s stays on the queue: %s", received.delivery.message_id, error)
+            return True
+        except ServiceUnavailable as error:
+            self._prefect.failed(error)
+            return False
+        self._prefect.worked()
+        _LOG.info("%s: event accepted, delivery %s", event.resource_name, received.count)
+        return True
+
+    def _wait_out(self, received: Received) -> None:
+        self._prefect.pause()
+        while not self._stop.is_set():
+            if self._settled(received):
+                return
+            self._prefect.pause()
+        self._give_back([received])
+
+    def _bury(self, received: Received, error: EvaluationError) -> None:
+        message_id = received.delivery.message_id
+        try:
+            self._queue.reject(received.delivery, received.body, str(error), received.group, received.count)
+        except EvaluationError as failure:  # the message comes back and tries again, the next ones go on
+            self._dead_letters.failed(failure)
+            return
+        self._dead_letters.worked()
+        _LOG.warning("message %s goes to the dead-letter queue: %s", message_id, error)
+
+    def _give_back(self, messages: Sequence[Received]) -> None:
+        for received in messages:
+            self._hide(received, 0)
+
+    def _hide(self, received: Received, seconds: int) -> bool:
+        """False where the receipt no longer holds the message. A failure is none: it only rings again too early."""
+        try:
+            held = self._queue.hide(received.delivery, seconds)
+        except EvaluationError as error:
+            self._visibility.failed(error)
+            return True
+        self._visibility.worked()
+        return held
+
+
+class _Backoff:
+    """One service's state: a log line per change instead of one per try, and pauses that grow up to a bound."""
+
+    def __init__(self, name: str, stop: threading.Event, settings: BridgeSettings) -> None:
+        self._name = name
+        self._stop = stop
+        self._settings = settings
+        self._failures = 0
+        self.used = False  # it has worked once
+
+    def worked(self) -> None:
+        if self._failures:
+            _LOG.warning("%s worked again, after %s failures", self._name, self._failures)
+        self._failures = 0
+        self.used = True
+
+    def failed(self, error: EvaluationError) -> None:
+        if not self._failures:
+            _LOG.error("%s failed, the messages stay on the queue: %s", self._name, error)
+        self._failures += 1
+
+    def pause(self) -> None:
+        seconds = self._settings.first_pause_seconds * 2 ** min(max(self._failures - 1, 0), 20)
+        self._stop.wait(min(seconds, self._settings.longest_pause_seconds))
+
+
+def serve_bridge(
+    queue: SubmissionQueue,
+    settings: BridgeSettings,
+    grace_seconds: float = 1.0,
+    read: Reader = read_submission_event,
+) -> None:
+    """Run the bridge until SIGTERM or SIGINT; call it in the main thread. Raises what run_bridge raises.
+
+    A poll cannot be interrupted, so the loop runs in a thread which is left behind in its poll: what that poll may
+    still receive comes back after the queue's visibility timeout.
+    """
+    stop = threading.Event()
+    outcome: Future[None] = Future()
+
+    def loop() -> None:
+        try:
+            with prefect_events() as doorbell:
+                run_bridge(queue, doorbell, stop, settings, read)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            outcome.set_exception(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=loop, name="bridge", daemon=True)
+    with stopped_by_signals(stop):
+        thread.start()
+        _LOG.info("bridge: carries %s to Prefect", queue.queue_url)
+        stop.wait()
+    thread.join(grace_seconds)
+    if outcome.done():
+        outcome.result()
+    _LOG.info("bridge: stopped")
+
+
+@contextmanager
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set `stop` instead of ending the process; use it in the main thread."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    earlier = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,141 @@
+"""The shard's results: what the evaluator wrote, and the last good copy that nothing bad ever replaces."""
+
+import json
+import logging
+from pathlib import Path
+
+from evaluation.errors import InvalidCheckpoint, explain
+from evaluation.pair.decisions import STOPPING, CheckpointSummary, Decision
+from evaluation.results.checkpoint import Document, check_expected
+from evaluation.results.checkpoint_reading import check_size, parse_checkpoint
+from evaluation.results.checkpoint_writing import append_quarantined, empty_document, render_document
+from evaluation.results.records import refuse
+from evaluation.routes import RouteRun
+from shard_pod.pair_directory import PairDirectory, read_whole, remove, write_whole
+from shard_pod.settings import PairSettings
+
+log = logging.getLogger(__name__)
+
+EVALUATOR_FILE = "the evaluator's checkpoint"
+
+
+def statuses_of(settings: PairSettings, data: bytes, source: str) -> tuple[str, ...]:
+    """Check the file against the routes sent out; its records' statuses. Raises InvalidCheckpoint."""
+    checkpoint = parse_checkpoint(data, source, settings.generation)
+    check_expected(checkpoint, settings.expected, source)
+    return checkpoint.statuses
+
+
+class CheckpointStore:
+    """The evaluator's checkpoint file and its last good copy in the keeper's directory."""
+
+    def __init__(self, settings: PairSettings, files: PairDirectory) -> None:
+        self._settings = settings
+        self._evaluators: Path = settings.checkpoint
+        self._good = files.good_checkpoint
+        self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when last looked at
+        self.refused = ""  # why the evaluator's file cannot be used, while it cannot
+        self.good = read_whole(self._good)
+        self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
+
+    @property
+    def shown(self) -> CheckpointSummary:
+        return CheckpointSummary(self._settings.expected, self.statuses, self.refused)
+
+    @property
+    def driving(self) -> RouteRun | None:
+        return self.shown.run(len(self.statuses))
+
+    def look(self) -> None:
+        """Keep the evaluator's file as the good copy if it has changed, is sound, and has lost no record."""
+        try:
+            status = self._evaluators.lstat()
+        except OSError:
+            return
+        if (status.st_mtime_ns, status.st_size) == self._seen:
+            return
+        self._seen = (status.st_mtime_ns, status.st_size)
+        try:
+            data, statuses = self._evaluators_file(status.st_size)
+        except InvalidCheckpoint as error:
+            self.refused = explain(error.summary, error.cause).removeprefix(f"{EVALUATOR_FILE}: ").rstrip(".")
+            log.warning("Not copied: %s", error)
+            return
+        self.refused = ""
+        if data != self.good:
+            self._keep(data, statuses)
+
+    def _evaluators_file(self, size: int) -> tuple[bytes, tuple[str, ...]]:
+        check_size(size, EVALUATOR_FILE)
+        data = read_whole(self._evaluators)
+        if data is None:
+            refuse(EVALUATOR_FILE, "the file", "is no regular file, or may not be read")
+        statuses = statuses_of(self._settings, data, EVALUATOR_FILE)
+        if len(statuses) < len(self.statuses):
+            problem = f"has {len(statuses)} records, and had {len(self.statuses)} before"
+            refuse(EVALUATOR_FILE, "the file", problem)
+        return data, statuses
+
+    def apply(self, step: Decision) -> None:
+        """Make both files what the step says; doing it twice changes nothing.
+
+        Raises InvalidCheckpoint where the agent's folder does not let its file be replaced.
+        """
+        total = len(self._settings.expected)
+        if self.good is None and step.quarantine is None:
+            self._replace_evaluators(None)
+            return
+        document = json.loads(self.good) if self.good else empty_document(total)
+        if step.keep < len(self.statuses) or step.verdict is None:
+            document = _from_record(document, step.keep, total)
+        if step.quarantine:
+            document = append_quarantined(document, step.quarantine, self._settings.generation, total=total)
+        self.store(document)
+
+    def store(self, document: Document) -> None:
+        """Make this document both the good copy and what the evaluator resumes from."""
+        data = render_document(document, self._settings.generation).encode()
+        self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE))
+        if read_whole(self._evaluators) != data:
+            self._replace_evaluators(data)
+
+    def _replace_evaluators(self, data: bytes | None) -> None:
+        try:
+            if data is None:
+                remove(self._evaluators)
+            else:
+                write_whole(self._evaluators, data)
+        except OSError as error:
+            problem = f"cannot be replaced: {error.strerror or error}"
+            refuse(EVALUATOR_FILE, "the file", problem, "The agent may not change its folder's rights.")
+        self.refused = ""
+
+    def _keep(self, data: bytes, statuses: tuple[str, ...]) -> None:
+        write_whole(self._good, data)
+        self.good, self.statuses = data, statuses
+
+
+def resumable(document: Document, settings: PairSettings, quarantined: tuple[RouteRun, ...]) -> Document:
+    """An earlier pod's document without the record that stopped it, so that its route is driven again."""
+    records = document["_checkpoint"]["records"]
+    keep = len(records)
+    if records and records[-1]["status"] in STOPPING and settings.expected[keep - 1] not in quarantined:
+        keep -= 1
+    return _from_record(document, keep, len(settings.expected))
+
+
+def _from_record(document: Document, keep: int, total: int) -> Document:
+    """The document with its first `keep` records, from which an evaluator goes on with the next one.
+
+    The evaluators trust progress[0] and not the records, and 2.x repeats a route when the entry status is Crashed.
+    """
+    checkpoint = document["_checkpoint"]
+    records = checkpoint["records"][:keep]
+    return {
+        **document,
+        "_checkpoint": {**checkpoint, "global_record": {}, "progress": [keep, total], "records": records},
+        "entry_status": "Started",
+        "eligible": False,
+        "values": [],
+        "labels": [],
+    }

@@ -1,0 +1,140 @@
+"""The pair's shared directory as the keeper sees it: the files of evaluation.pair.protocol's protocol."""
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+from evaluation.pair.decisions import Exit, parse_exit
+
+_STATUS_FILES = ("keeper/start*", "keeper/stop*", "keeper/next*", "keeper/verdict", "*/ready*", "*/exit*")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write so that readers see the old content or all of the new; follows no link that an agent may have planted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    remove(fresh)
+    with fresh.open("xb") as file:
+        file.write(content)
+    if path.is_dir() and not path.is_symlink():
+        remove(path)
+    fresh.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Take away what lies there; a folder, which only an agent puts in a file's place, is renamed with all it holds."""
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):  # Linux, macOS
+        path.rename(path.with_name(f".{path.name}.{uuid4().hex}"))
+
+
+def read_whole(path: Path, limit: int = 1 << 26) -> bytes | None:
+    """The file's last `limit` bytes, or None where there is no regular file."""
+    return _read(path, lambda size: max(0, size - limit), limit)
+
+
+def read_part(path: Path, start: int, limit: int) -> bytes:
+    """At most `limit` bytes from `start` on; none where there is no regular file."""
+    return _read(path, lambda _: start, limit) or b""
+
+
+def _read(path: Path, start_of: Callable[[int], int], limit: int) -> bytes | None:
+    # The agent writes in a directory that is read here: a link could lead to the keeper's credentials, a pipe blocks.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(start_of(status.st_size))
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
+
+
+def size(path: Path) -> int:
+    """In bytes; 0 where there is no regular file."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def modified(path: Path) -> float | None:
+    """When the file was last written, in seconds since the epoch, or None where there is none."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return None
+
+
+class PairDirectory:
+    """Reads what the other parties say and writes what the keeper says."""
+
+    def __init__(self, pair_dir: Path) -> None:
+        self.keeper = pair_dir / "keeper"
+        self.simulator = pair_dir / "simulator"
+        self.agent = pair_dir / "agent"
+        self.verdict = self.keeper / "verdict"
+        self.good_checkpoint = self.keeper / "checkpoint.json"
+        self.progress = self.keeper / "progress.json"
+        self.shipped = self.keeper / "shipped.json"
+        self.logs = {
+            "simulator": self.simulator / "simulator.log",
+            "agent": self.agent / "agent.log",
+            "logcopy": self.keeper / "logcopy.log",
+            "init": self.keeper / "init.log",
+        }
+
+    def tell(self, name: str, content: str) -> None:
+        write_whole(self.keeper / name, f"{content}\n".encode())
+
+    def told(self, name: str) -> str | None:
+        content = read_whole(self.keeper / name)
+        return None if content is None else content.decode().strip()
+
+    def told_at(self, name: str) -> float | None:
+        return modified(self.keeper / name)
+
+    def latest_start(self) -> int:
+        """The number of the pair's latest start in this pod, 0 before the first."""
+        return max((int(path.name[5:]) for path in self.keeper.glob("start*") if path.name[5:].isdigit()), default=0)
+
+    def ready_at(self, start: int) -> float | None:
+        return modified(self.simulator / f"ready{start}")
+
+    def exit(self, party: Path, start: int) -> Exit | None:
+        content = read_whole(party / f"exit{start}", 100)
+        return None if content is None else parse_exit(content.decode(errors="replace"))
+
+    def exited_at(self, start: int) -> float | None:
+        """When the first of the two ended, or None while both run."""
+        times = [modified(party / f"exit{start}") for party in (self.simulator, self.agent)]
+        return min((at for at in times if at is not None), default=None)
+
+    def silent_since(self, checkpoint: Path, start: int) -> float | None:
+        """When the agent last put anything out in this start, or None while it is not driving."""
+        ready = self.ready_at(start)
+        output = modified(self.logs["agent"])
+        if ready is None or output is None:
+            return None
+        return max(ready, output, modified(checkpoint) or 0)
+
+    def clear(self) -> None:
+        """Remove the status files of an earlier pod."""
+        for pattern in _STATUS_FILES:
+            for path in self.keeper.parent.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+def age(moment: float | None) -> float:
+    """Seconds since the moment; 0 if there is none."""
+    return 0 if moment is None else max(0, time.time() - moment)

@@ -1,0 +1,121 @@
+"""The init container `private-contents`: fetch the routes, and what an earlier pod or attempt has left in S3.
+
+`python -m shard_pod.prepare` ends with a PairExitCode (evaluation.pair.protocol), or with 1 where a retry may succeed.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from evaluation import storage_keys
+from evaluation.errors import EvaluationError, InvalidCheckpoint, InvalidConfiguration
+from evaluation.pair.protocol import PairExitCode, PairProgress, parse_progress
+from evaluation.routes import parse_route_xml
+from shard_pod.checkpoint_store import CheckpointStore, resumable, statuses_of
+from shard_pod.log_forwarder import forwarding
+from shard_pod.logging_setup import log_to
+from shard_pod.pair_directory import PairDirectory, write_whole
+from shard_pod.settings import PairSettings, read_settings
+from shard_pod.storage import ShardStorage
+
+log = logging.getLogger(__name__)
+
+
+def prepare(settings: PairSettings, storage: ShardStorage) -> None:
+    """Make the shared directory ready for the first start.
+
+    Raises InvalidConfiguration, InvalidCheckpoint, or an error of the storage.
+    """
+    files = PairDirectory(settings.pair_dir)
+    files.clear()
+    _fetch_routes(settings, storage)
+    _fetch_results(settings, storage, files)
+
+
+def _fetch_routes(settings: PairSettings, storage: ShardStorage) -> None:
+    location = settings.routes_location
+    content = _read_location(location, storage)
+    missing = {run.route for run in settings.expected} - set(parse_route_xml(content, location))
+    if missing:
+        raise InvalidConfiguration(f"{location} lacks routes of this shard", ", ".join(map(str, sorted(missing))))
+    write_whole(settings.routes, content)
+    log.info("Routes from %s", location)
+
+
+def _read_location(location: str, storage: ShardStorage) -> bytes:
+    parts = urlsplit(location)
+    if parts.scheme == "s3":
+        content = storage.of(parts.netloc).read(parts.path.lstrip("/"))
+        if content is None:
+            raise InvalidConfiguration(f"There is no route file at {location}")
+        return content
+    try:
+        return Path(location).read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(f"The route file {location} cannot be read", str(error)) from error
+
+
+def _fetch_results(settings: PairSettings, storage: ShardStorage, files: PairDirectory) -> None:
+    checkpoint_key = storage_keys.checkpoint_key(settings.submission, settings.shard)
+    earlier = storage.read_shard_file(checkpoint_key)
+    progress = _earlier_progress(settings, storage)
+    files.good_checkpoint.unlink(missing_ok=True)
+    settings.checkpoint.unlink(missing_ok=True)
+    if progress and progress.attempt == settings.attempt:
+        write_whole(files.progress, progress.render().encode())
+        log.info("This pod goes on after start %d of attempt %d", progress.counters.starts, progress.attempt)
+    else:
+        files.progress.unlink(missing_ok=True)
+    if not earlier:
+        log.info("No earlier checkpoint")
+        return
+    statuses = statuses_of(settings, earlier, storage.address(checkpoint_key))
+    quarantined = progress.counters.quarantined if progress else ()
+    document = json.loads(earlier)
+    CheckpointStore(settings, files).store(resumable(document, settings, quarantined))
+    log.info("Earlier checkpoint: %d of %d routes", len(statuses), len(settings.expected))
+
+
+def _earlier_progress(settings: PairSettings, storage: ShardStorage) -> PairProgress | None:
+    try:
+        return parse_progress(
+            storage.read_shard_file(storage_keys.progress_key(settings.submission, settings.shard)) or b""
+        )
+    except InvalidCheckpoint as error:  # news and no result: without it the budgets are full again
+        log.warning("Earlier progress is not used: %s", error)
+        return None
+
+
+def exit_code(error: EvaluationError) -> int:
+    """A verdict where trying again changes nothing, 1 otherwise."""
+    match error:
+        case InvalidCheckpoint():
+            return PairExitCode.CHECKPOINT_UNUSABLE
+        case InvalidConfiguration():
+            return PairExitCode.MISCONFIGURED
+        case _:
+            return 1
+
+
+def main() -> int:
+    try:
+        settings = read_settings(os.environ)
+    except EvaluationError as error:
+        sys.stderr.write(f"{error}\n")
+        return exit_code(error)
+    files = PairDirectory(settings.pair_dir)
+    with forwarding(settings, files):
+        try:
+            log_to(files.logs["init"])
+            prepare(settings, ShardStorage(settings.bucket))
+        except EvaluationError as error:
+            log.error("%s", error)
+            return exit_code(error)
+    return PairExitCode.FINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

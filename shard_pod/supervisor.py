@@ -1,0 +1,269 @@
+"""The supervisor of a simulator-agent pair (the container `logcopy`): starts, stops, decides, and copies to S3.
+
+It keeps nothing in memory that it cannot read back from the shared directory, so it may die and start again at any
+time. `python -m shard_pod.supervisor [--prepare]` ends with a PairExitCode (evaluation.pair.protocol), or 1 to be
+started again; with `--prepare` it does the init container's work first, which saves a local pod one interpreter.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from threading import Event
+from types import FrameType
+
+from evaluation.errors import EvaluationError, InvalidCheckpoint, TransientError
+from evaluation.pair.decisions import Decision, EndedStart, StopReason, decide
+from evaluation.pair.protocol import (
+    Counters,
+    PairExitCode,
+    PairProgress,
+    parse_counters,
+    parse_progress,
+    render_counters,
+)
+from evaluation.routes import RouteRun
+from evaluation.shards import ShardState
+from shard_pod.checkpoint_store import CheckpointStore
+from shard_pod.log_forwarder import forwarding
+from shard_pod.logging_setup import log_to
+from shard_pod.pair_directory import PairDirectory, age, read_whole
+from shard_pod.prepare import exit_code, prepare
+from shard_pod.settings import PairSettings, read_settings
+from shard_pod.storage import ShardStorage
+from shard_pod.upload import Upload, now
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 60.0  # a party that has not ended so long after it was told to is lost
+
+
+class Stopped(BaseException):
+    """The pod is being ended from outside."""
+
+
+class PairSupervisor:
+    """Runs the pair to its verdict."""
+
+    def __init__(self, settings: PairSettings, storage: ShardStorage, stop: Event) -> None:
+        self._settings = settings
+        self._files = PairDirectory(settings.pair_dir)
+        self._stop = stop
+        self._results = CheckpointStore(settings, self._files)
+        self._upload = Upload(settings, storage, self._files, self._results, self._counters_before_this_pod().starts)
+        self._copied_at = 0.0
+
+    def run(self) -> PairExitCode:
+        """Follow the starts until there is a verdict; raises Stopped."""
+        start = self._files.latest_start()
+        if not start:
+            start = self._begin(1, self._counters_before_this_pod(), "the simulator is warming up")
+        while True:
+            step = self._decided(start) or self._decide(start)
+            log.info("Start %d has ended: %s", start, step.detail)
+            step = self._applied(step)
+            if step.verdict is not None:
+                return self._finish(step, step.verdict)
+            start = self._begin(start + 1, step.counters, step.detail)
+
+    def _applied(self, step: Decision) -> Decision:
+        """The step, carried out; where the agent's folder prevents that, the shard ends, at the agent's charge."""
+        try:
+            self._results.apply(step)
+        except InvalidCheckpoint as error:
+            verdict = PairExitCode.AGENT_CRASHED if step.verdict is None else step.verdict
+            return replace(step, verdict=verdict, detail=f"{step.detail}; {error.summary}")
+        return step
+
+    def _counters_before_this_pod(self) -> Counters:
+        if self._files.latest_start():
+            first, _ = self._begun(1)
+            return replace(first, starts=first.starts - 1)
+        earlier = parse_progress(read_whole(self._files.progress) or b"")
+        return earlier.counters if earlier else Counters()
+
+    def _begin(self, start: int, counters: Counters, detail: str) -> int:
+        counters = replace(counters, starts=counters.starts + 1)
+        self._files.tell(f"start{start}", json.dumps({**render_counters(counters), "detail": detail}))
+        self._show(start)
+        return start
+
+    def _decide(self, start: int) -> Decision:
+        ending = self._follow(start)
+        self._results.look()
+        step = decide(self._begun(start)[0], self._settings.budgets, ending, self._results.shown)
+        self._files.tell(f"next{start}", _render_step(step))
+        return step
+
+    def _decided(self, start: int) -> Decision | None:
+        content = self._files.told(f"next{start}")
+        return _parse_step(content) if content else None
+
+    def _begun(self, start: int) -> tuple[Counters, str]:
+        values = json.loads(self._files.told(f"start{start}") or "{}")
+        return parse_counters(values), str(values["detail"])
+
+    def _follow(self, start: int) -> EndedStart:
+        """Copy and watch until both parties have ended, or one does not answer."""
+        files = self._files
+        while True:
+            simulator, agent = files.exit(files.simulator, start), files.exit(files.agent, start)
+            stop = files.told(f"stop{start}")
+            lost = age(files.told_at(f"stop{start}")) > ANSWER_SECONDS
+            if (simulator and agent) or lost:
+                reason = StopReason(stop) if stop else None
+                return EndedStart(simulator, agent, reason, driving=files.ready_at(start) is not None)
+            if stop is None and (why := self._reason_to_stop(start)):
+                log.info("Stopping start %d: %s", start, why)
+                files.tell(f"stop{start}", why)
+            self._copy_if_due(start)
+            self._pause()
+
+    def _reason_to_stop(self, start: int) -> StopReason | None:
+        # When one half ends, the other may be going down of itself, and its own words count: give it two polls.
+        if age(self._files.exited_at(start)) > 2 * self._settings.poll_seconds:
+            return StopReason.PARTNER
+        if age(self._files.silent_since(self._settings.checkpoint, start)) > self._settings.hang_seconds:
+            return StopReason.HANG
+        return None
+
+    def _copy_if_due(self, start: int) -> None:
+        if time.monotonic() - self._copied_at < self._settings.copy_seconds:
+            return
+        self._results.look()
+        self._show(start)
+        self._upload.copy()
+        self._copied_at = time.monotonic()
+
+    def _pause(self) -> None:
+        if self._stop.wait(self._settings.poll_seconds):
+            raise Stopped
+
+    def _show(self, start: int) -> None:
+        counters, detail = self._begun(start)
+        if self._files.ready_at(start) is not None:
+            state = ShardState.DRIVING
+        else:
+            state = ShardState.STARTING if counters.starts == 1 else ShardState.RETRYING
+        self._upload.show(self._progress(state, counters, detail, self._results.driving))
+
+    def _progress(
+        self,
+        state: ShardState,
+        counters: Counters,
+        detail: str,
+        driving: RouteRun | None = None,
+        verdict: PairExitCode | None = None,
+    ) -> PairProgress:
+        if state is ShardState.DRIVING:
+            detail = f"driving route {driving.route}" if driving else "every route has its record"
+            detail += f" (start {counters.starts})" if counters.starts > 1 else ""
+            detail += f"; its checkpoint is refused: {self._results.refused}" if self._results.refused else ""
+        return PairProgress(
+            attempt=self._settings.attempt,
+            state=state,
+            routes_done=self._results.shown.driven,
+            routes_total=len(self._settings.expected),
+            route=driving.route if driving and state is ShardState.DRIVING else None,
+            counters=counters,
+            verdict=verdict,
+            detail=detail,
+            updated_at=now(),
+        )
+
+    def _finish(self, step: Decision, verdict: PairExitCode) -> PairExitCode:
+        """Store everything, then tell the verdict: a finished shard is one whose last checkpoint lies in S3."""
+        state = ShardState.FINISHED if verdict is PairExitCode.FINISHED else ShardState.FAILED
+        # The last line: Kubernetes and the local backend show it where a pod's exit code says too little.
+        log.info("Verdict %s: %s", verdict.name.lower().replace("_", " "), step.detail)
+        self._upload.show(self._progress(state, step.counters, step.detail, verdict=verdict))
+        while True:
+            try:
+                self._upload.copy_now(everything=True)
+                break
+            except TransientError as error:
+                log.warning("Not copied, trying again: %s", error)
+            if self._stop.wait(self._settings.copy_seconds):
+                raise Stopped
+        self._files.tell("verdict", str(int(verdict)))
+        return verdict
+
+    def leave(self) -> PairExitCode:
+        """The pod is being ended: stop the pair and copy what there is; a later pod or attempt goes on from it."""
+        self._files.tell("verdict", str(int(PairExitCode.CANCELLED)))
+        self._results.look()
+        self._upload.copy_now(everything=True)
+        return PairExitCode.CANCELLED
+
+
+def _render_step(step: Decision) -> str:
+    return json.dumps(
+        {
+            "counters": render_counters(step.counters),
+            "detail": step.detail,
+            "keep": step.keep,
+            "verdict": step.verdict,
+            "quarantine": [step.quarantine.route, step.quarantine.repetition] if step.quarantine else None,
+        }
+    )
+
+
+def _parse_step(content: str) -> Decision:
+    values = json.loads(content)
+    return Decision(
+        counters=parse_counters(values["counters"]),
+        detail=values["detail"],
+        keep=values["keep"],
+        verdict=None if values["verdict"] is None else PairExitCode(values["verdict"]),
+        quarantine=RouteRun(*values["quarantine"]) if values["quarantine"] else None,
+    )
+
+
+def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
+    """Run the pair; the exit code. Parties that still wait are told a verdict whenever there is one."""
+    files = PairDirectory(settings.pair_dir)
+    with forwarding(settings, files):
+        try:
+            storage = ShardStorage(settings.bucket)
+            if prepare_first:
+                log_to(files.logs["init"])
+                prepare(settings, storage)
+            log_to(files.logs["logcopy"])
+            return _run(PairSupervisor(settings, storage, stop))
+        except EvaluationError as error:
+            log.error("%s", error)
+            code = exit_code(error)
+            if code != 1:
+                files.tell("verdict", str(int(code)))
+            return code
+
+
+def _run(keeper: PairSupervisor) -> PairExitCode:
+    try:
+        return keeper.run()
+    except Stopped:
+        log.info("Told to end")
+        return keeper.leave()
+
+
+def main() -> int:
+    stop = Event()
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        settings = read_settings(os.environ)
+    except EvaluationError as error:
+        sys.stderr.write(f"{error}\n")
+        return PairExitCode.MISCONFIGURED
+    return supervise(settings, stop, prepare_first="--prepare" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

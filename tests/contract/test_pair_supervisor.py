@@ -1,0 +1,335 @@
+"""The keeper and `prepare` against a real S3 server; the test plays simulator and agent."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation import storage_keys
+from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, ServiceUnavailable
+from evaluation.pair.protocol import PairExitCode
+from evaluation.routes import RouteRun, expand
+from evaluation.shards import Budgets, ShardState
+from shard_pod.prepare import prepare
+from shard_pod.settings import read_settings
+from tests.contract.pair_bench import (
+    BUCKET,
+    CRASHED,
+    GOOD,
+    SENSORS,
+    Make,
+    benches,
+    container,
+    contract,
+    credentials,
+    document,
+    statuses_in,
+    text,
+)
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def bench(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
+    yield from benches(tmp_path, aws)
+
+
+def test_a_finished_pair_has_its_checkpoint_progress_and_logs_in_s3(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.files.logs["agent"].write_text("driving\n")
+    pair.writes(text(GOOD, GOOD, GOOD))
+    pair.ends(1, "stopped", "died 0")
+
+    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
+    assert (pair.progress().state, pair.progress().routes_done) == (ShardState.FINISHED, 3)
+    assert pair.storage.read(storage_keys.log_key(7, 0, 1, "agent")) == b"driving\n"
+    assert pair.files.told("verdict") == "0"
+
+
+def test_partial_results_and_progress_are_copied_while_driving(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD))
+
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode())
+    eventually(lambda: pair.progress().state is ShardState.DRIVING)
+    assert (pair.progress().routes_done, pair.progress().route) == (1, 1)
+
+
+@pytest.mark.parametrize("broken", ["", "{", text(GOOD, GOOD)[:-20], "[]", text(), text(GOOD).replace("_0_", "_1_")])
+def test_a_bad_checkpoint_never_replaces_a_good_one_and_is_mended_before_the_restart(bench: Make, broken: str) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD))
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
+
+    pair.writes(broken)
+    pair.ends(1, "stopped", "died 1")
+    pair.started(2)
+
+    assert pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode()
+    assert pair.settings.checkpoint.read_text() == text(GOOD)
+
+
+def test_the_agents_file_is_removed_where_nothing_good_was_ever_seen(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes("{")
+    pair.ends(1, "stopped", "died 1")
+    pair.started(2)
+
+    assert not pair.settings.checkpoint.exists()
+
+
+def test_a_resume_starts_after_the_last_record_whatever_the_evaluator_counted(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    ahead = document(GOOD, CRASHED, entry="Crashed")
+    ahead["_checkpoint"]["progress"] = [3, 3]
+    pair.writes(json.dumps(ahead))
+    pair.ends(1, "died 139", "died 255")
+    eventually((pair.files.keeper / "start2").exists)
+    eventually(lambda: pair.progress().state is ShardState.RETRYING)
+
+    mended = json.loads(pair.settings.checkpoint.read_text())
+    assert mended["_checkpoint"]["progress"] == [1, 3]
+    assert mended["entry_status"] == "Started"
+    assert statuses_in(pair.settings.checkpoint.read_bytes()) == [GOOD]
+
+
+def test_a_poison_route_gets_its_record_and_the_rest_goes_on(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    for n in (1, 2):
+        pair.started(n)
+        pair.ends(n, "died 139", "died 1")
+    pair.started(3)
+    assert statuses_in(pair.settings.checkpoint.read_bytes()) == [CRASHED]
+
+    pair.writes(text(CRASHED, GOOD, GOOD))
+    pair.ends(3, "stopped", "died 0")
+
+    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.progress().counters.quarantined == (RouteRun(0),)
+
+
+def test_silence_is_a_hang(bench: Make) -> None:
+    pair = bench(hang_seconds=0.3, budgets=Budgets(0, 0, 1))
+    pair.keep()
+    pair.started(1)
+    for _ in range(8):
+        pair.files.logs["agent"].write_text("driving\n")
+        time.sleep(0.05)
+    assert pair.files.told("stop1") is None
+
+    eventually(lambda: pair.files.told("stop1") == "hang")
+    pair.ends(1, "stopped", "stopped")
+
+    assert pair.verdict() is PairExitCode.AGENT_HANGS
+
+
+def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) -> None:
+    pair = bench(poll_seconds=0.2)
+    pair.keep()
+    pair.started(1)
+    (pair.files.agent / "exit1").write_text("died 1\n")
+    time.sleep(0.1)
+    (pair.files.simulator / "exit1").write_text("died 139\n")
+    pair.started(2)
+
+    assert pair.files.told("stop1") is None
+    assert json.loads(pair.files.told("start2") or "")["agent_restarts"] == 0
+
+
+@pytest.mark.parametrize("told", ["nothing", "next"])
+def test_a_keeper_that_is_lost_takes_up_where_it_was_and_charges_once(bench: Make, told: str) -> None:
+    pair = bench(budgets=Budgets(1, 3, 1))
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD))
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
+    if told == "next":  # it dies after its decision, with the quarantine half done
+        pair.ends(1, "died 139", "died 1")
+        pair.started(2)
+        pair.lose_keeper()
+        (pair.files.keeper / "start2").unlink()
+    else:
+        pair.lose_keeper()
+        pair.ends(1, "died 139", "died 1")
+
+    pair.keep()
+    pair.started(2)
+
+    assert statuses_in(pair.settings.checkpoint.read_bytes()) == [GOOD, CRASHED]
+    begun = json.loads(pair.files.told("start2") or "")
+    assert (begun["infrastructure_restarts"], begun["simulator_crashes"]) == (1, {"1": 1})
+
+
+def test_a_pod_that_replaces_another_goes_on_with_its_checkpoint_and_budgets(bench: Make) -> None:
+    first = bench("first")
+    first.keep()
+    first.started(1)
+    first.writes(text(GOOD))
+    first.ends(1, "stopped", "died 1")
+    first.started(2)
+    eventually(
+        lambda: first.stored(storage_keys.progress_key) is not None and first.progress().counters.agent_restarts == 1
+    )
+    first.lose_keeper()
+
+    second = bench("second")
+    prepare(second.settings, second.storage)
+    second.keep()
+    second.started(1)
+
+    assert second.settings.checkpoint.read_text() == text(GOOD)
+    begun = json.loads(second.files.told("start1") or "")
+    assert (begun["agent_restarts"], begun["start"]) == (1, 3)
+    second.lose_keeper()
+    second.files.logs["agent"].write_text("from the second pod")
+    second.keep()
+    log = storage_keys.log_key(7, 0, 1, "agent-from-start-3")
+    eventually(lambda: second.storage.read(log) == b"from the second pod")
+
+
+def test_a_new_attempt_goes_on_with_the_checkpoint_and_full_budgets(bench: Make) -> None:
+    first = bench("first", budgets=Budgets(0, 0, 1))
+    first.keep()
+    first.started(1)
+    first.writes(text(GOOD, SENSORS, entry="Rejected"))
+    first.ends(1, "stopped", "died 255")
+    assert first.verdict() is PairExitCode.SENSORS_INVALID
+    assert first.progress().routes_done == 1
+
+    second = bench("second", attempt=2)
+    prepare(second.settings, second.storage)
+    second.keep()
+    second.started(1)
+
+    assert second.settings.checkpoint.read_text() == text(GOOD)
+    assert json.loads(second.files.told("start1") or "")["start"] == 1
+
+
+def test_prepare_clears_status_files_and_fetches_the_routes(bench: Make) -> None:
+    earlier = bench()
+    earlier.storage.write(
+        "secret/routes.xml", b'<routes><route id="0"/><route id="1"/><route id="2"/></routes>', "text/xml"
+    )
+    pair = bench("other", routes=f"s3://{BUCKET}/secret/routes.xml")
+    for name in ("keeper/start1", "keeper/verdict", "simulator/ready1", "agent/exit1"):
+        (pair.settings.pair_dir / name).touch()
+
+    prepare(pair.settings, pair.storage)
+
+    assert pair.settings.routes.read_text().startswith("<routes>")
+    left = {str(path.relative_to(pair.settings.pair_dir)) for path in pair.settings.pair_dir.glob("*/*")}
+    assert left == {"agent/agent.log", "agent/routes.xml"}
+
+
+@pytest.mark.parametrize("location", ["s3://leaderboard-20-results/none.xml", "/nowhere/routes.xml"])
+def test_prepare_refuses_missing_routes(bench: Make, location: str) -> None:
+    pair = bench(routes=location)
+
+    with pytest.raises(InvalidConfiguration, match=location):
+        prepare(pair.settings, pair.storage)
+
+
+def test_prepare_refuses_routes_that_the_file_lacks(bench: Make) -> None:
+    pair = bench(expected=expand((4, 5), 1))
+
+    with pytest.raises(InvalidConfiguration, match="lacks routes of this shard: 5"):
+        prepare(pair.settings, pair.storage)
+
+
+def test_prepare_refuses_a_checkpoint_of_other_routes(bench: Make) -> None:
+    pair = bench(expected=expand((2, 3), 1))
+    pair.storage.write(storage_keys.checkpoint_key(7, 0), text(GOOD).encode(), "application/json")
+
+    with pytest.raises(InvalidCheckpoint, match=f"s3://{BUCKET}/7/shards/0/checkpoint.json"):
+        prepare(pair.settings, pair.storage)
+
+
+def test_links_that_an_agent_plants_lead_nowhere(bench: Make, tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("secret")
+    pair = bench()
+    for planted in (pair.files.logs["agent"], pair.settings.checkpoint.with_name(".checkpoint.json.new")):
+        planted.unlink(missing_ok=True)
+        planted.symlink_to(secret)
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD))
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
+    pair.writes("{")
+    pair.ends(1, "stopped", "died 1")
+    pair.started(2)
+
+    assert secret.read_text() == "secret"
+    assert pair.storage.read(storage_keys.log_key(7, 0, 1, "agent")) is None
+
+
+def test_a_finished_shard_waits_for_s3_before_it_says_so(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    with monkeypatch.context() as outage:
+        outage.setattr(pair.storage, "write", _no_answer)
+        pair.writes(text(GOOD, GOOD, GOOD))
+        pair.ends(1, "stopped", "died 0")
+        eventually((pair.files.keeper / "next1").exists)
+        time.sleep(0.2)
+        assert pair.files.told("verdict") is None
+
+    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
+
+
+def _no_answer(key: str, body: bytes, content_type: str) -> None:
+    raise ServiceUnavailable("S3 does not answer")
+
+
+def test_the_settings_name_the_variable_that_is_missing_or_wrong() -> None:
+    with pytest.raises(InvalidConfiguration, match="GENERATION is missing"):
+        read_settings({})
+    with pytest.raises(InvalidConfiguration, match=r"GENERATION must be 1\.0 or 2\.0, not '3'"):
+        read_settings({"GENERATION": "3"})
+    with pytest.raises(InvalidConfiguration, match="SUBMISSION must be a number, not 'x'"):
+        read_settings({"GENERATION": "2.0", "SUBMISSION": "x"})
+
+
+@pytest.mark.parametrize("module", ["shard_pod.prepare", "shard_pod.supervisor"])
+def test_the_containers_end_with_40_and_a_sentence_when_a_variable_is_missing(module: str) -> None:
+    ended = container(module, {})
+    output, _ = ended.communicate(timeout=30)
+
+    assert ended.returncode == PairExitCode.MISCONFIGURED
+    assert output.strip() == "The environment variable GENERATION is missing or empty. Set it in the shard's Job."
+
+
+def test_prepare_and_the_keeper_work_as_two_containers(bench: Make, aws: dict[str, Any]) -> None:
+    pair = bench()
+    environment = {**contract(pair.settings), **credentials(aws)}
+    prepared = container("shard_pod.prepare", environment)
+    told, _ = prepared.communicate(timeout=30)
+    keeper = container("shard_pod.supervisor", environment)
+    try:
+        pair.started(1)
+    finally:
+        keeper.terminate()
+        keeper.communicate(timeout=30)
+
+    assert prepared.returncode == 0
+    assert "No earlier checkpoint" in told
+    assert keeper.returncode == PairExitCode.CANCELLED
+    assert pair.files.told("verdict") == "30"
+    assert pair.storage.read(storage_keys.log_key(7, 0, 1, "logcopy"))

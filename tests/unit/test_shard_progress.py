@@ -1,0 +1,81 @@
+"""What a person sees of the shards: the backend's word and the pair's own, put together."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from evaluation.errors import Failure, Fault
+from evaluation.lifecycle.shard_progress import percentage, shard_progress
+from evaluation.pair.protocol import Counters, PairProgress
+from evaluation.shards import Budgets, Shard, ShardJob, ShardState, ShardStatus
+from evaluation.submission.model import LeaderboardVersion, parse_phase
+
+JOB = ShardJob(
+    submission=7,
+    attempt=1,
+    shard=Shard(0, 1, (0, 1, 2, 3)),
+    phase=parse_phase("leaderboard-20-MAP"),
+    generation=LeaderboardVersion.V2,
+    repetitions=1,
+    image="demo/agent:steady",
+    team_name="Rocket",
+    bucket="leaderboard-20",
+    budgets=Budgets(),
+    hang_seconds=800,
+    deadline_seconds=3600,
+)
+TOLD = PairProgress(
+    attempt=1,
+    state=ShardState.RETRYING,
+    routes_done=2,
+    routes_total=4,
+    route=2,
+    counters=Counters(),
+    verdict=None,
+    detail="restart 1 of 4",
+    updated_at=datetime(2026, 11, 21, tzinfo=UTC),
+)
+
+
+def test_before_anything_is_known_the_shard_waits() -> None:
+    [view] = shard_progress([JOB], {}, {})
+    assert (view.state, view.routes_done, view.routes_total) == (ShardState.WAITING, 0, 4)
+
+
+def test_while_the_job_runs_the_pair_knows_better() -> None:
+    [view] = shard_progress([JOB], {0: ShardStatus(0, ShardState.DRIVING, "runs")}, {0: TOLD})
+    assert (view.state, view.detail, view.routes_done) == (ShardState.RETRYING, "restart 1 of 4", 2)
+    assert percentage([view]) == 50
+
+
+def test_a_shard_that_waits_says_since_when_and_why() -> None:
+    since = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
+    status = ShardStatus(0, ShardState.WAITING, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu", since)
+    [view] = shard_progress([JOB], {0: status}, {})
+    assert view.row["since"] == "10:30:00 UTC"
+    assert view.row["what it is doing"] == "0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
+
+
+@pytest.mark.parametrize("state", [ShardState.RETRYING, ShardState.PULLING, ShardState.WAITING])
+def test_a_pod_that_is_gone_does_not_hide_what_its_successor_waits_for(state: ShardState) -> None:
+    [view] = shard_progress([JOB], {0: ShardStatus(0, state, "no node has a free GPU")}, {0: TOLD})
+    assert (view.state, view.detail, view.routes_done) == (state, "no node has a free GPU", 2)
+
+
+def test_a_cluster_that_does_not_answer_is_said_whatever_the_pair_told() -> None:
+    status = ShardStatus(0, ShardState.DRIVING, "runs", warning="the cluster does not answer since 10:00:00 UTC")
+    [view] = shard_progress([JOB], {0: status}, {0: replace(TOLD, state=ShardState.DRIVING, detail="driving route 2")})
+    assert view.detail == "driving route 2; the cluster does not answer since 10:00:00 UTC"
+
+
+def test_a_failure_is_told_in_full() -> None:
+    failure = Failure("The agent crashed", "exit code 139", "Mend it.", Fault.TEAM)
+    [view] = shard_progress([JOB], {0: ShardStatus(0, ShardState.FAILED, failure=failure)}, {0: TOLD})
+    assert view.row == {
+        "shard": "0",
+        "state": "failed",
+        "since": "",
+        "routes": "2/4",
+        "what it is doing": "The agent crashed: exit code 139. Mend it.",
+    }
