@@ -38,7 +38,7 @@ class BackendLimits:
     listed_seconds: float = 60.0  # for Batch to list what it has accepted
     explain_seconds: float = 60.0  # a job that is RUNNABLE for longer asks for an explanation
     page: int = 100  # of listings
-    patience: ShardTimeouts = field(default_factory=ShardTimeouts)
+    timeouts: ShardTimeouts = field(default_factory=ShardTimeouts)
     removal: RemovalLimits = field(default_factory=RemovalLimits)
 
 
@@ -68,7 +68,7 @@ class BatchJobBackend:
 
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
         """See JobBackend. While Batch does not answer, the last known states stay, and say so."""
-        eyes = JobPoller(self._api, self.spec, self._patience, self.limits.explain_seconds)
+        eyes = JobPoller(self._api, self.spec, self._timeouts, self.limits.explain_seconds)
         known: ShardStatuses = {}
         statuses: ShardStatuses = {}
         heard_at = time.time()
@@ -114,9 +114,9 @@ class BatchJobBackend:
         return BatchApi(self.access, self.limits.page)
 
     @property
-    def _patience(self) -> ShardTimeouts:
+    def _timeouts(self) -> ShardTimeouts:
         return replace(
-            self.limits.patience,
+            self.limits.timeouts,
             waiting_seconds=self.spec.waiting_seconds,
             warmup_seconds=self.spec.simulator_warmup_seconds,
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from batch_jobs.job_description import AGENT, KEEPER, SIMULATOR
+from batch_jobs.job_description import AGENT, SIMULATOR, SUPERVISOR
 from evaluation.errors import InvalidConfiguration
 
 Json = Mapping[str, Any]
@@ -25,7 +25,7 @@ _COPIED = (
     "timeout",
     "platformCapabilities",
 )
-_PAIR = (SIMULATOR, AGENT, KEEPER)
+_PAIR = (SIMULATOR, AGENT, SUPERVISOR)
 
 
 def submission_definition(base: str, submission: int) -> str:

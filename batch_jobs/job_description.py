@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 # The containers of the job definition (deployments/aws/batch.yaml)
-EVALUATOR, INIT, KEEPER, SIMULATOR, AGENT = "evaluator", "init", "logcopy", "simulator", "agent"
+EVALUATOR, INIT, SUPERVISOR, SIMULATOR, AGENT = "evaluator", "init", "supervisor", "simulator", "agent"
 
 # The tag of a job that was removed: Batch itself cannot delete one.
 REMOVED_TAG = "leaderboard:removed"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from batch_jobs.api import BatchApi
-from batch_jobs.job_description import DUPLICATE, KEEPER, BatchJob
+from batch_jobs.job_description import DUPLICATE, SUPERVISOR, BatchJob
 from batch_jobs.job_queues import why_batch_says_it_waits, why_its_queue_waits
 from batch_jobs.shard_states import Observed, ShardTimeouts, chosen, duplicates, shard_status
 from batch_jobs.spec import BatchSpec
@@ -15,7 +15,7 @@ from batch_jobs.submit_request import attempt_names
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.shards import ENDED, ShardJob, ShardStatus
 
-_KEEPERS_LINE = re.compile(r".*keeper: (?:Verdict [a-z ]+: )?(.*)")  # as shard_pod.logging_setup writes it
+_KEEPERS_LINE = re.compile(r".*supervisor: (?:Exit code [a-z ]+: )?(.*)")  # as shard_pod.logging_setup writes it
 _KEEPERS_LINES = 20
 
 
@@ -37,10 +37,10 @@ async def end_duplicates(api: BatchApi, found: Sequence[BatchJob]) -> None:
 class JobPoller:
     """Looks at the jobs of a submission. An end stays an end: Batch forgets after some days."""
 
-    def __init__(self, api: BatchApi, spec: BatchSpec, patience: ShardTimeouts, explain_seconds: float) -> None:
+    def __init__(self, api: BatchApi, spec: BatchSpec, timeouts: ShardTimeouts, explain_seconds: float) -> None:
         self._api = api
         self._spec = spec
-        self._patience = patience
+        self._timeouts = timeouts
         self._explain_seconds = explain_seconds
         self._ended: dict[int, ShardStatus] = {}
         self._since: dict[tuple[str, str], datetime] = {}  # job id and status -> when it was first seen so
@@ -60,15 +60,15 @@ class JobPoller:
         await end_duplicates(self._api, found)
         batch_job, now = chosen(found), datetime.now(UTC)
         if batch_job is None:
-            return shard_status(index, None, Observed(now, now, job.deadline_seconds), self._patience)
+            return shard_status(index, None, Observed(now, now, job.deadline_seconds), self._timeouts)
         seen = Observed(
             now=now,
             since=self._since.setdefault((batch_job.id, batch_job.status), now),
             deadline_seconds=job.deadline_seconds,
             why=await self._why_it_waits(job, batch_job, now),
-            keeper=await self._keepers_words(batch_job),
+            supervisor=await self._supervisors_words(batch_job),
         )
-        return shard_status(index, batch_job, seen, self._patience)
+        return shard_status(index, batch_job, seen, self._timeouts)
 
     async def _why_it_waits(self, job: ShardJob, batch_job: BatchJob, now: datetime) -> str:
         """Batch's own reason at once; the state of queue and machines once it has waited for a while, and seldom."""
@@ -92,13 +92,13 @@ class JobPoller:
             return ""  # an explanation is welcome, not needed
         return why_its_queue_waits(batch_job, queue, environments)
 
-    async def _keepers_words(self, batch_job: BatchJob) -> str:
-        """The last line of the keeper's log, of a job that failed: it says what the exit code does not."""
-        keeper = batch_job.containers.get(KEEPER)
-        if batch_job.status != "FAILED" or keeper is None or not keeper.log_stream:
+    async def _supervisors_words(self, batch_job: BatchJob) -> str:
+        """The last line of the supervisor's log, of a job that failed: it says what the exit code does not."""
+        supervisor = batch_job.containers.get(SUPERVISOR)
+        if batch_job.status != "FAILED" or supervisor is None or not supervisor.log_stream:
             return ""
         try:
-            text = await self._api.last_lines(keeper.log_group, keeper.log_stream, _KEEPERS_LINES)
+            text = await self._api.last_lines(supervisor.log_group, supervisor.log_stream, _KEEPERS_LINES)
         except (RequestRefused, InvalidConfiguration, ServiceUnavailable):
             return ""
         lines = [found[1] for line in text.splitlines() if (found := _KEEPERS_LINE.fullmatch(line))]

@@ -6,15 +6,20 @@ never shift one. Every container of a task ends when the first one has, so one t
 
 import re
 
-from batch_jobs.job_description import AGENT, EVALUATOR, INIT, KEEPER, SIMULATOR, BatchJob, Container
+from batch_jobs.job_description import AGENT, EVALUATOR, INIT, SIMULATOR, SUPERVISOR, BatchJob, Container
 from evaluation.errors import Failure, Fault
 from evaluation.pair.protocol import PairExitCode, failure_of, failure_of_exit, failure_of_memory
 
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
-_TRUSTED = (KEEPER, SIMULATOR, INIT, EVALUATOR)  # the keeper's code is its verdict; the simulator's repeats it
+_TRUSTED = (
+    SUPERVISOR,
+    SIMULATOR,
+    INIT,
+    EVALUATOR,
+)  # the supervisor's code is its exit_code; the simulator's repeats it
 _VERDICTS = frozenset(PairExitCode) - {PairExitCode.FINISHED}
-_TEAM_VERDICTS = frozenset(verdict for verdict in _VERDICTS if failure_of(verdict).fault is Fault.TEAM)
+_TEAM_VERDICTS = frozenset(exit_code for exit_code in _VERDICTS if failure_of(exit_code).fault is Fault.TEAM)
 _TOLD_TO_END = frozenset({None, 0, int(PairExitCode.CANCELLED), 128 + 9, 128 + 15})  # by ECS, with TERM, then KILL
 
 HOST_LOST = re.compile(r"Host EC2\b")  # as the job definition's evaluateOnExit has it
@@ -25,15 +30,15 @@ _NOT_STARTED = re.compile(
 )
 
 
-def failure_of_job(job: BatchJob, deadline_seconds: float, keeper: str = "") -> Failure:
-    """The failure of a FAILED job; `keeper` is its last words, where they could be read.
+def failure_of_job(job: BatchJob, deadline_seconds: float, supervisor: str = "") -> Failure:
+    """The failure of a FAILED job; `supervisor` is its last words, where they could be read.
 
     The order of the questions is that of how surely each answer is known.
     """
     return (
         _by_batch(job, deadline_seconds)
         or _out_of_memory(job)
-        or _by_verdict(job, keeper)
+        or _by_pair_exit_code(job, supervisor)
         or _not_started(job)
         or _by_exit_code(job)
         or Failure("The shard's Batch job failed", job.reason, _RESUME, Fault.INFRASTRUCTURE)
@@ -41,7 +46,7 @@ def failure_of_job(job: BatchJob, deadline_seconds: float, keeper: str = "") -> 
 
 
 def _by_batch(job: BatchJob, deadline_seconds: float) -> Failure | None:
-    """What Batch itself says: a deadline (nobody is charged, as hangs are the keeper's to judge), or a lost machine."""
+    """What Batch itself says: a deadline (nobody is charged: the supervisor detects hangs), or a lost machine."""
     if _TIMEOUT.search(job.reason):
         cause = f"it was ended after {deadline_seconds / 3600:.3g} hours"
         return Failure("The shard was not done in time", cause, _RESUME, Fault.INFRASTRUCTURE)
@@ -60,11 +65,11 @@ def _out_of_memory(job: BatchJob) -> Failure | None:
     return failure_of_memory(ours, bool(killed), "the job definition's stack")
 
 
-def _by_verdict(job: BatchJob, keeper: str) -> Failure | None:
+def _by_pair_exit_code(job: BatchJob, supervisor: str) -> Failure | None:
     told = [job.containers[name] for name in _TRUSTED if name in job.containers]
     sure = next((each for each in told if each.exit_code in _VERDICTS - {PairExitCode.CANCELLED}), None)
     if sure is not None:
-        return failure_of_exit(int(sure.exit_code or 0), keeper or _detail(sure))
+        return failure_of_exit(int(sure.exit_code or 0), supervisor or _detail(sure))
     agent = job.containers.get(AGENT, Container(AGENT))
     if agent.exit_code in _TEAM_VERDICTS:
         return failure_of_exit(int(agent.exit_code or 0), _detail(agent))

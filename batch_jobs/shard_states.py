@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from batch_jobs.job_description import KEEPER, BatchJob
+from batch_jobs.job_description import SUPERVISOR, BatchJob
 from batch_jobs.shard_failures import failure_of_job
 from evaluation.errors import Failure, Fault
 from evaluation.pair.protocol import PairExitCode
@@ -36,7 +36,7 @@ class Observed:
     since: datetime  # when the job came into its present state, as far as the watcher knows
     deadline_seconds: float
     why: str = ""  # it waits
-    keeper: str = ""  # the keeper's last words, of a job that failed
+    supervisor: str = ""  # the supervisor's last words, of a job that failed
 
 
 def chosen(jobs: Sequence[BatchJob]) -> BatchJob | None:
@@ -55,13 +55,13 @@ def duplicates(jobs: Sequence[BatchJob]) -> list[BatchJob]:
     return [job for job in living[1:] if not job.ending]
 
 
-def shard_status(index: int, job: BatchJob | None, seen: Observed, patience: ShardTimeouts) -> ShardStatus:
+def shard_status(index: int, job: BatchJob | None, seen: Observed, timeouts: ShardTimeouts) -> ShardStatus:
     """The state of one shard."""
     if job is None:
         return ShardStatus(index, ShardState.GONE, "Batch has no job of that name that was not removed")
     if job.ended:
         return _ended(index, job, seen)
-    status = _living(index, job, seen, patience)
+    status = _living(index, job, seen, timeouts)
     if job.ending:
         return replace(status, detail=f"somebody is ending it; {status.detail}")
     if status.state is ShardState.FAILED or not job.losses or status.state is ShardState.DRIVING:
@@ -71,38 +71,38 @@ def shard_status(index: int, job: BatchJob | None, seen: Observed, patience: Sha
 
 
 def _ended(index: int, job: BatchJob, seen: Observed) -> ShardStatus:
-    keeper = job.containers.get(KEEPER)
-    # The keeper ends with FINISHED when everything is in S3, whatever becomes of the agent's container after that.
-    finished = keeper is not None and keeper.exit_code == PairExitCode.FINISHED
+    supervisor = job.containers.get(SUPERVISOR)
+    # The supervisor ends with FINISHED when everything is in S3, whatever becomes of the agent's container after that.
+    finished = supervisor is not None and supervisor.exit_code == PairExitCode.FINISHED
     if job.status == "SUCCEEDED" or finished:
         return ShardStatus(index, ShardState.FINISHED, "every route is driven", job.stopped)
-    failure = failure_of_job(job, seen.deadline_seconds, seen.keeper)
+    failure = failure_of_job(job, seen.deadline_seconds, seen.supervisor)
     return ShardStatus(index, ShardState.FAILED, failure.summary, job.stopped, failure)
 
 
-def _living(index: int, job: BatchJob, seen: Observed, patience: ShardTimeouts) -> ShardStatus:
+def _living(index: int, job: BatchJob, seen: Observed, timeouts: ShardTimeouts) -> ShardStatus:
     # Batch's timeout begins anew with each attempt; the shard's deadline does not.
-    if job.first_started and _lasts(job.first_started, seen.now, seen.deadline_seconds + patience.overdue_seconds):
+    if job.first_started and _lasts(job.first_started, seen.now, seen.deadline_seconds + timeouts.overdue_seconds):
         cause = f"its deadline of {seen.deadline_seconds / 3600:.3g} hours has passed and its job has not ended"
         return _failed(index, "The shard did not end in its time", cause)
     if job.status in _ACCEPTED:
-        return _waiting(index, job, seen, patience)
+        return _waiting(index, job, seen, timeouts)
     if job.status == "STARTING":
-        if _lasts(seen.since, seen.now, patience.pulling_seconds):
+        if _lasts(seen.since, seen.now, timeouts.pulling_seconds):
             return _failed(index, "The shard's containers did not start", job.reason or "Batch does not say why")
         detail = "a machine is there; the images are on their way"
         return ShardStatus(index, ShardState.PULLING, detail, seen.since)
     started = job.started or seen.since
-    if not _lasts(started, seen.now, patience.warmup_seconds):
+    if not _lasts(started, seen.now, timeouts.warmup_seconds):
         return ShardStatus(index, ShardState.STARTING, "the simulator is warming up", started)
     return ShardStatus(index, ShardState.DRIVING, "the agent drives its routes", started)
 
 
-def _waiting(index: int, job: BatchJob, seen: Observed, patience: ShardTimeouts) -> ShardStatus:
+def _waiting(index: int, job: BatchJob, seen: Observed, timeouts: ShardTimeouts) -> ShardStatus:
     detail = _ACCEPTED[job.status] + (f": {seen.why}" if seen.why else "")
     # Before the first attempt the job's own birth counts, so that a new watcher does not begin to count again.
     since = seen.since if job.losses else job.created
-    if _lasts(since, seen.now, patience.waiting_seconds):
+    if _lasts(since, seen.now, timeouts.waiting_seconds):
         return _failed(
             index, "No machine came for the shard", f"{job.status} since {since:%Y-%m-%d %H:%M} UTC, {detail}"
         )

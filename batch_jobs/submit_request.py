@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from batch_jobs.job_description import AGENT, INIT, KEEPER, SIMULATOR
+from batch_jobs.job_description import AGENT, INIT, SIMULATOR, SUPERVISOR
 from batch_jobs.spec import BatchSpec
 from evaluation.errors import InvalidConfiguration
 from evaluation.routes import format_route_list
@@ -79,13 +79,13 @@ def _variables(job: ShardJob, spec: BatchSpec) -> dict[str, dict[str, object]]:
     }
     routes = {"ROUTES_SUBSET": format_route_list(job.shard.routes), "REPETITIONS": job.repetitions}
     worker = {"WORKER_ID": job.shard.index}
-    keeper = {
+    supervisor = {
         **worker,
         **routes,
         "SUBMISSION": job.submission,
         "ATTEMPT": job.attempt,
         "SHARD_COUNT": job.shard.count,
-        "GENERATION": job.generation.value,
+        "LEADERBOARD_VERSION": job.version.value,
         "BUCKET": job.bucket,
         "ROUTES_LOCATION": spec.routes_location,
         "AGENT_RESTARTS": job.budgets.agent_restarts,
@@ -95,8 +95,8 @@ def _variables(job: ShardJob, spec: BatchSpec) -> dict[str, dict[str, object]]:
         "LOG_GROUP": spec.log_group,
     }
     return {
-        INIT: keeper,
-        KEEPER: keeper,
+        INIT: supervisor,
+        SUPERVISOR: supervisor,
         SIMULATOR: {**worker, "CARLA_PORT": ports["CARLA_PORT"]},
         AGENT: {**worker, **routes, **ports, "CHALLENGE_TRACK_CODENAME": job.phase.track},
     }

@@ -1,4 +1,4 @@
-"""The site's secrets as saved Prefect blocks, named by blocks.document_names."""
+"""The secrets's secrets as saved Prefect blocks, named by blocks.document_names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class QueueAddresses:
 
 
 def save_blocks(
-    site: InstallationSecrets,
+    secrets: InstallationSecrets,
     credentials: AwsCredentials,
     queue: QueueAddresses,
     save_cluster: SaveCluster,
@@ -36,15 +36,15 @@ def save_blocks(
     """
     credentials.save(CREDENTIALS, overwrite=True)  # first: the other blocks then refer to it instead of copying it
     EvalAI(
-        api_server=site.evalai.api_server,
-        auth_token=site.evalai.token,
-        phases=dict(site.evalai.phases),
+        api_server=secrets.evalai.api_server,
+        auth_token=secrets.evalai.token,
+        phases=dict(secrets.evalai.phases),
         challenge_pk=challenge_pk,
     ).save(EVALAI, overwrite=True)
     SubmissionQueue(queue_url=queue.queue_url, dead_letter_url=queue.dead_letter_url, credentials=credentials).save(
         QUEUE, overwrite=True
     )
-    for name, cluster in site.clusters.items():
+    for name, cluster in secrets.clusters.items():
         LedgerTable(table=cluster.table, credentials=credentials, lease_seconds=lease_seconds).save(
             name, overwrite=True
         )

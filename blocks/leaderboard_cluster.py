@@ -48,14 +48,14 @@ class LocalCompute(BaseModel):
 
 
 class LeaderboardCluster(Block):
-    """One cluster (leaderboard-10, leaderboard-20): its evaluator's generation, its routes, its machines."""
+    """One cluster (leaderboard-10, leaderboard-20): its evaluator's version, its routes, its machines."""
 
     _block_type_name = "Compute Cluster"
     _block_type_slug = "compute-cluster"
     _description = "How one leaderboard is simulated."
 
     cluster: str = Field(description="The phase codename up to its last hyphen, e.g. leaderboard-20.")
-    generation: LeaderboardVersion = Field(description="1.0 (OpenGL) or 2.0 (Vulkan; also 2.1).")
+    leaderboard_version: LeaderboardVersion = Field(description="1.0 (OpenGL) or 2.0 (Vulkan; also 2.1).")
     compute: LocalCompute | KubernetesCompute | BatchCompute = Field(
         discriminator="kind", description="What runs the shards."
     )
@@ -99,7 +99,7 @@ class LeaderboardCluster(Block):
                 attempt=attempt,
                 shard=shard,
                 phase=phase,
-                generation=self.generation,
+                version=self.leaderboard_version,
                 repetitions=repetitions,
                 image=image,
                 team_name=team_name,
@@ -120,7 +120,7 @@ class LeaderboardCluster(Block):
             routes=self.routes,
             storage=_storage_environment(self.credentials),
             scripts=Path(shard_pod.__file__).parent,
-            keeper=[sys.executable, "-m", "shard_pod.supervisor"],
+            supervisor=[sys.executable, "-m", "shard_pod.supervisor"],
             route_seconds=self.compute.route_seconds,
             seed=self.compute.seed,
             log_group=self.log_group,

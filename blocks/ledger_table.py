@@ -21,9 +21,9 @@ from evaluation.errors import AlreadyClaimed, RequestRefused
 from evaluation.lifecycle.ledger_entry import (
     ATTEMPT,
     CHALLENGE,
+    CLAIM_EPOCH,
     CLAIM_KEY,
     CLAIM_OWNER,
-    CLAIM_START,
     CLAIM_TOKEN,
     CLAIMED_AT,
     CLUSTER,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 # What a new claim removes: the row then speaks of this attempt only.
 _OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT)
 _RESERVED = frozenset(
-    {TEAM, SUBMISSION, CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_START, CLAIM_TOKEN, LEASE_UNTIL, ATTEMPT, STAGE}
+    {TEAM, SUBMISSION, CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL, ATTEMPT, STAGE}
 )
 
 Key = Mapping[str, Any]
@@ -92,27 +92,27 @@ class LedgerTable(Block):
         ledger._now = now
         return ledger
 
-    def claim(self, submission: Submission, owner: str, start: int = 1) -> Claim:
+    def claim(self, submission: Submission, owner: str, epoch: int = 1) -> Claim:
         """Take the submission in one conditional write; raises AlreadyClaimed naming the owner and the time.
 
         Only a later `rerun_resumed_at` than the row's makes a new claim. DynamoDB counts the attempt in the same
         write, so that no claim is lost between a read and a write. The owner of an evaluation that has not ended may
-        take it again with the same or a later `start`; whoever held it before, holds it no more, and the time in the
+        take it again with the same or a later `epoch`; whoever held it before, holds it no more, and the time in the
         stage counts anew.
         """
         key, token = claim_key(submission.rerun_resumed_at), uuid.uuid4().hex
         with aws_errors(f"Claiming submission {submission.pk} in DynamoDB table {self.table}"):
             try:
-                answer = self._client().update_item(**self._new_claim(submission, owner, start, key, token))
+                answer = self._client().update_item(**self._new_claim(submission, owner, epoch, key, token))
             except ClientError as error:
                 row = _refused_row(error)
                 if row.get(CLAIM_OWNER) != owner or row.get(CLAIM_KEY) != key:
                     raise _claimed_by_another(submission.pk, row) from error
-                return self._claim_again(submission, owner, start, key, token)
+                return self._claim_again(submission, owner, epoch, key, token)
         attempt = cast(int, decode(answer["Attributes"])[ATTEMPT])
-        return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again=False)
+        return Claim(submission.pk, submission.team_pk, key, owner, attempt, epoch, token, is_takeover=False)
 
-    def _new_claim(self, submission: Submission, owner: str, start: int, key: str, token: str) -> dict[str, Any]:
+    def _new_claim(self, submission: Submission, owner: str, epoch: int, key: str, token: str) -> dict[str, Any]:
         now = self._now()
         expression = Expression()
         values = {
@@ -121,7 +121,7 @@ class LedgerTable(Block):
             CLAIM_OWNER: owner,
             CLAIMED_AT: now,
             "start-time": now,
-            **self._held(start, token),
+            **self._held(epoch, token),
             **_stage(Stage.CLAIMED, now),
         }
         expression.set({name: value for name, value in values.items() if value is not None})
@@ -140,23 +140,23 @@ class LedgerTable(Block):
             **expression.arguments(),
         }
 
-    def _claim_again(self, submission: Submission, owner: str, start: int, key: str, token: str) -> Claim:
+    def _claim_again(self, submission: Submission, owner: str, epoch: int, key: str, token: str) -> Claim:
         expression = Expression()
-        expression.set({**self._held(start, token), **_stage(Stage.CLAIMED, self._now())})
+        expression.set({**self._held(epoch, token), **_stage(Stage.CLAIMED, self._now())})
         row = self._write(
             submission.team_pk,
             submission.pk,
             expression,
             f"{expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, owner)}",
             f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, key)}",
-            _earlier_or_equal(expression, start),
+            _earlier_or_equal(expression, epoch),
             f"attribute_not_exists({expression.name(END_TIME)})",
         )
         attempt = cast(int, row[ATTEMPT])
-        return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again=True)
+        return Claim(submission.pk, submission.team_pk, key, owner, attempt, epoch, token, is_takeover=True)
 
-    def _held(self, start: int, token: str) -> dict[str, object]:
-        return {CLAIM_START: start, CLAIM_TOKEN: token, **self._lease()}
+    def _held(self, epoch: int, token: str) -> dict[str, object]:
+        return {CLAIM_EPOCH: epoch, CLAIM_TOKEN: token, **self._lease()}
 
     def _lease(self) -> dict[str, object]:
         return {LEASE_UNTIL: self._now() + timedelta(seconds=self.lease_seconds)}
@@ -195,7 +195,7 @@ class LedgerTable(Block):
             expression,
             f"{expression.name(CLAIM_OWNER)} = {expression.value(CLAIM_OWNER, entry.owner)}",
             f"{expression.name(CLAIM_KEY)} = {expression.value(CLAIM_KEY, entry.key)}",
-            f"{expression.name(CLAIM_START)} = {expression.value(CLAIM_START, entry.start)}",
+            f"{expression.name(CLAIM_EPOCH)} = {expression.value(CLAIM_EPOCH, entry.epoch)}",
             f"attribute_exists({expression.name(END_TIME)})",
             f"attribute_exists({expression.name(OUTCOME)})",
         )
@@ -255,10 +255,10 @@ def _description(submission: Submission) -> dict[str, object]:
     }
 
 
-def _earlier_or_equal(expression: Expression, start: int) -> str:
-    """The row's start is not later; one that an earlier version of ours claimed has none."""
-    held = expression.name(CLAIM_START)
-    return f"(attribute_not_exists({held}) OR {held} <= {expression.value(CLAIM_START, start)})"
+def _earlier_or_equal(expression: Expression, epoch: int) -> str:
+    """The row's epoch is not later; one that an earlier version of ours claimed has none."""
+    held = expression.name(CLAIM_EPOCH)
+    return f"(attribute_not_exists({held}) OR {held} <= {expression.value(CLAIM_EPOCH, epoch)})"
 
 
 def _stage(stage: Stage, now: datetime) -> dict[str, object]:
@@ -277,6 +277,6 @@ def _claimed_by_another(submission: int, row: Row) -> AlreadyClaimed:
         return AlreadyClaimed(f"The claim of submission {submission} is gone", "its row in the ledger was removed")
     if END_TIME in row:
         return AlreadyClaimed(f"Submission {submission} was evaluated already, until {row[END_TIME]}")
-    since, start = row.get(CLAIMED_AT, "an unknown time"), row.get(CLAIM_START, 1)
-    run = f"flow run {row[CLAIM_OWNER]}" if start == 1 else f"start {start} of flow run {row[CLAIM_OWNER]}"
+    since, epoch = row.get(CLAIMED_AT, "an unknown time"), row.get(CLAIM_EPOCH, 1)
+    run = f"flow run {row[CLAIM_OWNER]}" if epoch == 1 else f"epoch {epoch} of flow run {row[CLAIM_OWNER]}"
     return AlreadyClaimed(f"Submission {submission} is evaluated by {run} since {since}")

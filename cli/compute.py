@@ -62,11 +62,13 @@ def setup(
     """
     settings = load_settings()
     settings = settings.model_copy(update={"work_pool": pool or settings.work_pool})
-    with installation(settings) as site:
-        if site.stack:
-            settings = settings.model_copy(update={"aws_endpoint_url": site.stack.aws_url, "region": site.stack.region})
-        if site.stack and not (queue_url or dead_letter_url or table):
-            places = embedded_places(site.stack, jobs)
+    with installation(settings) as target:
+        if target.stack:
+            settings = settings.model_copy(
+                update={"aws_endpoint_url": target.stack.aws_url, "region": target.stack.region}
+            )
+        if target.stack and not (queue_url or dead_letter_url or table):
+            places = embedded_places(target.stack, jobs)
         else:
             places = given_places(queue_url, dead_letter_url, table, bucket)
         for line in save_jobs(settings, places, jobs, lease_seconds, metrics):

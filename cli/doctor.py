@@ -50,10 +50,10 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
     return 1 if any(finding.verdict is CheckStatus.PROBLEM for finding in seen) else 0
 
 
-def diagnose(site: DoctorContext) -> Iterator[Finding]:
+def diagnose(context: DoctorContext) -> Iterator[Finding]:
     """Every finding about the installation, as soon as it is made."""
     for checks in (prefect_checks, aws_checks, queue_checks, cluster_checks, evalai_checks):
-        yield from run_checks(checks(site))
+        yield from run_checks(checks(context))
 
 
 def _show(title: str, findings: Iterable[Finding]) -> list[Finding]:

@@ -27,7 +27,7 @@ def merge(
     routes: str,
     output: Path,
     repetitions: int = 1,
-    generation: Annotated[Literal["auto", "1.0", "2.0"], Parameter(show_choices=True)] = "auto",
+    leaderboard_version: Annotated[Literal["auto", "1.0", "2.0"], Parameter(show_choices=True)] = "auto",
 ) -> int:
     """Merge the shards' result files into one.
 
@@ -44,17 +44,17 @@ def merge(
         Where the merged file goes; an existing one is replaced.
     repetitions
         How often each route was to be driven.
-    generation
+    leaderboard_version
         The evaluator that wrote the files; by default the route ids tell.
     """
     if not files:
         raise CycloptsError(msg="No result files are given. Name the shards' files.")
-    chosen = None if generation == "auto" else LeaderboardVersion(generation)
+    chosen = None if leaderboard_version == "auto" else LeaderboardVersion(leaderboard_version)
     return merge_files(list(files), routes, output, repetitions, chosen)
 
 
 def merge_files(
-    files: list[Path], routes: str, output: Path, repetitions: int = 1, generation: LeaderboardVersion | None = None
+    files: list[Path], routes: str, output: Path, repetitions: int = 1, version: LeaderboardVersion | None = None
 ) -> int:
     """Merge at least one file and write; returns the exit code.
 
@@ -62,8 +62,8 @@ def merge_files(
     """
     try:
         expected = _expected(routes, repetitions)
-        merged = _merged(_different(files, output), expected, generation)
-        _write(output, render_document(merged.document, merged.generation))
+        merged = _merged(_different(files, output), expected, version)
+        _write(output, render_document(merged.document, merged.version))
     except PermanentError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return BAD_INPUT
@@ -100,18 +100,18 @@ def _resolved(path: Path) -> Path:
         raise InvalidConfiguration(f"{str(path)!r} is no path", str(error)) from error
 
 
-def _merged(files: Sequence[Path], expected: Sequence[RouteRun], generation: LeaderboardVersion | None) -> Merged:
+def _merged(files: Sequence[Path], expected: Sequence[RouteRun], version: LeaderboardVersion | None) -> Merged:
     contents = [(str(file), _read(file, f"{file} cannot be read")) for file in files]
-    parts = [(source, parse_checkpoint(data, source, generation)) for source, data in contents]
-    found = generation or _generation([part for _, part in parts])
-    if any(part.generation is not found for _, part in parts):
+    parts = [(source, parse_checkpoint(data, source, version)) for source, data in contents]
+    found = version or _version([part for _, part in parts])
+    if any(part.version is not found for _, part in parts):
         parts = [(source, parse_checkpoint(data, source, found)) for source, data in contents]
     return merge_checkpoints(parts, expected, found)
 
 
-def _generation(checkpoints: Sequence[Checkpoint]) -> LeaderboardVersion:
+def _version(checkpoints: Sequence[Checkpoint]) -> LeaderboardVersion:
     """That of the first file with a record, since only a route id tells for sure."""
-    return next((each.generation for each in checkpoints if each.runs), checkpoints[0].generation)
+    return next((each.version for each in checkpoints if each.runs), checkpoints[0].version)
 
 
 def _read(file: Path, summary: str) -> bytes:

@@ -41,7 +41,7 @@ def reconcile(*, dry_run: Flag = False, as_json: Annotated[bool, Parameter(name=
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         _show(rows, seen, dry_run)
-    return NEEDS_A_PERSON if any(each["repair"] == Action.TELL for each in rows) else 0
+    return NEEDS_A_PERSON if any(each["action"] == Action.NOTIFY_OPERATOR for each in rows) else 0
 
 
 def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
@@ -63,10 +63,10 @@ def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--js
 
 
 async def _reconcile(dry_run: bool) -> tuple[list[Row], int]:
-    site = await load_services()
-    seen = await take_snapshot(site)
+    services = await load_services()
+    seen = await take_snapshot(services)
     findings = find_all_discrepancies(seen)
-    rows = [row(finding) for finding in findings] if dry_run else await apply_actions(site, seen, findings)
+    rows = [row(finding) for finding in findings] if dry_run else await apply_actions(services, seen, findings)
     return rows + unavailable_sources(seen), len(seen.views)
 
 
@@ -88,7 +88,7 @@ def _show(rows: Sequence[Mapping[str, str]], seen: int, dry_run: bool) -> None:
         return
     table = Table("submission", "would do" if dry_run else "done", "finding")
     for each in rows:
-        table.add_row(each["submission"], each["repair"], each["finding"])
+        table.add_row(each["submission"], each["action"], each["finding"])
     screen.print(table)
-    left = sum(each["repair"] == Action.TELL for each in rows)
+    left = sum(each["action"] == Action.NOTIFY_OPERATOR for each in rows)
     screen.print(f"{seen} submissions: {len(rows) - left} to repair, {left} for a host.")

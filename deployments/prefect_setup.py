@@ -49,17 +49,17 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
             queue_of_pool = _work_queue(client, settings)
             _request_budget(client, settings.evalai_requests_per_minute)
             notification = [notify_operators(client, tell)] if tell else []
-            secrets = _session(settings).client("secretsmanager", **_endpoint(settings))
-            site = read_installation_secrets(secrets, SecretNames().prefixed(settings.secrets_prefix))
+            secrets_manager = _session(settings).client("secretsmanager", **_endpoint(settings))
+            secrets = read_installation_secrets(secrets_manager, SecretNames().prefixed(settings.secrets_prefix))
             save_blocks(
-                site,
+                secrets,
                 site_credentials(settings),
                 queue,
                 _cluster_saver(compute),
                 settings.challenge_pk,
                 settings.lease_seconds,
             )
-    blocks = [f"blocks of {cluster}" for cluster in site.clusters]
+    blocks = [f"blocks of {cluster}" for cluster in secrets.clusters]
     return [
         pool,
         queue_of_pool,

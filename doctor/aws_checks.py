@@ -22,26 +22,26 @@ _ECR = re.compile(
 )
 
 
-def aws_checks(site: DoctorContext) -> Iterator[Check]:
-    yield Check("AWS: secrets", partial(_secrets, site))
-    for cluster in site.clusters:
-        yield Check(f"AWS: table of {cluster}", partial(_table, site, cluster))
-        yield Check(f"AWS: bucket of {cluster}", partial(_bucket, site, cluster))
-        yield Check(f"AWS: log group of {cluster}", partial(_log_group, site, cluster))
+def aws_checks(context: DoctorContext) -> Iterator[Check]:
+    yield Check("AWS: secrets", partial(_secrets, context))
+    for cluster in context.clusters:
+        yield Check(f"AWS: table of {cluster}", partial(_table, context, cluster))
+        yield Check(f"AWS: bucket of {cluster}", partial(_bucket, context, cluster))
+        yield Check(f"AWS: log group of {cluster}", partial(_log_group, context, cluster))
         for part in ("simulator_image", "leaderboard_image", "logcopy_image"):
-            yield Check(f"AWS: {part.replace('_', ' ')} of {cluster}", partial(_image, site, cluster, part))
+            yield Check(f"AWS: {part.replace('_', ' ')} of {cluster}", partial(_image, context, cluster, part))
 
 
-def _secrets(site: DoctorContext) -> str:
-    secrets = site.secrets()
+def _secrets(context: DoctorContext) -> str:
+    secrets = context.secrets()
     return f"readable, {len(secrets.evalai.phases)} phases of {', '.join(secrets.clusters)}"
 
 
-def _table(site: DoctorContext, cluster: str) -> str:
-    name = site.table(cluster)
+def _table(context: DoctorContext, cluster: str) -> str:
+    name = context.table(cluster)
     with aws_errors(f"Looking at the DynamoDB table {name}"):
         try:
-            table = aws_client(site.credentials, "dynamodb").describe_table(TableName=name)["Table"]
+            table = aws_client(context.credentials, "dynamodb").describe_table(TableName=name)["Table"]
         except ClientError as error:
             if error_code(error) != "ResourceNotFoundException":
                 raise
@@ -58,8 +58,8 @@ def _table(site: DoctorContext, cluster: str) -> str:
     return f"{name}, about {table.get('ItemCount', 0)} rows"
 
 
-def _bucket(site: DoctorContext, cluster: str) -> str:
-    name, s3 = site.bucket(cluster), aws_client(site.credentials, "s3")
+def _bucket(context: DoctorContext, cluster: str) -> str:
+    name, s3 = context.bucket(cluster), aws_client(context.credentials, "s3")
     with aws_errors(f"Looking at the bucket {name}"):
         try:
             s3.list_objects_v2(Bucket=name, MaxKeys=1)
@@ -89,10 +89,10 @@ def _answer(ask: Any, bucket: str, nothing: str) -> dict[str, Any]:
             return {}
 
 
-def _log_group(site: DoctorContext, cluster: str) -> str:
-    name = site.log_group(cluster)
+def _log_group(context: DoctorContext, cluster: str) -> str:
+    name = context.log_group(cluster)
     with aws_errors(f"Looking for the log group {name}"):
-        answer = aws_client(site.credentials, "logs").describe_log_groups(logGroupNamePrefix=name)
+        answer = aws_client(context.credentials, "logs").describe_log_groups(logGroupNamePrefix=name)
     found = [group for group in answer["logGroups"] if group["logGroupName"] == name]
     if not found:
         raise InvalidConfiguration(f"There is no log group {name}", "shards' output has nowhere to go", STORAGE)
@@ -100,13 +100,13 @@ def _log_group(site: DoctorContext, cluster: str) -> str:
     return f"{name}, kept {f'{days} days' if days else 'for ever'}"
 
 
-def _image(site: DoctorContext, cluster: str, part: str) -> str:
-    image = str(getattr(site.secret_of(cluster), part))
+def _image(context: DoctorContext, cluster: str, part: str) -> str:
+    image = str(getattr(context.secret_of(cluster), part))
     reference = _ECR.fullmatch(image)
     if reference is None:
         raise NotChecked(f"{image} is not in ECR")
     wanted = {"imageDigest": reference["digest"]} if reference["digest"] else {"imageTag": reference["tag"] or "latest"}
-    credentials = site.credentials.model_copy(update={"region_name": reference["region"]})
+    credentials = context.credentials.model_copy(update={"region_name": reference["region"]})
     remedy = f"Push it, or correct {part} in the secret of {cluster} and run `leaderboard setup`."
     with aws_errors(f"Looking for {image}"):
         try:

@@ -60,7 +60,7 @@ class DoctorContext:
         return self._once(_title(kind, name), lambda: _impatient(self._load(kind, name)))
 
     def secrets(self) -> InstallationSecrets:
-        """The site's secrets; raises InvalidConfiguration that names every problem, or ServiceUnavailable."""
+        """The context's secrets; raises InvalidConfiguration that names every problem, or ServiceUnavailable."""
         return self._once("secrets", self._read_secrets)
 
     def need(self, get: Callable[[], Kept], what: str) -> Kept:

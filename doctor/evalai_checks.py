@@ -12,21 +12,21 @@ from evaluation.errors import InvalidConfiguration
 TIMEOUTS, RETRIES = Timeouts(connect=5, read=30), RetryPolicy(attempts=2, total_seconds=40)
 
 
-def evalai_checks(site: DoctorContext) -> Iterator[Check]:
-    yield Check("EvalAI: token", partial(_token, site))
-    yield Check("EvalAI: phases", partial(_phases, site))
+def evalai_checks(context: DoctorContext) -> Iterator[Check]:
+    yield Check("EvalAI: token", partial(_token, context))
+    yield Check("EvalAI: phases", partial(_phases, context))
 
 
-def _token(site: DoctorContext) -> str:
-    challenge = site.challenge_pk
-    rows = _client(site).submissions(challenge)  # for hosts only
+def _token(context: DoctorContext) -> str:
+    challenge = context.challenge_pk
+    rows = _client(context).submissions(challenge)  # for hosts only
     going = sum(1 for row in rows if row.status not in FINAL)
     return f"a host's of challenge {challenge}, with {len(rows)} submissions, {going} of them not at their end"
 
 
-def _phases(site: DoctorContext) -> str:
-    challenge, ours = site.challenge_pk, {int(pk): codename for pk, codename in site.evalai().phases.items()}
-    theirs = _client(site).phases(challenge)
+def _phases(context: DoctorContext) -> str:
+    challenge, ours = context.challenge_pk, {int(pk): codename for pk, codename in context.evalai().phases.items()}
+    theirs = _client(context).phases(challenge)
     differing = [
         f"{pk} is {theirs.get(pk) or 'unknown'} at EvalAI and {ours.get(pk) or 'unknown'} here"
         for pk in sorted({*ours, *theirs})
@@ -41,7 +41,7 @@ def _phases(site: DoctorContext) -> str:
     return f"the same {len(ours)} on both sides"
 
 
-def _client(site: DoctorContext) -> EvalAIClient:
+def _client(context: DoctorContext) -> EvalAIClient:
     """Two requests outside of the installation's budget, which leaves some for people."""
-    evalai = site.evalai()
+    evalai = context.evalai()
     return EvalAIClient(evalai.api_server, evalai.auth_token, throttle=lambda: None, timeouts=TIMEOUTS, retries=RETRIES)

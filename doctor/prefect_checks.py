@@ -34,25 +34,25 @@ SET_UP = "Run `leaderboard setup`."
 DEPLOY = "Run `prefect deploy --all`."
 
 
-def prefect_checks(site: DoctorContext, project: Path = PROJECT) -> Iterator[Check]:
-    yield Check("Prefect: server", partial(_server, site))
-    yield Check("Prefect: work pool", partial(_pool, site))
-    yield Check("Prefect: worker", partial(_worker, site))
-    yield Check("Prefect: request budget", partial(_budget, site))
+def prefect_checks(context: DoctorContext, project: Path = PROJECT) -> Iterator[Check]:
+    yield Check("Prefect: server", partial(_server, context))
+    yield Check("Prefect: work pool", partial(_pool, context))
+    yield Check("Prefect: worker", partial(_worker, context))
+    yield Check("Prefect: request budget", partial(_budget, context))
     for spec in _deployments_of(project):
-        yield Check(f"Prefect: deployment {spec['name']}", partial(_deployment, site, spec))
+        yield Check(f"Prefect: deployment {spec['name']}", partial(_deployment, context, spec))
         for trigger in spec.get("triggers") or ():
-            yield Check(f"Prefect: automation {trigger['name']}", partial(_automation, site, spec, trigger["name"]))
-    yield Check("Prefect: notifications", partial(_notifications, site))
+            yield Check(f"Prefect: automation {trigger['name']}", partial(_automation, context, spec, trigger["name"]))
+    yield Check("Prefect: notifications", partial(_notifications, context))
     if not _deployments_of(project):
         yield Check("Prefect: deployments", _nobody_knows_deployments)
-    yield from _blocks(site)
+    yield from _blocks(context)
 
 
-def _server(site: DoctorContext) -> str:
-    client = site.prefect()
+def _server(context: DoctorContext) -> str:
+    client = context.prefect()
     if client.server_type is ServerType.CLOUD:  # always new enough, and has no such address
-        return f"Prefect Cloud at {site.installation.prefect_api_url}"
+        return f"Prefect Cloud at {context.installation.prefect_api_url}"
     with _prefect_errors("Asking for the server's version"):
         theirs, ours = Version(client.api_version()), Version(prefect.__version__)
     if theirs.release[:2] < ours.release[:2]:
@@ -60,16 +60,16 @@ def _server(site: DoctorContext) -> str:
             f"Prefect's server is {theirs}, older than what the flows use ({ours})",
             remedy=f"Upgrade the server to Prefect {ours.release[0]}.{ours.release[1]}.",
         )
-    return f"Prefect {theirs} at {site.installation.prefect_api_url}"
+    return f"Prefect {theirs} at {context.installation.prefect_api_url}"
 
 
-def _pool(site: DoctorContext) -> str:
-    client = _client(site)
+def _pool(context: DoctorContext) -> str:
+    client = _client(context)
     try:
         with _prefect_errors("Asking for the work pool"):
-            pool = client.read_work_pool(site.settings.work_pool)
+            pool = client.read_work_pool(context.settings.work_pool)
     except ObjectNotFound as error:
-        raise InvalidConfiguration(f"There is no work pool {site.settings.work_pool}", remedy=SET_UP) from error
+        raise InvalidConfiguration(f"There is no work pool {context.settings.work_pool}", remedy=SET_UP) from error
     if pool.is_paused:
         remedy = f"Resume it: prefect work-pool resume {pool.name}"
         raise InvalidConfiguration(f"The work pool {pool.name} is paused", "no run starts", remedy)
@@ -77,11 +77,11 @@ def _pool(site: DoctorContext) -> str:
     return f"{pool.name} ({pool.type}{limit})"
 
 
-def _worker(site: DoctorContext) -> str:
-    name = site.settings.work_pool
-    site.need(lambda: _pool(site), "the work pool")
+def _worker(context: DoctorContext) -> str:
+    name = context.settings.work_pool
+    context.need(lambda: _pool(context), "the work pool")
     with _prefect_errors("Asking for the workers"):
-        workers = _client(site).read_workers_for_work_pool(name)
+        workers = _client(context).read_workers_for_work_pool(name)
     online = sorted(worker.name for worker in workers if worker.status == "ONLINE")
     if not online:
         raise InvalidConfiguration(
@@ -92,14 +92,14 @@ def _worker(site: DoctorContext) -> str:
     return f"{len(online)} online: {', '.join(online)}"
 
 
-def _budget(site: DoctorContext) -> str:
-    client, name = _client(site), site.evalai().rate_limit
+def _budget(context: DoctorContext) -> str:
+    client, name = _client(context), context.evalai().rate_limit
     try:
         with _prefect_errors("Asking for EvalAI's request budget"):
             limit = client.read_global_concurrency_limit_by_name(name)
     except ObjectNotFound as error:
         raise InvalidConfiguration(f"There is no rate limit {name}", "no run can ask EvalAI", SET_UP) from error
-    a_minute, allowed = limit.limit + 60 * limit.slot_decay_per_second, site.settings.evalai_requests_per_minute
+    a_minute, allowed = limit.limit + 60 * limit.slot_decay_per_second, context.settings.evalai_requests_per_minute
     if not (limit.active and limit.slot_decay_per_second > 0 and a_minute <= allowed):
         state = f"{limit.limit} slots, {limit.slot_decay_per_second:g} more a second"
         problem = f"{state}{'' if limit.active else ', not active'}; EvalAI allows {allowed} requests a minute"
@@ -120,8 +120,8 @@ def _nobody_knows_deployments() -> str:
     raise NotChecked("prefect.yaml is not here, which names them", "Run the doctor from a checkout of the project.")
 
 
-def _deployed(site: DoctorContext, spec: Mapping[str, Any]) -> DeploymentResponse:
-    client, name = _client(site), spec["name"]
+def _deployed(context: DoctorContext, spec: Mapping[str, Any]) -> DeploymentResponse:
+    client, name = _client(context), spec["name"]
     with _prefect_errors(f"Asking for the deployment {name}"):
         found = client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])))
     ours = [deployment for deployment in found if deployment.entrypoint == spec["entrypoint"]]
@@ -131,9 +131,9 @@ def _deployed(site: DoctorContext, spec: Mapping[str, Any]) -> DeploymentRespons
     return ours[0]
 
 
-def _deployment(site: DoctorContext, spec: Mapping[str, Any]) -> str:
-    deployment = _deployed(site, spec)
-    name, pool = deployment.name, site.settings.work_pool
+def _deployment(context: DoctorContext, spec: Mapping[str, Any]) -> str:
+    deployment = _deployed(context, spec)
+    name, pool = deployment.name, context.settings.work_pool
     if deployment.paused:
         raise InvalidConfiguration(f"The deployment {name} is paused", "no run starts", "Resume it in Prefect.")
     if deployment.work_pool_name != pool:
@@ -147,10 +147,10 @@ def _deployment(site: DoctorContext, spec: Mapping[str, Any]) -> str:
     return f"ready, in {pool}{', by schedule' if wanted else ''}"
 
 
-def _automation(site: DoctorContext, spec: Mapping[str, Any], name: str) -> str:
-    deployment = site.need(lambda: _deployed(site, spec), f"the deployment {spec['name']}")
+def _automation(context: DoctorContext, spec: Mapping[str, Any], name: str) -> str:
+    deployment = context.need(lambda: _deployed(context, spec), f"the deployment {spec['name']}")
     with _prefect_errors(f"Asking for the automation {name}"):
-        related = _client(site).read_resource_related_automations(f"prefect.deployment.{deployment.id}")
+        related = _client(context).read_resource_related_automations(f"prefect.deployment.{deployment.id}")
     ours = [automation for automation in related if automation.name == name]
     if not ours:
         raise InvalidConfiguration(f"There is no automation {name}", f"nothing starts {spec['name']} by it", DEPLOY)
@@ -163,12 +163,12 @@ def _automation(site: DoctorContext, spec: Mapping[str, Any], name: str) -> str:
     return "enabled"
 
 
-def _notifications(site: DoctorContext) -> str:
-    client = _client(site)
+def _notifications(context: DoctorContext) -> str:
+    client = _client(context)
     with _prefect_errors("Asking for the notifications"):
         found = {name: client.read_automations_by_name(name) for name in (FINDING, SILENCE)}
     missing = [name for name, automations in found.items() if not automations]
-    if missing and site.installation.stack:
+    if missing and context.installation.stack:
         return "none: whoever runs the embedded stack sees it"
     if missing:
         raise InvalidConfiguration(
@@ -183,32 +183,37 @@ def _notifications(site: DoctorContext) -> str:
     return "the hosts are told of what only a person can mend"
 
 
-def _blocks(site: DoctorContext) -> Iterator[Check]:
+def _blocks(context: DoctorContext) -> Iterator[Check]:
     common: list[tuple[type[Block], str]] = [
         (AwsCredentials, document_names.CREDENTIALS),
         (EvalAI, document_names.EVALAI),
         (SubmissionQueue, document_names.QUEUE),
     ]
-    own = [(kind, cluster) for cluster in site.clusters for kind in (LedgerTable, ArtifactBucket, LeaderboardCluster)]
+    own = [
+        (kind, cluster) for cluster in context.clusters for kind in (LedgerTable, ArtifactBucket, LeaderboardCluster)
+    ]
     for kind, name in (*common, *own):
-        yield Check(f"Prefect: block {kind.get_block_type_slug()}/{name}", partial(_block, site, kind, name))
-    yield Check("Prefect: blocks and secrets", partial(_agreement, site))
+        yield Check(f"Prefect: block {kind.get_block_type_slug()}/{name}", partial(_block, context, kind, name))
+    yield Check("Prefect: blocks and secrets", partial(_agreement, context))
 
 
-def _block(site: DoctorContext, kind: type[Block], name: str) -> str:
-    site.block(kind, name)
+def _block(context: DoctorContext, kind: type[Block], name: str) -> str:
+    context.block(kind, name)
     return "loads"
 
 
-def _agreement(site: DoctorContext) -> str:
+def _agreement(context: DoctorContext) -> str:
     """Names what differs, and no value: one of them is the token."""
-    secrets, evalai = site.need(site.secrets, "the secrets"), site.need_block(EvalAI, document_names.EVALAI)
+    secrets, evalai = context.need(context.secrets, "the secrets"), context.need_block(EvalAI, document_names.EVALAI)
     values = [
         ("api_server", evalai.api_server, secrets.evalai.api_server),
         ("auth_token", evalai.auth_token.get_secret_value(), secrets.evalai.token.get_secret_value()),
         ("the phases", evalai.phases, dict(secrets.evalai.phases)),
-        *((f"the table of {name}", site.table(name), secret.table) for name, secret in secrets.clusters.items()),
-        *((f"the bucket of {name}", site.bucket(name), secret.s3_bucket) for name, secret in secrets.clusters.items()),
+        *((f"the table of {name}", context.table(name), secret.table) for name, secret in secrets.clusters.items()),
+        *(
+            (f"the bucket of {name}", context.bucket(name), secret.s3_bucket)
+            for name, secret in secrets.clusters.items()
+        ),
     ]
     differing = [name for name, block, secret in values if block != secret]
     if differing:
@@ -216,8 +221,8 @@ def _agreement(site: DoctorContext) -> str:
     return "agree"
 
 
-def _client(site: DoctorContext) -> SyncPrefectClient:
-    return site.need(site.prefect, "Prefect's server")
+def _client(context: DoctorContext) -> SyncPrefectClient:
+    return context.need(context.prefect, "Prefect's server")
 
 
 @contextmanager

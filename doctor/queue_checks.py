@@ -14,14 +14,14 @@ SHORTEST_VISIBILITY = 10  # seconds in which the bridge has to have hidden what 
 _DAY = 24 * 3600
 
 
-def queue_checks(site: DoctorContext) -> Iterator[Check]:
-    yield Check("Queue: messages", partial(_messages, site))
-    yield Check("Queue: redrive policy", partial(_redrive, site))
-    yield Check("Queue: dead letters", partial(_dead_letters, site))
+def queue_checks(context: DoctorContext) -> Iterator[Check]:
+    yield Check("Queue: messages", partial(_messages, context))
+    yield Check("Queue: redrive policy", partial(_redrive, context))
+    yield Check("Queue: dead letters", partial(_dead_letters, context))
 
 
-def _messages(site: DoctorContext) -> str:
-    queue = site.queue()
+def _messages(context: DoctorContext) -> str:
+    queue = context.queue()
     facts = queue_facts(queue, queue.queue_url)
     if facts.visibility_seconds < SHORTEST_VISIBILITY:
         raise InvalidConfiguration(
@@ -32,10 +32,10 @@ def _messages(site: DoctorContext) -> str:
     return f"{facts.visible} wait, {facts.hidden} are held by runs that start"
 
 
-def _redrive(site: DoctorContext) -> str:
-    queue = site.queue()
+def _redrive(context: DoctorContext) -> str:
+    queue = context.queue()
     facts = queue_facts(queue, queue.queue_url)
-    dead = site.need(lambda: queue_facts(queue, queue.dead_letter_url), "the dead-letter queue")
+    dead = context.need(lambda: queue_facts(queue, queue.dead_letter_url), "the dead-letter queue")
     for problem in _problems(facts, dead):
         raise InvalidConfiguration("Messages may be lost, or set aside without a reason", problem, QUEUE)
     return f"after {facts.receives_before_dead} receives; dead letters are kept {dead.retention_seconds // _DAY} days"
@@ -53,8 +53,8 @@ def _problems(queue: QueueFacts, dead: QueueFacts) -> Iterator[str]:
         yield "the dead-letter queue keeps messages no longer than the queue, and counts from their first sending"
 
 
-def _dead_letters(site: DoctorContext) -> str:
-    queue = site.queue()
+def _dead_letters(context: DoctorContext) -> str:
+    queue = context.queue()
     count = queue_facts(queue, queue.dead_letter_url).messages
     if count:
         raise InvalidConfiguration(

@@ -154,14 +154,14 @@ def secrets_of(evalai_url: str, auth_token: str, phases: Mapping[str, int]) -> d
 
 
 def _cluster_secret(cluster: str) -> dict[str, str]:
-    generation = {"leaderboard-10": "1.0"}.get(cluster, "2.0")
+    version = {"leaderboard-10": "1.0"}.get(cluster, "2.0")
     return {
         "name": cluster,
         "endpoint": "local",
         "certificate_authority": "",
-        "simulator_image": f"demo/simulator:{generation}",
-        "leaderboard_image": f"demo/leaderboard:{generation}",
-        "logcopy_image": f"demo/logcopy:{generation}",
+        "simulator_image": f"demo/simulator:{version}",
+        "leaderboard_image": f"demo/leaderboard:{version}",
+        "logcopy_image": f"demo/logcopy:{version}",
         "s3_bucket": cluster,
         "dynamodb_submissions_table": cluster,
         "cloudwatch_log_group": cluster,

@@ -62,5 +62,5 @@ def standin_config(
 
 
 def _split(codename: str, phase_pk: int) -> dict[str, object]:
-    generation = LeaderboardVersion.V1 if codename.startswith("leaderboard-10-") else LeaderboardVersion.V2
-    return {"pk": split_of(phase_pk), "phase": phase_pk, "labels": LABELS[generation]}
+    version = LeaderboardVersion.V1 if codename.startswith("leaderboard-10-") else LeaderboardVersion.V2
+    return {"pk": split_of(phase_pk), "phase": phase_pk, "labels": LABELS[version]}

@@ -25,7 +25,7 @@ class Supervisor:
     """Watches over the services of a running stack, in the thread that calls `tend`."""
 
     def __init__(self, processes: Processes, say: Callable[[str], None], restarts: Restarts | None = None) -> None:
-        self.deaths: list[str] = []  # services that died by themselves
+        self.crashes: list[str] = []  # services that died by themselves
         self._processes = processes
         self._say = say
         self._restarts = restarts or Restarts()
@@ -61,7 +61,7 @@ class Supervisor:
         process.wait()
 
     def _note_death(self, name: str, code: int, now: float) -> None:
-        self.deaths.append(name)
+        self.crashes.append(name)
         if now - self._started_at.get(name, 0) > self._restarts.calm:
             self._in_a_row[name] = 0
         self._in_a_row[name] += 1

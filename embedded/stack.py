@@ -244,7 +244,7 @@ class _Start:
     def _cluster(self, cluster: str) -> Mapping[str, object]:
         """The ComputeCluster block of an embedded cluster."""
         return {
-            "generation": "1.0" if cluster == "leaderboard-10" else "2.0",
+            "leaderboard_version": "1.0" if cluster == "leaderboard-10" else "2.0",
             "compute": {
                 "kind": "local",
                 "workdir": str(self._state.shards),

@@ -63,9 +63,9 @@ class Claim:
     key: str  # `rerun_resumed_at` in ISO 8601 UTC, or "" for a first run
     owner: str  # the flow run's id
     attempt: int  # counts successful claims of the submission from 1
-    start: int  # which start of the evaluation has it; a later one may take it away
+    epoch: int  # which epoch of the evaluation has it; a later one may take it away
     token: str  # new at each claim: only its holder may write
-    again: bool  # an earlier start had it: its Jobs may already run
+    is_takeover: bool  # an earlier epoch had it: its Jobs may already run
 
 
 Row = Mapping[str, object]
@@ -74,10 +74,10 @@ Row = Mapping[str, object]
 class SubmissionLedger(Protocol):
     """One row per submission, keyed by team and submission: the truth about who evaluates what."""
 
-    def claim(self, submission: Submission, owner: str, start: int = 1) -> Claim:
+    def claim(self, submission: Submission, owner: str, epoch: int = 1) -> Claim:
         """Take the submission, atomically; raises AlreadyClaimed for any run but the first with this key.
 
-        A later start for the same owner may take it from an earlier one until its row has an `end-time`.
+        A later epoch for the same owner may take it from an earlier one until its row has an `end-time`.
         """
 
     def update(self, claim: Claim, values: Row) -> None:

@@ -50,7 +50,7 @@ class ShardJob:
     attempt: int  # 1 for the first claim of the submission, one more for each resume
     shard: Shard
     phase: Phase
-    generation: LeaderboardVersion
+    version: LeaderboardVersion
     repetitions: int
     image: str
     team_name: str  # for people; never part of a name

@@ -3,8 +3,8 @@
 <pk>/plan.json                                which shard drives which routes; a resume keeps to it
 <pk>/shards/<i>/checkpoint.json               the last good checkpoint
 <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.protocol.PairProgress)
-<pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, logcopy, init
-<pk>/outcomes/attempt-<a>-start-<s>.json      the outcome, stored before it is reported
+<pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, supervisor, init
+<pk>/outcomes/attempt-<a>-epoch-<s>.json      the outcome, stored before it is reported
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
@@ -34,8 +34,8 @@ def log_stream(submission: int, attempt: int, shard: int, process: str) -> str:
     return f"{log_streams(submission, attempt)}shard-{shard}/{process}"
 
 
-def outcome_key(submission: int, attempt: int, start: int) -> str:
-    return f"{submission}/outcomes/attempt-{attempt}-start-{start}.json"
+def outcome_key(submission: int, attempt: int, epoch: int) -> str:
+    return f"{submission}/outcomes/attempt-{attempt}-epoch-{epoch}.json"
 
 
 def result_key(submission: int, name: str) -> str:

@@ -53,75 +53,77 @@ async def compute(
     """
     began = time.monotonic()
     try:
-        site = await load_compute_services(jobs, delivery)
-        job = await claim_job(site, job_id)
+        services = await load_compute_services(jobs, delivery)
+        job = await claim_job(services, job_id)
     except AlreadyComputed as done:
-        await site.acknowledge()
+        await services.acknowledge()
         return Completed(name=StateName.DUPLICATE, message=str(done))
     except Held as held:
-        await site.hide(held.seconds_left)
+        await services.hide(held.seconds_left)
         return Completed(name=StateName.HELD, message=str(held))
     except (UnknownJob, Abandoned) as poison:
-        await site.reject(job_id, poison)
+        await services.reject(job_id, poison)
         return Failed(name=StateName.REJECTED, message=str(poison))
     except EvaluationError as outage:  # also a broken set-up: it would bury a whole queue of good messages
         return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
-    state = await work(site, job, function, limit_seconds)
-    await site.measure(time.monotonic() - began)
+    state = await work(services, job, function, limit_seconds)
+    await services.measure(time.monotonic() - began)
     return state
 
 
-async def work(site: ComputeServices, job: ClaimedJob, function: str, limit_seconds: float) -> State[Any]:
+async def work(services: ComputeServices, job: ClaimedJob, function: str, limit_seconds: float) -> State[Any]:
     """Hold the lease, run the function, keep its outcome. Without an outcome the job and its message are given back."""
     try:
-        async with lease(site, job.lease):
-            outcome = await call_function(site, job, function, limit_seconds)
-            outcome = await keep_outcome(site, job, outcome)
+        async with lease(services, job.lease):
+            outcome = await call_function(services, job, function, limit_seconds)
+            outcome = await keep_outcome(services, job, outcome)
     except AlreadyClaimed as taken:
         return Completed(name=StateName.TAKEN_OVER, message=str(taken))
     except ProcessDied as death:
-        await site.give_back(job.lease, counted=True)
+        await services.give_back(job.lease, counted=True)
         return Failed(name=StateName.DIED, message=f"{death} Another run calls it again, unless it was the last try.")
     except InvalidConfiguration as wrong:
-        await site.give_back(job.lease, counted=False, wait=True)
+        await services.give_back(job.lease, counted=False, wait=True)
         return Failed(name=StateName.POSTPONED, message=f"{wrong} The message comes back by itself.")
     except TransientError as outage:  # the lease ends by itself
         return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
     except asyncio.CancelledError:  # the worker is told to stop: scale-in, a new release, a host
-        await asyncio.shield(site.give_back(job.lease, counted=False))
+        await asyncio.shield(services.give_back(job.lease, counted=False))
         raise
-    await site.acknowledge()
+    await services.acknowledge()
     if isinstance(outcome, JobError):
         return Failed(name=StateName.FUNCTION_FAILED, message=str(outcome))
     return Completed(name=StateName.COMPUTED, message=f"{len(outcome.encode())} bytes of result")
 
 
 @task(name="claim-job", **on_transient_errors(5))
-async def claim_job(site: ComputeServices, job_id: str) -> ClaimedJob:
+async def claim_job(services: ComputeServices, job_id: str) -> ClaimedJob:
     """Take the job's lease; raises what JobTable.claim raises."""
-    return await asyncio.to_thread(site.jobs.claim, job_id, str(flow_run.get_id()))
+    return await asyncio.to_thread(services.jobs.claim, job_id, str(flow_run.get_id()))
 
 
 @task(name="call-function", task_run_name="{function}", cache_policy=NO_CACHE)
-async def call_function(site: ComputeServices, job: ClaimedJob, function: str, limit_seconds: float) -> str | JobError:
+async def call_function(
+    services: ComputeServices, job: ClaimedJob, function: str, limit_seconds: float
+) -> str | JobError:
     """Run the function in its own process, which a cancellation of this task ends."""
-    await asyncio.to_thread(site.renew, job.lease)  # message and task are covered before the work begins
+    await asyncio.to_thread(services.renew, job.lease)  # message and task are covered before the work begins
     try:
-        body = await asyncio.to_thread(site.jobs.body, job)
+        body = await asyncio.to_thread(services.jobs.body, job)
     except RequestRefused as gone:
         return JobError("BodyLost", str(gone))
     return await run_function(function, job.lease.job_id, body, limit_seconds)
 
 
 @task(name="keep-outcome", **on_transient_errors(5))
-async def keep_outcome(site: ComputeServices, job: ClaimedJob, outcome: str | JobError) -> str | JobError:
+async def keep_outcome(services: ComputeServices, job: ClaimedJob, outcome: str | JobError) -> str | JobError:
     """Write result or error under the lease; raises AlreadyClaimed. A result that fits nowhere is an error, too."""
     if isinstance(outcome, str):
         try:
-            await asyncio.to_thread(site.jobs.succeed, job.lease, outcome)
+            await asyncio.to_thread(services.jobs.succeed, job.lease, outcome)
             return outcome
         except RequestRefused as refusal:
             outcome = JobError("ResultRefused", str(refusal))
     get_run_logger().error("The function failed: %s\n%s", outcome, outcome.trace)
-    await asyncio.to_thread(site.jobs.fail, job.lease, outcome)
+    await asyncio.to_thread(services.jobs.fail, job.lease, outcome)
     return outcome

@@ -31,32 +31,32 @@ from prefect_api.states import StateName
     on_cancellation=[start_takeover],
 )
 async def evaluate_submission(
-    message: SubmissionMessage, delivery: Delivery | None = None, succession: Takeover | None = None
+    message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None
 ) -> State[Any]:
     """Evaluate one submission and tell EvalAI, the ledger and the UI how it ended.
 
     `delivery` says where the message lies, so that it is deleted once the submission is claimed; without it (a run
-    started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `succession` is for a
+    started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `takeover` is for a
     run that goes on with what another began: it takes over the claim and adopts the shards that still run.
     """
-    site = await load_services()
+    services = await load_services()
     try:
-        await extend_visibility(site, delivery)  # nobody else gets the message while this run claims the submission
-        submission = await enrich(site, message)  # PreEKS
+        await extend_visibility(services, delivery)  # nobody else gets the message while this run claims the submission
+        submission = await enrich(services, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
-        claim = await claim_submission(cluster, submission, succession)  # exactly one run goes on
-        await acknowledge(site, delivery)  # from here on the ledger holds the submission
+        claim = await claim_submission(cluster, submission, takeover)  # exactly one run goes on
+        await acknowledge(services, delivery)  # from here on the ledger holds the submission
     except AlreadyClaimed as taken:
-        await acknowledge(site, delivery)
+        await acknowledge(services, delivery)
         return Completed(name=StateName.DUPLICATE, message=str(taken))
     except PermanentError as error:
-        await reject_message(site, message, delivery, error)  # dead-letter queue, with the reason
+        await reject_message(services, message, delivery, error)  # dead-letter queue, with the reason
         return Failed(name=StateName.REJECTED, message=str(error))
     except TransientError as outage:
         return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
     await name_flow_run(submission, claim)
     try:
-        outcome = await evaluate(site, cluster, submission, claim, succession)
+        outcome = await evaluate(services, cluster, submission, claim, takeover)
     except AlreadyClaimed as taken:
         return Completed(name=StateName.TAKEN_OVER, message=str(taken))
     except TransientError as outage:
@@ -67,7 +67,7 @@ async def evaluate_submission(
 
 
 async def evaluate(
-    site: Services, cluster: Cluster, submission: Submission, claim: Claim, succession: Takeover | None
+    services: Services, cluster: Cluster, submission: Submission, claim: Claim, takeover: Takeover | None
 ) -> Outcome:
     """Decide the outcome once, keep it, then tell everybody.
 
@@ -76,27 +76,27 @@ async def evaluate(
     async with lease(cluster.ledger, claim):
         outcome = await kept_outcome(cluster, submission, claim)
         if outcome is None:
-            outcome = await simulate(site, cluster, submission, claim, succession)
+            outcome = await simulate(services, cluster, submission, claim, takeover)
             await keep_outcome(cluster, submission, claim, outcome)
-        outcome = await report(site, cluster, submission, claim, outcome)  # PostEKS
+        outcome = await report(services, cluster, submission, claim, outcome)  # PostEKS
         await record(cluster, submission, claim, outcome)
         return outcome
 
 
 async def simulate(
-    site: Services, cluster: Cluster, submission: Submission, claim: Claim, succession: Takeover | None
+    services: Services, cluster: Cluster, submission: Submission, claim: Claim, takeover: Takeover | None
 ) -> Outcome:
     """From the Choice to the results: every way out that is not our own trouble is an outcome that can be reported."""
-    if unwanted := reason_not_to_run(submission, claim.again, succession):
+    if unwanted := reason_not_to_run(submission, claim.is_takeover, takeover):
         await remove_jobs(cluster, claim)
         return unwanted
     jobs: tuple[ShardJob, ...] = ()
     try:
         jobs = await plan_shards(cluster, submission, claim)
-        await mark_running(site, cluster, submission, claim)
+        await mark_running(services, cluster, submission, claim)
         try:
             await launch_shards(cluster, claim, jobs)  # EKS Run Job, one Job a shard
-            await watch_shards(site, cluster, submission, claim, jobs)
+            await watch_shards(services, cluster, submission, claim, jobs)
         except InvalidConfiguration:
             raise
         except PermanentError:  # in an outage the shards drive on, and a successor adopts them

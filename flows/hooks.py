@@ -10,7 +10,7 @@ from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging.loggers import flow_run_logger
 
-from evaluation.lifecycle.outcome import MOST_DEATHS
+from evaluation.lifecycle.outcome import MAX_CRASHES
 from flows.takeover_runs import start_takeover_run, takeover_of
 from prefect_api.states import StateName
 
@@ -25,11 +25,11 @@ async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[A
         return
     earlier = takeover_of(flow_run)
     stopped = state.type is StateType.CANCELLED
-    succession = earlier.after_stop() if stopped else earlier.after_death()
+    takeover = earlier.after_cancellation() if stopped else earlier.after_crash()
     if flow_run.deployment_id is None:
         logger.warning("This run belongs to no deployment: the reconciler goes on with its submission.")
         return
-    if succession.deaths > MOST_DEATHS + 1:  # not even the run that was to give up could claim the submission
+    if takeover.crashes > MAX_CRASHES + 1:  # not even the run that was to give up could claim the submission
         logger.error(
             "The run broke again before it could tell anybody (%s): see `leaderboard reconcile`", state.message
         )
@@ -37,8 +37,8 @@ async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[A
     logger.warning(
         "The run ended without an outcome (%s); start %d %s",
         state.message or state.name,
-        succession.start,
+        takeover.epoch,
         "ends it" if stopped else "goes on",
     )
     async with get_client() as client:
-        await start_takeover_run(client, flow_run.deployment_id, flow_run.parameters, succession, flow_run.tags)
+        await start_takeover_run(client, flow_run.deployment_id, flow_run.parameters, takeover, flow_run.tags)

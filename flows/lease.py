@@ -33,15 +33,15 @@ async def lease(ledger: Renewable[SomeClaim], claim: SomeClaim) -> AsyncIterator
     """
     try:
         async with asyncio.timeout(None) as until_taken:
-            keeper = asyncio.create_task(_keep(ledger, claim, until_taken))
+            supervisor = asyncio.create_task(_keep(ledger, claim, until_taken))
             try:
                 yield
             finally:
-                keeper.cancel()
-                await asyncio.gather(keeper, return_exceptions=True)
+                supervisor.cancel()
+                await asyncio.gather(supervisor, return_exceptions=True)
     except TimeoutError:
         if until_taken.expired():
-            await keeper  # raises AlreadyClaimed
+            await supervisor  # raises AlreadyClaimed
         raise
 
 

@@ -56,9 +56,9 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
     total = len(merged.missing) + merged.routes_done
     records = merged.document["_checkpoint"]["records"]
     driven = sum(record["status"] not in PERMANENT for record in records)  # a resume drives the others anew
-    text = render_document(merged.document, merged.generation)
-    summary = summary_text(merged.document, merged.generation, total, merged.missing)
-    result = evalai_result(merged.document, merged.generation) if merged.complete else []
+    text = render_document(merged.document, merged.version)
+    summary = summary_text(merged.document, merged.version, total, merged.missing)
+    result = evalai_result(merged.document, merged.version) if merged.complete else []
     files = {
         storage_keys.MERGED: text,
         storage_keys.SUMMARY: summary,
@@ -67,7 +67,7 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
     for name, body in files.items():
         kind = "text/plain" if name == storage_keys.SUMMARY else "application/json"
         cluster.artifacts.write(storage_keys.result_key(submission.pk, name), body.encode(), kind)
-    metrics = accuracies(merged.document, merged.generation) if merged.complete else {}
+    metrics = accuracies(merged.document, merged.version) if merged.complete else {}
     score = f": driving score {metrics['Driving score']:.3f}" if metrics else ""
     return Outcome(
         OutcomeStatus.FINISHED if merged.complete else OutcomeStatus.FAILED,
@@ -89,14 +89,14 @@ def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
         if body is None:  # the pair never finished a route; the merge counts its routes as missing
             continue
         source = cluster.artifacts.location(key)
-        checkpoint = parse_checkpoint(body, source, job.generation)
+        checkpoint = parse_checkpoint(body, source, job.version)
         check_expected(checkpoint, job.expected, source)
         parts.append((source, checkpoint))
-    return merge(parts, [run for job in jobs for run in job.expected], jobs[0].generation)
+    return merge(parts, [run for job in jobs for run in job.expected], jobs[0].version)
 
 
 async def publish_partial(
-    site: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob], published: int
+    services: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob], published: int
 ) -> int:
     """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
 
@@ -115,16 +115,16 @@ async def publish_partial(
         submission,
         SubmissionStatus.PARTIALLY_EVALUATED,
         result=partial_result(merged),
-        stdout=summary_text(merged.document, merged.generation, total, merged.missing),
+        stdout=summary_text(merged.document, merged.version, total, merged.missing),
     )
     await asyncio.to_thread(cluster.ledger.renew, claim)
-    await asyncio.to_thread(site.evalai.report_partial, report)
+    await asyncio.to_thread(services.evalai.report_partial, report)
     return merged.routes_done
 
 
 async def kept_outcome(cluster: Cluster, submission: Submission, claim: Claim) -> Outcome | None:
-    """How an earlier start decided this attempt, if it came that far: it is told now, and never decided again."""
-    if not claim.again:
+    """How an earlier epoch decided this attempt, if it came that far: it is told now, and never decided again."""
+    if not claim.is_takeover:
         return None
     entry = read_entry(await asyncio.to_thread(cluster.ledger.row, submission.team_pk, submission.pk))
     if entry is None or entry.outcome is None:
@@ -139,18 +139,20 @@ async def keep_outcome(cluster: Cluster, submission: Submission, claim: Claim, o
 
     Raises AlreadyClaimed where another run has taken over, whose outcome counts.
     """
-    key = storage_keys.outcome_key(submission.pk, claim.attempt, claim.start)
+    key = storage_keys.outcome_key(submission.pk, claim.attempt, claim.epoch)
     await asyncio.to_thread(cluster.artifacts.write, key, render_outcome(outcome), "application/json")
     await asyncio.to_thread(cluster.ledger.update, claim, {OUTCOME: key, **_values(cluster, submission, outcome)})
 
 
-async def report(site: Services, cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> Outcome:
+async def report(
+    services: Services, cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome
+) -> Outcome:
     """Tell EvalAI; a cancellation that came in between stands, and what EvalAI did not take is said in the outcome."""
     outcome = replace(outcome, undelivered="", refused=False)
     if outcome.ending not in (OutcomeStatus.FINISHED, OutcomeStatus.FAILED):
         return outcome
     try:
-        await send_report(site, cluster, claim, outcome.report(submission))
+        await send_report(services, cluster, claim, outcome.report(submission))
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back))
     except AlreadyClaimed:
@@ -161,13 +163,13 @@ async def report(site: Services, cluster: Cluster, submission: Submission, claim
 
 
 @task(name="report", **on_transient_errors(7, first_delay_seconds=15))  # the last retry comes after about half an hour
-async def send_report(site: Services, cluster: Cluster, claim: Claim, report: Report) -> None:
+async def send_report(services: Services, cluster: Cluster, claim: Claim, report: Report) -> None:
     """Write the terminal status at EvalAI; raises SubmissionCancelled rather than overwrite a cancellation.
 
     Raises AlreadyClaimed where another run has taken over: EvalAI would let its late write overwrite anything.
     """
     await asyncio.to_thread(cluster.ledger.renew, claim, Stage.REPORTING)
-    await asyncio.to_thread(site.evalai.report, report)
+    await asyncio.to_thread(services.evalai.report, report)
 
 
 @task(name="record", **on_transient_errors(8))

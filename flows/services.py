@@ -1,4 +1,4 @@
-"""The site: the blocks of one installation, loaded by the flow and handed to its tasks."""
+"""The services: the blocks of one installation, loaded by the flow and handed to its tasks."""
 
 from typing import Protocol
 

@@ -51,11 +51,11 @@ def _plan(cluster: Cluster, submission: int) -> tuple[tuple[Shard, ...], int]:
 
 
 @task(name="mark-running", **on_transient_errors(5))
-async def mark_running(site: Services, cluster: Cluster, submission: Submission, claim: Claim) -> None:
+async def mark_running(services: Services, cluster: Cluster, submission: Submission, claim: Claim) -> None:
     """Tell the ledger and EvalAI that the simulation starts; raises SubmissionCancelled, AlreadyClaimed."""
     await asyncio.to_thread(cluster.ledger.update, claim, {"status": SubmissionStatus.RUNNING.value})
     job_name = f"submission-{submission.pk}-attempt-{claim.attempt}"
-    await asyncio.to_thread(site.evalai.mark_running, submission, job_name)
+    await asyncio.to_thread(services.evalai.mark_running, submission, job_name)
 
 
 @task(name="launch-shards", **on_transient_errors(8))
@@ -67,7 +67,7 @@ async def launch_shards(cluster: Cluster, claim: Claim, jobs: Sequence[ShardJob]
 
 @task(name="watch-shards", **on_transient_errors(8))
 async def watch_shards(
-    site: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
+    services: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> None:
     """Follow the shards until all have finished, showing their progress and publishing partial results.
 
@@ -76,8 +76,8 @@ async def watch_shards(
     await asyncio.to_thread(cluster.ledger.renew, claim, Stage.SIMULATING)
     statuses = await _first_to_end(
         _follow(cluster, jobs),
-        _look_for_cancellation(site, cluster, submission),
-        _publish_partial_results(site, cluster, submission, claim, jobs),
+        _look_for_cancellation(services, cluster, submission),
+        _publish_partial_results(services, cluster, submission, claim, jobs),
     )
     try:
         raise_for_failures(statuses)
@@ -137,11 +137,11 @@ async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int,
     return {index: progress for index, progress in told.items() if progress and progress.attempt == attempt}
 
 
-async def _look_for_cancellation(site: Services, cluster: Cluster, submission: Submission) -> ShardStatuses:
+async def _look_for_cancellation(services: Services, cluster: Cluster, submission: Submission) -> ShardStatuses:
     while True:
         await asyncio.sleep(cluster.settings.cancel_check_seconds)
         try:
-            status = await asyncio.to_thread(site.evalai.status, submission.pk)
+            status = await asyncio.to_thread(services.evalai.status, submission.pk)
         except TransientError as error:  # an outage of EvalAI stops no simulation
             get_run_logger().warning("EvalAI cannot be asked for a cancellation now: %s", error)
             continue
@@ -150,13 +150,13 @@ async def _look_for_cancellation(site: Services, cluster: Cluster, submission: S
 
 
 async def _publish_partial_results(
-    site: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
+    services: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> ShardStatuses:
     published = 0
     while True:
         await asyncio.sleep(cluster.settings.partial_result_seconds)
         try:
-            published = await publish_partial(site, cluster, submission, claim, jobs, published)
+            published = await publish_partial(services, cluster, submission, claim, jobs, published)
         except TransientError as error:
             get_run_logger().warning("Partial results are not published now: %s", error)
 

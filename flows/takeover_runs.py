@@ -30,21 +30,21 @@ async def deployment_id(client: PrefectClient) -> UUID:
 
 def takeover_of(flow_run: FlowRun) -> Takeover:
     """Where a flow run stands in the evaluation, by its parameters."""
-    given = flow_run.parameters.get("succession")
+    given = flow_run.parameters.get("takeover")
     return Takeover.model_validate(given) if given else Takeover.first(str(flow_run.id))
 
 
 async def start_takeover_run(
-    client: PrefectClient, deployment: UUID, parameters: dict[str, Any], succession: Takeover, tags: list[str]
+    client: PrefectClient, deployment: UUID, parameters: dict[str, Any], takeover: Takeover, tags: list[str]
 ) -> FlowRun:
     """Create the run, at once for the first death and later for each further one: what kills runs may pass."""
-    pause = timedelta(seconds=10 * 3 ** (succession.deaths - 1) if succession.deaths > 1 else 0)
+    pause = timedelta(seconds=10 * 3 ** (takeover.crashes - 1) if takeover.crashes > 1 else 0)
     return await client.create_flow_run_from_deployment(
         deployment,
-        parameters={**parameters, "succession": succession.model_dump()},
+        parameters={**parameters, "takeover": takeover.model_dump()},
         name=f"submission-{parameters['message']['submission_pk']}",
         state=Scheduled(scheduled_time=datetime.now(UTC) + pause),
-        idempotency_key=succession.key,
+        idempotency_key=takeover.key,
         work_queue_name=TAKEOVER_QUEUE,
         tags=tags,
     )

@@ -44,7 +44,7 @@ class BackendLimits:
     silent_cluster_seconds: float = 3600.0  # then watching gives up; the Jobs run on
     namesake_seconds: float = 300.0  # for a Job of the same name to finish being deleted
     no_pod_seconds: float = 20.0  # a Job without a pod for longer asks for an explanation
-    patience: ShardTimeouts = field(default_factory=ShardTimeouts)
+    timeouts: ShardTimeouts = field(default_factory=ShardTimeouts)
     removal: RemovalLimits = field(default_factory=RemovalLimits)
     requests: RequestLimits = field(default_factory=RequestLimits)
     mirror: ReflectorLimits = field(default_factory=ReflectorLimits)
@@ -81,7 +81,7 @@ class KubernetesJobBackend:
         """See JobBackend. While the cluster does not answer, the last known states stay, and say so."""
         async with self._connection() as connection, connection.watch.following(job.name for job in jobs) as follower:
             warnings = JobEvents(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
-            eyes = _ShardWatcher(connection, self.spec.namespace, self._patience, warnings)
+            eyes = _ShardWatcher(connection, self.spec.namespace, self._timeouts, warnings)
             last: ShardStatuses = {}
             told_at = 0.0
             while True:
@@ -116,8 +116,8 @@ class KubernetesJobBackend:
             return await last_lines(connection.api, self.spec.namespace, job.name, lines)
 
     @property
-    def _patience(self) -> ShardTimeouts:
-        return replace(self.limits.patience, warmup_seconds=self.spec.simulator_warmup_seconds)
+    def _timeouts(self) -> ShardTimeouts:
+        return replace(self.limits.timeouts, warmup_seconds=self.spec.simulator_warmup_seconds)
 
     def _connection(self) -> AbstractAsyncContextManager[Connection]:
         limits = self.limits
@@ -175,11 +175,11 @@ class KubernetesJobBackend:
 class _ShardWatcher:
     """What one call of watch() has seen so far: an end stays an end, and a Job that went was there."""
 
-    def __init__(self, connection: Connection, namespace: str, patience: ShardTimeouts, warnings: JobEvents) -> None:
+    def __init__(self, connection: Connection, namespace: str, timeouts: ShardTimeouts, warnings: JobEvents) -> None:
         self._api = connection.api
         self._watch = connection.watch
         self._namespace = namespace
-        self._patience = patience
+        self._timeouts = timeouts
         self._warnings = warnings
         self._seen: set[str] = set()
         self._ended: dict[int, ShardStatus] = {}
@@ -201,7 +201,7 @@ class _ShardWatcher:
             return gone(index, seen=name in self._seen)
         self._seen.add(name)
         pods = self._watch.pods(found)
-        status = shard_status(index, found, pods, datetime.now(UTC), self._patience)
+        status = shard_status(index, found, pods, datetime.now(UTC), self._timeouts)
         if pods or status.state is not ShardState.WAITING or found["spec"].get("suspend"):
             return status
         warning = await self._warnings.about(found)

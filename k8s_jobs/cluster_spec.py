@@ -22,13 +22,13 @@ class GpuJoin(StrEnum):
 class ClusterSpec:
     """Settings of one cluster; holds no secret. Raises InvalidConfiguration that names what is missing.
 
-    The keeper reaches S3 either by `worker_role_arn` (EKS) or by boto3's variables in `storage_secret` (elsewhere).
+    The supervisor reaches S3 either by `worker_role_arn` (EKS) or by boto3's variables in `storage_secret` (elsewhere).
     """
 
     namespace: str
     simulator_image: str
     leaderboard_image: str  # the evaluator and its private contents
-    logcopy_image: str  # this project with boto3: the keeper and `prepare`
+    logcopy_image: str  # this project with boto3: the supervisor and `prepare`
     routes_location: str  # s3://bucket/key, or a file's path in the logcopy image
     region: str
     worker_role_arn: str = ""
@@ -55,7 +55,7 @@ class ClusterSpec:
             if not _DNS_LABEL.fullmatch(getattr(self, name)):
                 raise _wrong(f"{name} {getattr(self, name)!r} is no valid name", "small letters, digits and hyphens")
         if bool(self.worker_role_arn) == bool(self.storage_secret):
-            raise _wrong("The keeper's way to S3 is unclear", "set worker_role_arn or storage_secret, one of them")
+            raise _wrong("The supervisor's way to S3 is unclear", "set worker_role_arn or storage_secret, one of them")
         for cidr in self.storage_cidrs:
             _require_cidr(cidr)
 

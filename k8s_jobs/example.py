@@ -15,16 +15,16 @@ _REGISTRY = "111122223333.dkr.ecr.us-west-2.amazonaws.com"
 _NO_ADDRESS = "192.0.2.1/32"  # for documentation, RFC 5737: until the endpoints are named, nothing is reachable
 
 
-def example_job(generation: LeaderboardVersion) -> ShardJob:
+def example_job(version: LeaderboardVersion) -> ShardJob:
     """The second of four shards of a made-up submission."""
-    cluster = {LeaderboardVersion.V1: "leaderboard-10", LeaderboardVersion.V2: "leaderboard-20"}[generation]
+    cluster = {LeaderboardVersion.V1: "leaderboard-10", LeaderboardVersion.V2: "leaderboard-20"}[version]
     return ShardJob(
         submission=4711,
         attempt=1,
         shard=split_contiguous(range(20), 4)[1],
         phase=parse_phase(f"{cluster}-SENSORS"),
-        generation=generation,
-        repetitions=5 if generation is LeaderboardVersion.V1 else 1,
+        version=version,
+        repetitions=5 if version is LeaderboardVersion.V1 else 1,
         image="111122223333.dkr.ecr.us-east-1.amazonaws.com/team-42:9f86d081",
         team_name="Équipe 自動運転 🚗",
         bucket=cluster,
@@ -34,9 +34,9 @@ def example_job(generation: LeaderboardVersion) -> ShardJob:
     )
 
 
-def example_cluster(generation: LeaderboardVersion, storage_cidrs: tuple[str, ...] = (_NO_ADDRESS,)) -> ClusterSpec:
-    """The cluster of deployments/eks for this generation, with a made-up account."""
-    name = {LeaderboardVersion.V1: "leaderboard-10", LeaderboardVersion.V2: "leaderboard-20"}[generation]
+def example_cluster(version: LeaderboardVersion, storage_cidrs: tuple[str, ...] = (_NO_ADDRESS,)) -> ClusterSpec:
+    """The cluster of deployments/eks for this version, with a made-up account."""
+    name = {LeaderboardVersion.V1: "leaderboard-10", LeaderboardVersion.V2: "leaderboard-20"}[version]
     return ClusterSpec(
         namespace="leaderboard",
         simulator_image=f"{_REGISTRY}/{name}-simulator:1",
@@ -71,8 +71,8 @@ def render_yaml(documents: list[dict[str, Any]]) -> str:
 def main(arguments: list[str]) -> int:
     try:
         match arguments:
-            case [("1.0" | "2.0") as generation]:
-                chosen = LeaderboardVersion(generation)
+            case [("1.0" | "2.0") as version]:
+                chosen = LeaderboardVersion(version)
                 documents = [job_manifest(example_job(chosen), example_cluster(chosen))]
             case ["network-policies", *cidrs]:
                 cluster = example_cluster(LeaderboardVersion.V2, tuple(cidrs) or (_NO_ADDRESS,))

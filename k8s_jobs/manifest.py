@@ -1,6 +1,6 @@
 """The Kubernetes objects of a shard, as plain dicts: pure, but for the package's own templates and scripts.
 
-The templates are shard-job-<generation>.yaml and network-policies.yaml; docs/kubernetes.md says why they look so.
+The templates are shard-job-<version>.yaml and network-policies.yaml; docs/kubernetes.md says why they look so.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def job_manifest(job: ShardJob, cluster: ClusterSpec) -> dict[str, Any]:
     if not job.deadline_seconds > 0:
         raise InvalidConfiguration(f"{job.name} has a deadline of {job.deadline_seconds} seconds", "it has to be > 0")
     values = _metadata(job, cluster) | _limits(job, cluster) | _placement(job, cluster) | _environment(job, cluster)
-    (manifest,) = render_template(f"shard-job-{job.generation.value}.yaml", values)
+    (manifest,) = render_template(f"shard-job-{job.version.value}.yaml", values)
     for container, name, command in (
         ("simulator", "SIMULATOR_COMMAND", cluster.simulator_command),
         ("agent", "EVALUATOR_COMMAND", cluster.evaluator_command),
@@ -141,8 +141,8 @@ def _limits(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
         "backoff_limit": job.budgets.infrastructure_restarts,
         "deadline_seconds": math.ceil(job.deadline_seconds),
         "finished_job_seconds": cluster.finished_job_seconds,
-        "final_verdicts": [int(verdict) for verdict in FINAL_VERDICTS],
-        "unusable_contents": [int(verdict) for verdict in UNUSABLE_CONTENTS],
+        "final_exit_codes": [int(exit_code) for exit_code in FINAL_VERDICTS],
+        "unusable_contents": [int(exit_code) for exit_code in UNUSABLE_CONTENTS],
     }
 
 
@@ -168,7 +168,7 @@ def _environment(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
         "attempt": job.attempt,
         "worker_id": job.shard.index,
         "shard_count": job.shard.count,
-        "generation": job.generation.value,
+        "version": job.version.value,
         "track": job.phase.track,
         "bucket": job.bucket,
         "log_group": cluster.log_group,
@@ -212,7 +212,7 @@ def _simulator_gpu(join: GpuJoin) -> dict[str, Any]:
 
 
 def _credentials(cluster: ClusterSpec) -> dict[str, object]:
-    """What only the keeper and `prepare` get. The token is one for AWS: the API server does not accept its audience."""
+    """What only supervisor and `prepare` get. The token is one for AWS: the API server does not accept its audience."""
     environment = [_variable("AWS_DEFAULT_REGION", cluster.region), _variable("AWS_EC2_METADATA_DISABLED", "true")]
     if cluster.storage_endpoint:
         environment.append(_variable("AWS_ENDPOINT_URL", cluster.storage_endpoint))

@@ -1,7 +1,7 @@
 """A copy of a cluster's objects of one kind, kept by list and watch.
 
 Kubernetes ends every watch: after its timeout, when its resource version is too old (410, as a status or inside the
-stream), when a server restarts, when a proxy loses patience. Whatever the reason, the mirror lists again and watches
+stream), when a server restarts, when a proxy loses timeouts. Whatever the reason, the mirror lists again and watches
 from there. A watch asks for no more time than its token has left, and one that says nothing for longer than bookmarks
 take counts as lost, so listing is also the floor under a connection that only looks alive.
 """

@@ -1,7 +1,7 @@
 """Why a shard's Job failed for good, and whose fault it was, read from the Job and its pods.
 
-Simulator and agent end with the keeper's verdict as their exit code. All containers but the agent's run images of ours
-and are believed. The agent's is the team's: it may admit a fault, never shift one.
+Simulator and agent end with the supervisor's exit code. All containers but the agent's run images of ours and are
+believed. The agent's is the team's: it may admit a fault, never shift one.
 """
 
 import re
@@ -12,9 +12,9 @@ from evaluation.pair.protocol import PairExitCode, failure_of, failure_of_exit, 
 from k8s_jobs.pod_status import (
     AGENT,
     EVALUATOR,
-    KEEPER,
     PREPARE,
     SIMULATOR,
+    SUPERVISOR,
     Container,
     Json,
     by_age,
@@ -26,9 +26,9 @@ from k8s_jobs.pod_status import (
 
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
-_TRUSTED = (SIMULATOR, KEEPER, PREPARE, EVALUATOR)
+_TRUSTED = (SIMULATOR, SUPERVISOR, PREPARE, EVALUATOR)
 _VERDICTS = frozenset(PairExitCode) - {PairExitCode.FINISHED}
-_TEAM_VERDICTS = frozenset(verdict for verdict in _VERDICTS if failure_of(verdict).fault is Fault.TEAM)
+_TEAM_VERDICTS = frozenset(exit_code for exit_code in _VERDICTS if failure_of(exit_code).fault is Fault.TEAM)
 _LOST_WITH_ITS_NODE = "ContainerStatusUnknown"
 _NOT_STARTED = frozenset({"ContainerCannotRun", "StartError", "CreateContainerError"})
 # The kubelet's words when a limit of the pod's own is passed; a node short of disk says something else.
@@ -60,7 +60,7 @@ def failure_of_pod(pod: Json) -> Failure:
     return (
         _taken_away(pod)
         or _out_of_memory(found)
-        or _by_verdict(found)
+        or _by_pair_exit_code(found)
         or _not_started(found)
         or _by_exit_code(found)
         or Failure("The shard's pod broke down", _status_words(pod), _RESUME, Fault.INFRASTRUCTURE)
@@ -94,7 +94,7 @@ def _out_of_memory(found: dict[str, Container]) -> Failure | None:
     return failure_of_memory(ours, bool(killed), "the Job's template")
 
 
-def _by_verdict(found: dict[str, Container]) -> Failure | None:
+def _by_pair_exit_code(found: dict[str, Container]) -> Failure | None:
     told = [found[name] for name in _TRUSTED if name in found and found[name].exit_code in _VERDICTS]
     agent = found.get(AGENT, Container(AGENT))
     sure = [each for each in told if each.exit_code != PairExitCode.CANCELLED]
@@ -146,7 +146,7 @@ def _exit_code(pod: Json, name: str) -> int | None:
 
 
 def _deadline(job: Json) -> Failure:
-    """Nobody is charged, as in local_jobs: hangs are the keeper's to judge, and restarts take time as well."""
+    """Nobody is charged, as in local_jobs: hangs are the supervisor's to judge, and restarts take time as well."""
     hours = float((job.get("spec") or {}).get("activeDeadlineSeconds") or 0) / 3600
     cause = f"it was ended after {hours:.3g} hours"
     return Failure("The shard was not done in time", cause, _RESUME, Fault.INFRASTRUCTURE)

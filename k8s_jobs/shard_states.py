@@ -9,8 +9,8 @@ from evaluation.shards import ShardState, ShardStatus
 from k8s_jobs.pod_status import (
     AGENT,
     INIT,
-    KEEPER,
     SIMULATOR,
+    SUPERVISOR,
     Container,
     Json,
     by_age,
@@ -36,7 +36,7 @@ _STUCK = _HOPELESS | {
     "CreateContainerConfigError",
     "CreateContainerError",
     "RunContainerError",
-    "CrashLoopBackOff",  # of the keeper, the only container that starts again by itself
+    "CrashLoopBackOff",  # of the supervisor, the only container that starts again by itself
 }
 
 
@@ -51,17 +51,17 @@ class ShardTimeouts:
     warmup_seconds: float = 60.0  # of the simulator
 
 
-def shard_status(index: int, job: Json, pods: Sequence[Json], now: datetime, patience: ShardTimeouts) -> ShardStatus:
+def shard_status(index: int, job: Json, pods: Sequence[Json], now: datetime, timeouts: ShardTimeouts) -> ShardStatus:
     """The state of one shard. `pods` are the Job's own, in any order, gone ones included."""
     if ended := _ended(index, job, pods):
         return ended
-    if overdue := _overdue(index, job, now, patience):
+    if overdue := _overdue(index, job, now, timeouts):
         return overdue
     pods = by_age(pods)
-    status = _in_pod(index, pods[-1], now, patience) if pods else _without_pod(index, job)
-    if status.state is ShardState.WAITING and _lasts(status.since, now, patience.waiting_seconds):
+    status = _in_pod(index, pods[-1], now, timeouts) if pods else _without_pod(index, job)
+    if status.state is ShardState.WAITING and _lasts(status.since, now, timeouts.waiting_seconds):
         return _failed(index, "No machine came for the shard", status.detail, _RESUME)
-    if status.state is ShardState.PULLING and _lasts(status.since, now, patience.pulling_seconds):
+    if status.state is ShardState.PULLING and _lasts(status.since, now, timeouts.pulling_seconds):
         return _failed(index, "The shard's containers did not start", status.detail, _RESUME)
     return _with_history(status, job, pods)
 
@@ -82,10 +82,10 @@ def _ended(index: int, job: Json, pods: Sequence[Json]) -> ShardStatus | None:
     return ShardStatus(index, ShardState.FAILED, failure.summary, failed.since, failure)
 
 
-def _overdue(index: int, job: Json, now: datetime, patience: ShardTimeouts) -> ShardStatus | None:
+def _overdue(index: int, job: Json, now: datetime, timeouts: ShardTimeouts) -> ShardStatus | None:
     started = time_of((job.get("status") or {}).get("startTime"))
     seconds = (job.get("spec") or {}).get("activeDeadlineSeconds") or 0
-    if not seconds or not _lasts(started, now, seconds + patience.overdue_seconds):
+    if not seconds or not _lasts(started, now, seconds + timeouts.overdue_seconds):
         return None
     cause = f"its deadline of {seconds / 3600:.3g} hours has passed and the cluster has not ended its Job"
     return _failed(index, "The shard did not end in its time", cause, _RESUME)
@@ -100,7 +100,7 @@ def _without_pod(index: int, job: Json) -> ShardStatus:
     return ShardStatus(index, ShardState.WAITING, "accepted: the cluster has yet to make its pod", created(job))
 
 
-def _in_pod(index: int, pod: Json, now: datetime, patience: ShardTimeouts) -> ShardStatus:
+def _in_pod(index: int, pod: Json, now: datetime, timeouts: ShardTimeouts) -> ShardStatus:
     if is_over(pod):
         return _between_pods(index, pod)
     scheduled = condition(pod, "PodScheduled")
@@ -111,24 +111,24 @@ def _in_pod(index: int, pod: Json, now: datetime, patience: ShardTimeouts) -> Sh
     since = (scheduled.since if scheduled else None) or created(pod)
     stuck = next((each for each in found.values() if each.waiting and each.reason in _STUCK), None)
     if stuck:
-        return _stuck(index, stuck, _last_progress(found, stuck, since), now, patience)
-    return _on_machine(index, found, since, now, patience)
+        return _stuck(index, stuck, _last_progress(found, stuck, since), now, timeouts)
+    return _on_machine(index, found, since, now, timeouts)
 
 
 def _on_machine(
-    index: int, found: dict[str, Container], since: datetime | None, now: datetime, patience: ShardTimeouts
+    index: int, found: dict[str, Container], since: datetime | None, now: datetime, timeouts: ShardTimeouts
 ) -> ShardStatus:
     contents = next((found[name] for name in INIT if name in found and found[name].running), None)
     if contents:
         detail = f"{contents.name}: the evaluator and the routes are on their way"
         return ShardStatus(index, ShardState.PULLING, detail, contents.started_at)
-    absent = [name for name in (*INIT, KEEPER, SIMULATOR, AGENT) if name in found and found[name].waiting]
+    absent = [name for name in (*INIT, SUPERVISOR, SIMULATOR, AGENT) if name in found and found[name].waiting]
     if absent or not found:
         detail = f"a machine is there; the image of {absent[0]} is on its way" if absent else "a machine is there"
         return ShardStatus(index, ShardState.PULLING, detail, since)
     simulator = found.get(SIMULATOR)
     started = simulator.started_at if simulator else None
-    if started and not _lasts(started, now, patience.warmup_seconds):
+    if started and not _lasts(started, now, timeouts.warmup_seconds):
         return ShardStatus(index, ShardState.STARTING, "the simulator is warming up", started)
     return ShardStatus(index, ShardState.DRIVING, "the agent drives its routes", started or since)
 
@@ -163,9 +163,9 @@ def _loss(pod: Json, job: Json) -> str:
     return f"{failure.summary} ({budget} budget; pod {used} of {allowed} that may be lost)"
 
 
-def _stuck(index: int, stuck: Container, since: datetime | None, now: datetime, patience: ShardTimeouts) -> ShardStatus:
+def _stuck(index: int, stuck: Container, since: datetime | None, now: datetime, timeouts: ShardTimeouts) -> ShardStatus:
     why = f"{stuck.name}: {stuck.reason}" + (f": {stuck.message}" if stuck.message else "")
-    if stuck.reason in _HOPELESS or _lasts(since, now, patience.stuck_seconds):
+    if stuck.reason in _HOPELESS or _lasts(since, now, timeouts.stuck_seconds):
         remedy = "Check the image's name and the node's right to pull it, then resume the submission."
         return _failed(index, f"The container {stuck.name} cannot be started", words(why), remedy)
     return ShardStatus(index, ShardState.PULLING, f"cannot be started yet, tried again: {why}", since)

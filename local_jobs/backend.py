@@ -30,15 +30,15 @@ _RUNNING = frozenset({ShardState.STARTING, ShardState.DRIVING, ShardState.RETRYI
 class LocalJobBackend:
     """Runs shards with the stand-ins of this package. Times in seconds.
 
-    `scripts` is the folder of simulator.sh and agent.sh; `keeper` the command line of the keeper, `prepare` what is
-    added to it for the first time; `storage` boto3's variables, which only the keeper gets.
+    `scripts` is the folder of simulator.sh and agent.sh; `supervisor` its command line, `prepare` what is added to it
+    for the first time; `storage` boto3's variables, which only the supervisor gets.
     """
 
     workdir: Path
     routes: str  # s3://bucket/key, or a file's path
     storage: Mapping[str, str]
     scripts: Path
-    keeper: Sequence[str]
+    supervisor: Sequence[str]
     prepare: Sequence[str] = ("--prepare",)
     route_seconds: float = 1.0
     seed: int = 0
@@ -84,8 +84,8 @@ class LocalJobBackend:
         files = {
             "simulator": run.path / "simulator.log",
             "agent": run.path / "agent.log",
-            "logcopy": run.path / "keeper.log",
-            "init": run.pair_dir / "keeper" / "init.log",
+            "supervisor": run.path / "supervisor.log",
+            "init": run.pair_dir / "supervisor" / "init.log",
         }
         return {process: await asyncio.to_thread(tail, path, lines) for process, path in files.items()}
 
@@ -136,7 +136,7 @@ class LocalJobBackend:
             "environment": self._environment(job),
             "simulator": [bash, str(self.scripts.resolve() / "simulator.sh")],
             "agent": [bash, str(self.scripts.resolve() / "agent.sh")],
-            "keeper": list(self.keeper),
+            "supervisor": list(self.supervisor),
             "prepare": list(self.prepare),
             "deadline": time.time() + job.deadline_seconds,
         }
@@ -150,7 +150,7 @@ class LocalJobBackend:
             "SHARD_COUNT": job.shard.count,
             "SUBMISSION": job.submission,
             "ATTEMPT": job.attempt,
-            "GENERATION": job.generation.value,
+            "LEADERBOARD_VERSION": job.version.value,
             "CHALLENGE_TRACK_CODENAME": job.phase.track,
             "ROUTES_SUBSET": format_route_list(job.shard.routes),
             "REPETITIONS": job.repetitions,
@@ -183,7 +183,7 @@ class LocalJobBackend:
 
 def _running(index: int, run: RunDirectory) -> ShardStatus:
     since = _changed(run.path / "pod.json")
-    progress = parse_progress(tail(run.pair_dir / "keeper" / "progress.json", 1))
+    progress = parse_progress(tail(run.pair_dir / "supervisor" / "progress.json", 1))
     if progress is None:
         state = ShardState.STARTING if run.launches <= 1 else ShardState.RETRYING
         return ShardStatus(index, state, "the pair is being prepared", since)
@@ -203,10 +203,10 @@ def _failure(run: RunDirectory, job: ShardJob) -> Failure:
     if run.exit is None:
         return failure_of_exit(1, f"its pod was killed {run.launches} times")
     code = int(run.exit) if run.exit.isdigit() else 1
-    progress = parse_progress(tail(run.pair_dir / "keeper" / "progress.json", 1))
-    if progress and progress.verdict == code:
+    progress = parse_progress(tail(run.pair_dir / "supervisor" / "progress.json", 1))
+    if progress and progress.exit_code == code:
         return failure_of_exit(code, progress.detail)
-    return failure_of_exit(code, tail(run.path / "keeper.log", 1).rpartition("keeper: ")[2])
+    return failure_of_exit(code, tail(run.path / "supervisor.log", 1).rpartition("supervisor: ")[2])
 
 
 def _changed(path: Path) -> datetime | None:

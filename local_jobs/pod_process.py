@@ -40,9 +40,9 @@ class Pod:
         self._directory = directory
         self._job = job
         self._pair = directory / "pair"
-        self._verdict = self._pair / "keeper" / "verdict"
+        self._exit_code = self._pair / "supervisor" / "exit_code"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._keeper_starts = 0
+        self._supervisor_starts = 0
         self._stopped = False
         self._port, self._port_lock = free_carla_port()
 
@@ -51,11 +51,11 @@ class Pod:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         shutil.rmtree(self._pair, ignore_errors=True)
-        for party in ("keeper", "simulator", "agent"):
+        for party in ("supervisor", "simulator", "agent"):
             (self._pair / party).mkdir(parents=True)
         write_whole(self._directory / "pod.json", json.dumps({"pid": os.getpid(), "carla_port": self._port}))
         try:
-            self._start_keeper()
+            self._start_supervisor()
             for party in ("simulator", "agent"):
                 self._start(party, self._job[party], self._pair_environment())
             return self._wait()
@@ -66,16 +66,16 @@ class Pod:
         self._stopped = True
 
     def _pair_environment(self) -> dict[str, str]:
-        """Exactly what job.json says, so that nothing of the keeper's reaches the agent."""
+        """Exactly what job.json says, so that nothing of the supervisor's reaches the agent."""
         ports = {"CARLA_PORT": str(self._port), "TRAFFIC_MANAGER_PORT": str(self._port + TRAFFIC_MANAGER_OFFSET)}
         environment: dict[str, str] = self._job["environment"]
         return {**environment, **ports}
 
-    def _start_keeper(self) -> None:
-        prepared = (self._pair / "keeper" / "start1").exists()
-        command = self._job["keeper"] + ([] if prepared else self._job["prepare"])
-        self._keeper_starts += 1
-        self._start("keeper", command, {**os.environ, **self._pair_environment()})
+    def _start_supervisor(self) -> None:
+        prepared = (self._pair / "supervisor" / "start1").exists()
+        command = self._job["supervisor"] + ([] if prepared else self._job["prepare"])
+        self._supervisor_starts += 1
+        self._start("supervisor", command, {**os.environ, **self._pair_environment()})
 
     def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         with (self._directory / f"{name}.log").open("ab") as output:
@@ -101,24 +101,24 @@ class Pod:
             time.sleep(POLL_SECONDS)
 
     def _look(self) -> str | None:
-        """The exit file's content if the pair has ended; starts a keeper again that broke down."""
-        keeper = self._processes["keeper"].poll()
-        if keeper is not None:
-            if self._verdict.exists():
-                return self._verdict.read_text().strip()
-            if keeper == MISCONFIGURED or self._keeper_starts > KEEPER_RESTARTS:
-                return str(keeper)
-            self._start_keeper()
+        """The exit file's content if the pair has ended; starts a supervisor again that broke down."""
+        supervisor = self._processes["supervisor"].poll()
+        if supervisor is not None:
+            if self._exit_code.exists():
+                return self._exit_code.read_text().strip()
+            if supervisor == MISCONFIGURED or self._supervisor_starts > KEEPER_RESTARTS:
+                return str(supervisor)
+            self._start_supervisor()
         for party in ("simulator", "agent"):
             code = self._processes[party].poll()
-            if code is not None and not self._verdict.exists():
+            if code is not None and not self._exit_code.exists():
                 return str(MISCONFIGURED if code == MISCONFIGURED else BROKEN)
         return None
 
     def _end_all(self) -> None:
-        """Let them end by the verdict or TERM; then KILL what is left of their process groups."""
+        """Let them end by the exit_code or TERM; then KILL what is left of their process groups."""
         deadline = time.monotonic() + GRACE_SECONDS
-        if not self._verdict.exists():
+        if not self._exit_code.exists():
             for process in self._processes.values():
                 if process.poll() is None:
                     process.terminate()

@@ -50,11 +50,11 @@ class Simulator:
 
 
 class Checkpoint:
-    """The checkpoint file, in the form of its generation."""
+    """The checkpoint file, in the form of its version."""
 
-    def __init__(self, path: Path, generation: str, total: int, resume: bool) -> None:
+    def __init__(self, path: Path, version: str, total: int, resume: bool) -> None:
         self._path = path
-        self._generation = generation
+        self._version = version
         self.document: dict[str, Any] = {
             "_checkpoint": {"global_record": {}, "progress": [0, total], "records": []},
             "entry_status": "Started",
@@ -79,12 +79,12 @@ class Checkpoint:
 
     def save(self) -> None:
         fresh = self._path.with_name(f"{self._path.name}.part")
-        fresh.write_text(json.dumps(self.document, indent=4, sort_keys=self._generation == "1.0"))
+        fresh.write_text(json.dumps(self.document, indent=4, sort_keys=self._version == "1.0"))
         fresh.replace(self._path)
 
 
 def read_routes(path: str, subset: str, repetitions: int) -> list[Route]:
-    """The routes to drive, in order. Reads both generations' waypoints."""
+    """The routes to drive, in order. Reads both versions' waypoints."""
     points = {}
     for route in ElementTree.parse(path).getroot().iter("route"):  # noqa: S314 - our own file
         nodes = [*route.iter("waypoint"), *route.iter("position")]
@@ -120,13 +120,13 @@ class Drive:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.tag = environment.get("AGENT_IMAGE", "").rpartition(":")[2] or "steady"
-        self.generation = environment["GENERATION"]
+        self.version = environment["LEADERBOARD_VERSION"]
         self.seed = environment.get("STANDIN_SEED", "0")
         self.seconds = float(environment.get("STANDIN_ROUTE_SECONDS", "1")) / (10 if self.tag == "fast" else 1)
         self.routes = read_routes(environment["ROUTES"], environment["ROUTES_SUBSET"], int(environment["REPETITIONS"]))
         path = Path(environment["CHECKPOINT_ENDPOINT"])
         self.crashed_before = path.with_name("crashed-before")
-        self.checkpoint = Checkpoint(path, self.generation, len(self.routes), bool(environment.get("RESUME")))
+        self.checkpoint = Checkpoint(path, self.version, len(self.routes), bool(environment.get("RESUME")))
         self.port = int(environment["CARLA_PORT"])
         self.journal = Journal(environment)
         self.driven = 0  # in this start
@@ -159,7 +159,7 @@ class Drive:
         """What the evaluator does when its simulator or the agent's set-up fails: a record, and the end."""
         print(f"stopping: {why}", flush=True)
         self.checkpoint.document["entry_status"] = entry_status
-        self.checkpoint.add(crashed_record(self.routes[index], index, self.generation, f"Failed - {why}"))
+        self.checkpoint.add(crashed_record(self.routes[index], index, self.version, f"Failed - {why}"))
         return EVALUATOR_GIVES_UP
 
     def drive(self, simulator: Simulator, index: int) -> None:
@@ -176,7 +176,7 @@ class Drive:
             ticks += 1
             self.misbehave(route, index, done)
             time.sleep(pause)
-        self.checkpoint.add(driven_record(route, index, self.generation, self.seed))
+        self.checkpoint.add(driven_record(route, index, self.version, self.seed))
         self.driven += 1
         self.journal.note("recorded", route)
         print(f"route {route.id}: recorded", flush=True)

@@ -59,10 +59,10 @@ class Route:
         return sum(math.dist(a, b) for a, b in zip(self.points, self.points[1:], strict=False))
 
 
-def driven_record(route: Route, index: int, generation: str, seed: str) -> Record:
+def driven_record(route: Route, index: int, version: str, seed: str) -> Record:
     """The record of a route that was driven; the same for the same arguments."""
     random = Random(f"{seed}/{route.id}/{route.repetition}")  # noqa: S311 - a play, no secret
-    infractions = _no_infractions(generation)
+    infractions = _no_infractions(version)
     at = "(x={:.3f}, y={:.3f}, z=0.1)".format(*random.choice(route.points))
     completion, status = 100.0, "Completed"
     if random.random() < 0.2:
@@ -71,24 +71,24 @@ def driven_record(route: Route, index: int, generation: str, seed: str) -> Recor
         status, message = _ENDS[kind]
         infractions[kind].append(message.format(at=at))
     penalty = _penalty(random, infractions, at, completion * route.length / 100)
-    if generation != "1.0" and completion == 100 and not any(infractions.values()):
+    if version != "1.0" and completion == 100 and not any(infractions.values()):
         status = "Perfect"
     driven = completion / 100 * route.length
     game = driven / random.uniform(3, 9)
     meta = {"route_length": route.length, "duration_game": game, "duration_system": game * random.uniform(1.2, 4)}
     scores = {"score_route": completion, "score_penalty": penalty, "score_composed": completion * penalty}
-    return _record(route, index, generation, status, infractions, scores, meta)
+    return _record(route, index, version, status, infractions, scores, meta)
 
 
-def crashed_record(route: Route, index: int, generation: str, status: str) -> Record:
+def crashed_record(route: Route, index: int, version: str, status: str) -> Record:
     """The record of a route that the evaluator could not drive."""
     scores = {"score_route": 0.0, "score_penalty": 0.0, "score_composed": 0.0}
     meta = {"route_length": route.length, "duration_game": 0.0, "duration_system": 0.0}
-    return _record(route, index, generation, status, _no_infractions(generation), scores, meta)
+    return _record(route, index, version, status, _no_infractions(version), scores, meta)
 
 
-def _no_infractions(generation: str) -> dict[str, list[str]]:
-    return {kind: [] for kind in _INFRACTIONS if generation != "1.0" or kind not in _V2_ONLY}
+def _no_infractions(version: str) -> dict[str, list[str]]:
+    return {kind: [] for kind in _INFRACTIONS if version != "1.0" or kind not in _V2_ONLY}
 
 
 def _penalty(random: Random, infractions: dict[str, list[str]], at: str, metres: float) -> float:
@@ -114,13 +114,13 @@ def _penalty(random: Random, infractions: dict[str, list[str]], at: str, metres:
 def _record(
     route: Route,
     index: int,
-    generation: str,
+    version: str,
     status: str,
     infractions: dict[str, list[str]],
     scores: dict[str, float],
     meta: dict[str, float],
 ) -> Record:
-    if generation == "1.0":
+    if version == "1.0":
         return {
             "index": index,
             "route_id": f"RouteScenario_{route.id}",

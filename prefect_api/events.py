@@ -29,12 +29,12 @@ class OutgoingEvent:
 
 
 class PrefectEvents:
-    """Prefect's API as a doorbell. Prefect's own client brings the authentication, TLS settings and CSRF tokens."""
+    """Publishes events by Prefect's API. Prefect's own client brings the authentication, TLS settings and CSRF tokens."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
 
-    def ring(self, event: OutgoingEvent) -> None:
+    def publish(self, event: OutgoingEvent) -> None:
         """Send one event and return once Prefect has taken it.
 
         Raises RequestRefused where it does not take this very event, ServiceUnavailable for everything else: a wrong
@@ -59,7 +59,7 @@ class PrefectEvents:
 
 @contextmanager
 def prefect_events(timeout_seconds: float = 15) -> Iterator[PrefectEvents]:
-    """The doorbell of PREFECT_API_URL; raises InvalidConfiguration where that is not set.
+    """The publisher for PREFECT_API_URL; raises InvalidConfiguration where that is not set.
 
     Without an address Prefect would start a server of its own, which nobody listens to.
     """

@@ -32,7 +32,7 @@ class BridgeSettings:
 
     challenge_pk: int | None = None  # EvalAI's development mode puts all challenges on one queue
     batch: int = 10  # messages a poll; SQS allows 10
-    wait_seconds: int = 20  # a poll's patience; SQS allows 20
+    wait_seconds: int = 20  # a poll's timeouts; SQS allows 20
     # A message stays hidden this long for a run to start and claim it, then rings again. Each delivery doubles it, up
     # to the longest: runs that wait for a worker shall not be joined by another one every five minutes.
     claim_seconds: int = 300
@@ -50,7 +50,7 @@ class BridgeSettings:
 class EventPublisher(Protocol):
     """What the bridge rings; prefect_api.events.PrefectEvents is the real one."""
 
-    def ring(self, event: OutgoingEvent) -> None:
+    def publish(self, event: OutgoingEvent) -> None:
         """Raises RequestRefused where this very event is not taken, ServiceUnavailable where none is at present."""
 
 
@@ -70,7 +70,7 @@ def submission_received(message: SubmissionMessage, received: Received) -> Outgo
 
 
 def read_submission(received: Received, settings: BridgeSettings) -> SubmissionMessage:
-    """The message, if it should ring; raises InvalidMessage with the reason why nobody can evaluate it."""
+    """The message, if an event is to be published; raises InvalidMessage with the reason why nobody can evaluate it."""
     message = parse_message(received.body)
     if settings.challenge_pk not in (None, message.challenge_pk):
         raise InvalidMessage(
@@ -91,13 +91,13 @@ def read_submission_event(received: Received, settings: BridgeSettings) -> Outgo
     return submission_received(read_submission(received, settings), received)
 
 
-# Makes a message's event; raises InvalidMessage with the reason why it should not ring.
+# Makes a message's event; raises InvalidMessage with the reason why none is to be published.
 Reader = Callable[[Received, BridgeSettings], OutgoingEvent]
 
 
 def run_bridge(
     queue: SubmissionQueue,
-    doorbell: EventPublisher,
+    publisher: EventPublisher,
     stop: threading.Event,
     settings: BridgeSettings,
     read: Reader = read_submission_event,
@@ -106,7 +106,7 @@ def run_bridge(
 
     Raises PermanentError where the very first poll is refused: the queue's address or the credentials are wrong.
     """
-    bridge = _Bridge(queue, doorbell, stop, settings, read)
+    bridge = _Bridge(queue, publisher, stop, settings, read)
     while not stop.is_set():
         bridge.carry(bridge.poll())
 
@@ -115,13 +115,13 @@ class _Bridge:
     def __init__(
         self,
         queue: SubmissionQueue,
-        doorbell: EventPublisher,
+        publisher: EventPublisher,
         stop: threading.Event,
         settings: BridgeSettings,
         read: Reader,
     ) -> None:
         self._queue = queue
-        self._doorbell = doorbell
+        self._publisher = publisher
         self._stop = stop
         self._settings = settings
         self._read = read
@@ -160,7 +160,7 @@ class _Bridge:
             return True  # it came to lie on the queue again, and will be received again
         try:
             event = self._read(received, self._settings)
-            self._doorbell.ring(event)
+            self._publisher.publish(event)
         except InvalidMessage as error:
             self._bury(received, error)
             return True
@@ -250,8 +250,8 @@ def serve_bridge(
 
     def loop() -> None:
         try:
-            with prefect_events() as doorbell:
-                run_bridge(queue, doorbell, stop, settings, read)
+            with prefect_events() as publisher:
+                run_bridge(queue, publisher, stop, settings, read)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             outcome.set_exception(error)
         finally:

@@ -1,1 +1,1 @@
-"""What runs in the pod of a shard: two shell scripts for the images of others, and the keeper."""
+"""What runs in the pod of a shard: two shell scripts for the images of others, and the supervisor."""

@@ -13,7 +13,7 @@ simulator_is_ready() { # sets REPLY to the exit file's content when there will b
   until [[ -e "$PAIR_DIR/simulator/ready$n" ]]; do
     obey
     REPLY="stopped"
-    [[ -e "$keeper/stop$n" ]] && return 1
+    [[ -e "$supervisor/stop$n" ]] && return 1
     if ((waited >= patience)); then
       say "start $n: the simulator was not ready after $SIMULATOR_WAIT_SECONDS seconds"
       REPLY="unready"
@@ -25,7 +25,7 @@ simulator_is_ready() { # sets REPLY to the exit file's content when there will b
 }
 
 for ((n = 1; ; n++)); do
-  until [[ -e "$keeper/start$n" ]]; do
+  until [[ -e "$supervisor/start$n" ]]; do
     obey
     pause "$poll"
   done

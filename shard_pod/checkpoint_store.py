@@ -21,13 +21,13 @@ EVALUATOR_FILE = "the evaluator's checkpoint"
 
 def statuses_of(settings: PairSettings, data: bytes, source: str) -> tuple[str, ...]:
     """Check the file against the routes sent out; its records' statuses. Raises InvalidCheckpoint."""
-    checkpoint = parse_checkpoint(data, source, settings.generation)
+    checkpoint = parse_checkpoint(data, source, settings.version)
     check_expected(checkpoint, settings.expected, source)
     return checkpoint.statuses
 
 
 class CheckpointStore:
-    """The evaluator's checkpoint file and its last good copy in the keeper's directory."""
+    """The evaluator's checkpoint file and its last good copy in the supervisor's directory."""
 
     def __init__(self, settings: PairSettings, files: PairDirectory) -> None:
         self._settings = settings
@@ -86,15 +86,15 @@ class CheckpointStore:
             self._replace_evaluators(None)
             return
         document = json.loads(self.good) if self.good else empty_document(total)
-        if step.keep < len(self.statuses) or step.verdict is None:
+        if step.keep < len(self.statuses) or step.exit_code is None:
             document = _from_record(document, step.keep, total)
         if step.quarantine:
-            document = append_quarantined(document, step.quarantine, self._settings.generation, total=total)
+            document = append_quarantined(document, step.quarantine, self._settings.version, total=total)
         self.store(document)
 
     def store(self, document: Document) -> None:
         """Make this document both the good copy and what the evaluator resumes from."""
-        data = render_document(document, self._settings.generation).encode()
+        data = render_document(document, self._settings.version).encode()
         self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE))
         if read_whole(self._evaluators) != data:
             self._replace_evaluators(data)

@@ -1,4 +1,4 @@
-"""Sends what the pair's processes put out to CloudWatch Logs, beside the keeper and never in its way.
+"""Sends what the pair's processes put out to CloudWatch Logs, beside the supervisor and never in its way.
 
 S3 has the logs as well, whole and at the end; here they can be followed and searched while the shard runs.
 """
@@ -41,9 +41,9 @@ def forwarding(settings: PairSettings, files: PairDirectory) -> Iterator[None]:
 
 
 class LogForwarder:
-    """A thread that follows the logs. How far each was sent is kept in a file, so that a new keeper goes on there.
+    """A thread that follows the logs. How far each was sent is kept in a file, so that a new supervisor goes on there.
 
-    What was sent when a keeper dies may be sent again; nothing is left out without a line that says so.
+    What was sent when a supervisor dies may be sent again; nothing is left out without a line that says so.
     """
 
     def __init__(self, settings: PairSettings, files: PairDirectory, group: LogGroup) -> None:

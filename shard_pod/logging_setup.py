@@ -9,7 +9,7 @@ from pathlib import Path
 def log_to(path: Path) -> None:
     """Send the lines to stdout and to this file, instead of the file before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    formatter = logging.Formatter("%(asctime)s keeper: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = logging.Formatter("%(asctime)s supervisor: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     root = logging.getLogger()
     for handler in list(root.handlers):

@@ -51,7 +51,7 @@ pause() { # milliseconds: waits without starting a process; ends early when told
 }
 
 begin() { # open the log, learn the polling interval
-  keeper="$PAIR_DIR/keeper" own="$PAIR_DIR/$party"
+  supervisor="$PAIR_DIR/supervisor" own="$PAIR_DIR/$party"
   milliseconds "$POLL_SECONDS"
   poll=$REPLY
   mkdir -p "$own" || exit 40
@@ -64,11 +64,11 @@ tell() { # file content: other parties see all of it or nothing
   echo "$2" > "$own/.$1.new" && mv -f "$own/.$1.new" "$own/$1"
 }
 
-obey() { # what the keeper and the machine want of us at any time
-  if [[ -e "$keeper/verdict" ]]; then # before TERM: ECS ends the other containers when the first one has ended
-    local verdict
-    read -r verdict < "$keeper/verdict"
-    leave "$verdict"
+obey() { # what the supervisor and the machine want of us at any time
+  if [[ -e "$supervisor/exit_code" ]]; then # before TERM: ECS ends the other containers when the first one has ended
+    local exit_code
+    read -r exit_code < "$supervisor/exit_code"
+    leave "$exit_code"
   fi
   if [[ -n "$terminated" ]]; then
     say "told to end"
@@ -110,7 +110,7 @@ ended() { # sets REPLY to the exit file's content and succeeds when the n-th chi
     REPLY="died $REPLY"
     return 0
   fi
-  [[ -e "$keeper/stop$n" ]] || return 1
+  [[ -e "$supervisor/stop$n" ]] || return 1
   stop_child
   say "start $n: stopped"
   REPLY="stopped"

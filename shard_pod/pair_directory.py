@@ -1,4 +1,4 @@
-"""The pair's shared directory as the keeper sees it: the files of evaluation.pair.protocol's protocol."""
+"""The pair's shared directory as the supervisor sees it: the files of evaluation.pair.protocol's protocol."""
 
 import os
 import stat
@@ -9,7 +9,14 @@ from uuid import uuid4
 
 from evaluation.pair.decisions import Exit, parse_exit
 
-_STATUS_FILES = ("keeper/start*", "keeper/stop*", "keeper/next*", "keeper/verdict", "*/ready*", "*/exit*")
+_STATUS_FILES = (
+    "supervisor/start*",
+    "supervisor/stop*",
+    "supervisor/next*",
+    "supervisor/exit_code",
+    "*/ready*",
+    "*/exit*",
+)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -43,7 +50,7 @@ def read_part(path: Path, start: int, limit: int) -> bytes:
 
 
 def _read(path: Path, start_of: Callable[[int], int], limit: int) -> bytes | None:
-    # The agent writes in a directory that is read here: a link could lead to the keeper's credentials, a pipe blocks.
+    # The agent writes in a directory that is read here: a link could lead to credentials, a pipe blocks.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -77,36 +84,38 @@ def modified(path: Path) -> float | None:
 
 
 class PairDirectory:
-    """Reads what the other parties say and writes what the keeper says."""
+    """Reads what the other parties say and writes what the supervisor says."""
 
     def __init__(self, pair_dir: Path) -> None:
-        self.keeper = pair_dir / "keeper"
+        self.supervisor = pair_dir / "supervisor"
         self.simulator = pair_dir / "simulator"
         self.agent = pair_dir / "agent"
-        self.verdict = self.keeper / "verdict"
-        self.good_checkpoint = self.keeper / "checkpoint.json"
-        self.progress = self.keeper / "progress.json"
-        self.shipped = self.keeper / "shipped.json"
+        self.exit_code = self.supervisor / "exit_code"
+        self.good_checkpoint = self.supervisor / "checkpoint.json"
+        self.progress = self.supervisor / "progress.json"
+        self.shipped = self.supervisor / "shipped.json"
         self.logs = {
             "simulator": self.simulator / "simulator.log",
             "agent": self.agent / "agent.log",
-            "logcopy": self.keeper / "logcopy.log",
-            "init": self.keeper / "init.log",
+            "supervisor": self.supervisor / "supervisor.log",
+            "init": self.supervisor / "init.log",
         }
 
     def tell(self, name: str, content: str) -> None:
-        write_whole(self.keeper / name, f"{content}\n".encode())
+        write_whole(self.supervisor / name, f"{content}\n".encode())
 
     def told(self, name: str) -> str | None:
-        content = read_whole(self.keeper / name)
+        content = read_whole(self.supervisor / name)
         return None if content is None else content.decode().strip()
 
     def told_at(self, name: str) -> float | None:
-        return modified(self.keeper / name)
+        return modified(self.supervisor / name)
 
     def latest_start(self) -> int:
         """The number of the pair's latest start in this pod, 0 before the first."""
-        return max((int(path.name[5:]) for path in self.keeper.glob("start*") if path.name[5:].isdigit()), default=0)
+        return max(
+            (int(path.name[5:]) for path in self.supervisor.glob("start*") if path.name[5:].isdigit()), default=0
+        )
 
     def ready_at(self, start: int) -> float | None:
         return modified(self.simulator / f"ready{start}")
@@ -131,7 +140,7 @@ class PairDirectory:
     def clear(self) -> None:
         """Remove the status files of an earlier pod."""
         for pattern in _STATUS_FILES:
-            for path in self.keeper.parent.glob(pattern):
+            for path in self.supervisor.parent.glob(pattern):
                 path.unlink(missing_ok=True)
 
 

@@ -90,7 +90,7 @@ def _earlier_progress(settings: PairSettings, storage: ShardStorage) -> PairProg
 
 
 def exit_code(error: EvaluationError) -> int:
-    """A verdict where trying again changes nothing, 1 otherwise."""
+    """A exit_code where trying again changes nothing, 1 otherwise."""
     match error:
         case InvalidCheckpoint():
             return PairExitCode.CHECKPOINT_UNUSABLE

@@ -1,4 +1,4 @@
-"""What the keeper and `prepare` are told by their environment."""
+"""What the supervisor and `prepare` are told by their environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class PairSettings:
     submission: int
     attempt: int
     shard: int
-    generation: LeaderboardVersion
+    version: LeaderboardVersion
     expected: tuple[RouteRun, ...]
     bucket: str
     routes_location: str  # s3://bucket/key, or a file's path
@@ -48,13 +48,13 @@ def read_settings(environment: Mapping[str, str]) -> PairSettings:
         except ValueError as error:
             raise InvalidConfiguration(f"{name} must be a number, not {text(name)!r}") from error
 
-    if text("GENERATION") not in set(LeaderboardVersion):
-        raise InvalidConfiguration(f"GENERATION must be 1.0 or 2.0, not {text('GENERATION')!r}")
+    if text("LEADERBOARD_VERSION") not in set(LeaderboardVersion):
+        raise InvalidConfiguration(f"LEADERBOARD_VERSION must be 1.0 or 2.0, not {text('LEADERBOARD_VERSION')!r}")
     return PairSettings(
         submission=int(number("SUBMISSION")),
         attempt=int(number("ATTEMPT")),
         shard=int(number("WORKER_ID")),
-        generation=LeaderboardVersion(text("GENERATION")),
+        version=LeaderboardVersion(text("LEADERBOARD_VERSION")),
         expected=expand(parse_route_list(text("ROUTES_SUBSET")), int(number("REPETITIONS"))),
         bucket=text("BUCKET"),
         routes_location=text("ROUTES_LOCATION"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the simulator when the keeper says so, and says when it is warm. Protocol: evaluation/pair/protocol.py.
+# Runs the simulator when the supervisor says so, and says when it is warm. Protocol: evaluation/pair/protocol.py.
 party=simulator
 source "${BASH_SOURCE[0]%/*}/pair.sh"
 require PAIR_DIR SIMULATOR_COMMAND SIMULATOR_WARMUP_SECONDS POLL_SECONDS CARLA_PORT
@@ -8,7 +8,7 @@ warmup=$REPLY
 begin
 
 for ((n = 1; ; n++)); do
-  until [[ -e "$keeper/start$n" ]]; do
+  until [[ -e "$supervisor/start$n" ]]; do
     obey
     pause "$poll"
   done

@@ -14,7 +14,7 @@ from evaluation.results.checkpoint_reading import check_size
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-# Botocore retries inside a call; the keeper comes again at its next copy.
+# Botocore retries inside a call; the supervisor comes again at its next copy.
 _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
 LOG_TAG = "kind=log"  # deployments/aws/storage.yaml goes by it
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})

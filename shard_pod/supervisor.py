@@ -1,4 +1,4 @@
-"""The supervisor of a simulator-agent pair (the container `logcopy`): starts, stops, decides, and copies to S3.
+"""The supervisor of a simulator-agent pair (the container `supervisor`): starts, stops, decides, and copies to S3.
 
 It keeps nothing in memory that it cannot read back from the shared directory, so it may die and start again at any
 time. `python -m shard_pod.supervisor [--prepare]` ends with a PairExitCode (evaluation.pair.protocol), or 1 to be
@@ -46,7 +46,7 @@ class Stopped(BaseException):
 
 
 class PairSupervisor:
-    """Runs the pair to its verdict."""
+    """Runs the pair to its exit_code."""
 
     def __init__(self, settings: PairSettings, storage: ShardStorage, stop: Event) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class PairSupervisor:
         self._copied_at = 0.0
 
     def run(self) -> PairExitCode:
-        """Follow the starts until there is a verdict; raises Stopped."""
+        """Follow the starts until there is a exit_code; raises Stopped."""
         start = self._files.latest_start()
         if not start:
             start = self._begin(1, self._counters_before_this_pod(), "the simulator is warming up")
@@ -65,8 +65,8 @@ class PairSupervisor:
             step = self._decided(start) or self._decide(start)
             log.info("Start %d has ended: %s", start, step.detail)
             step = self._applied(step)
-            if step.verdict is not None:
-                return self._finish(step, step.verdict)
+            if step.exit_code is not None:
+                return self._finish(step, step.exit_code)
             start = self._begin(start + 1, step.counters, step.detail)
 
     def _applied(self, step: Decision) -> Decision:
@@ -74,8 +74,8 @@ class PairSupervisor:
         try:
             self._results.apply(step)
         except InvalidCheckpoint as error:
-            verdict = PairExitCode.AGENT_CRASHED if step.verdict is None else step.verdict
-            return replace(step, verdict=verdict, detail=f"{step.detail}; {error.summary}")
+            exit_code = PairExitCode.AGENT_CRASHED if step.exit_code is None else step.exit_code
+            return replace(step, exit_code=exit_code, detail=f"{step.detail}; {error.summary}")
         return step
 
     def _counters_before_this_pod(self) -> Counters:
@@ -156,7 +156,7 @@ class PairSupervisor:
         counters: Counters,
         detail: str,
         driving: RouteRun | None = None,
-        verdict: PairExitCode | None = None,
+        exit_code: PairExitCode | None = None,
     ) -> PairProgress:
         if state is ShardState.DRIVING:
             detail = f"driving route {driving.route}" if driving else "every route has its record"
@@ -169,17 +169,17 @@ class PairSupervisor:
             routes_total=len(self._settings.expected),
             route=driving.route if driving and state is ShardState.DRIVING else None,
             counters=counters,
-            verdict=verdict,
+            exit_code=exit_code,
             detail=detail,
             updated_at=now(),
         )
 
-    def _finish(self, step: Decision, verdict: PairExitCode) -> PairExitCode:
-        """Store everything, then tell the verdict: a finished shard is one whose last checkpoint lies in S3."""
-        state = ShardState.FINISHED if verdict is PairExitCode.FINISHED else ShardState.FAILED
+    def _finish(self, step: Decision, exit_code: PairExitCode) -> PairExitCode:
+        """Store everything, then tell the exit_code: a finished shard is one whose last checkpoint lies in S3."""
+        state = ShardState.FINISHED if exit_code is PairExitCode.FINISHED else ShardState.FAILED
         # The last line: Kubernetes and the local backend show it where a pod's exit code says too little.
-        log.info("Verdict %s: %s", verdict.name.lower().replace("_", " "), step.detail)
-        self._upload.show(self._progress(state, step.counters, step.detail, verdict=verdict))
+        log.info("Exit code %s: %s", exit_code.name.lower().replace("_", " "), step.detail)
+        self._upload.show(self._progress(state, step.counters, step.detail, exit_code=exit_code))
         while True:
             try:
                 self._upload.copy_now(everything=True)
@@ -188,12 +188,12 @@ class PairSupervisor:
                 log.warning("Not copied, trying again: %s", error)
             if self._stop.wait(self._settings.copy_seconds):
                 raise Stopped
-        self._files.tell("verdict", str(int(verdict)))
-        return verdict
+        self._files.tell("exit_code", str(int(exit_code)))
+        return exit_code
 
     def leave(self) -> PairExitCode:
         """The pod is being ended: stop the pair and copy what there is; a later pod or attempt goes on from it."""
-        self._files.tell("verdict", str(int(PairExitCode.CANCELLED)))
+        self._files.tell("exit_code", str(int(PairExitCode.CANCELLED)))
         self._results.look()
         self._upload.copy_now(everything=True)
         return PairExitCode.CANCELLED
@@ -205,7 +205,7 @@ def _render_step(step: Decision) -> str:
             "counters": render_counters(step.counters),
             "detail": step.detail,
             "keep": step.keep,
-            "verdict": step.verdict,
+            "exit_code": step.exit_code,
             "quarantine": [step.quarantine.route, step.quarantine.repetition] if step.quarantine else None,
         }
     )
@@ -217,13 +217,13 @@ def _parse_step(content: str) -> Decision:
         counters=parse_counters(values["counters"]),
         detail=values["detail"],
         keep=values["keep"],
-        verdict=None if values["verdict"] is None else PairExitCode(values["verdict"]),
+        exit_code=None if values["exit_code"] is None else PairExitCode(values["exit_code"]),
         quarantine=RouteRun(*values["quarantine"]) if values["quarantine"] else None,
     )
 
 
 def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
-    """Run the pair; the exit code. Parties that still wait are told a verdict whenever there is one."""
+    """Run the pair; the exit code. Parties that still wait are told a exit_code whenever there is one."""
     files = PairDirectory(settings.pair_dir)
     with forwarding(settings, files):
         try:
@@ -231,22 +231,22 @@ def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
             if prepare_first:
                 log_to(files.logs["init"])
                 prepare(settings, storage)
-            log_to(files.logs["logcopy"])
+            log_to(files.logs["supervisor"])
             return _run(PairSupervisor(settings, storage, stop))
         except EvaluationError as error:
             log.error("%s", error)
             code = exit_code(error)
             if code != 1:
-                files.tell("verdict", str(int(code)))
+                files.tell("exit_code", str(int(code)))
             return code
 
 
-def _run(keeper: PairSupervisor) -> PairExitCode:
+def _run(supervisor: PairSupervisor) -> PairExitCode:
     try:
-        return keeper.run()
+        return supervisor.run()
     except Stopped:
         log.info("Told to end")
-        return keeper.leave()
+        return supervisor.leave()
 
 
 def main() -> int:

@@ -85,7 +85,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _of(0, total=20),
         "_checkpoint.progress[1] must count the 3 routes that were sent out, not 20",
     ),
-    "the other generation's file": (
+    "the other version's file": (
         lambda: as_bytes(make_document([make_record(SENT[0], 0, V1)], total=3)),
         "_checkpoint.records[0].route_id must be RouteScenario_<id>_rep<k> in a file of 2.0, not 'RouteScenario_0'",
     ),

@@ -123,22 +123,22 @@ class FakeLedger:
     lease_seconds: int = 180
     stages: list[str] = field(default_factory=list)
 
-    def claim(self, submission: Submission, owner: str, start: int = 1) -> Claim:
+    def claim(self, submission: Submission, owner: str, epoch: int = 1) -> Claim:
         key = str(submission.rerun_resumed_at or "")
         row = self.rows.setdefault(submission.pk, {"attempt": 0})
         again = row.get("claim-owner") == owner and row.get("claim-key") == key and not row.get("end-time")
         if not again and "claim-key" in row and str(row["claim-key"]) >= key:
             raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by flow run {row['claim-owner']}")
-        if again and start < int(str(row.get("claim-start", 1))):
-            raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by start {row['claim-start']}")
+        if again and epoch < int(str(row.get("claim-epoch", 1))):
+            raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by epoch {row['claim-epoch']}")
         if not again:
             row.update({"claim-owner": owner, "claim-key": key, "attempt": int(str(row["attempt"])) + 1})
             row.update({"status": "submitted", "outcome": None, "end-time": None})
         token = uuid4().hex
-        row.update({"claim-start": start, "claim-token": token, **_described(submission)})
+        row.update({"claim-epoch": epoch, "claim-token": token, **_described(submission)})
         row.update({"stage": Stage.CLAIMED.value, "stage-since": datetime.now(UTC)})
         attempt = int(str(row["attempt"]))
-        return Claim(submission.pk, submission.team_pk, key, owner, attempt, start, token, again)
+        return Claim(submission.pk, submission.team_pk, key, owner, attempt, epoch, token, again)
 
     def update(self, claim: Claim, values: Row) -> None:
         self.renew(claim)
@@ -147,7 +147,7 @@ class FakeLedger:
     def renew(self, claim: Claim, stage: Stage | None = None) -> None:
         row = self.rows[claim.submission]
         if row.get("claim-token") != claim.token:
-            raise AlreadyClaimed(f"Submission {claim.submission} is evaluated by start {row.get('claim-start')}")
+            raise AlreadyClaimed(f"Submission {claim.submission} is evaluated by epoch {row.get('claim-epoch')}")
         row["lease-until"] = datetime.now(UTC) + timedelta(seconds=self.lease_seconds)
         if stage:
             self.stages.append(stage.value)
@@ -155,7 +155,7 @@ class FakeLedger:
 
     def reopen(self, entry: LedgerEntry) -> None:
         row = self.rows[entry.submission]
-        if not (row.get("end-time") and row.get("outcome")) or row["claim-start"] != entry.start:
+        if not (row.get("end-time") and row.get("outcome")) or row["claim-epoch"] != entry.epoch:
             raise AlreadyClaimed(f"Submission {entry.submission} has no end to be opened again")
         row.update({"end-time": None, "claim-token": None})
 

@@ -31,7 +31,7 @@ def shard_job(submission: int = 7, attempt: int = 1, index: int = 0, **changes: 
         "attempt": attempt,
         "shard": Shard(index, 4, tuple(range(5 * index, 5 * index + 5))),
         "phase": parse_phase("leaderboard-20-SENSORS"),
-        "generation": LeaderboardVersion.V2,
+        "version": LeaderboardVersion.V2,
         "repetitions": 1,
         "image": "demo/agent:steady",
         "team_name": "Équipe 🚗",
@@ -67,7 +67,7 @@ def quick_limits(**changes: Any) -> BackendLimits:
         "news_seconds": 0.3,
         "worth_telling_seconds": 0.2,
         "namesake_seconds": 5.0,
-        "patience": ShardTimeouts(),
+        "timeouts": ShardTimeouts(),
         "removal": RemovalLimits(3.0, 1.0, 0.02, 0.2),
         "requests": RequestLimits(answer_seconds=1.0, silence_seconds=0.5, attempts=4, retry_wait_seconds=0.01),
         "mirror": ReflectorLimits(first_pause_seconds=0.02, longest_pause_seconds=0.2, refusal_seconds=0.5),
@@ -143,7 +143,7 @@ def pod_object(
     **status: Any,
 ) -> Json:
     """`states` by container; init containers by name, as in the template."""
-    init = ("evaluator", "private-contents", "logcopy")
+    init = ("evaluator", "private-contents", "supervisor")
     told = [{"name": key, "state": state} for key, state in (states or {}).items()]
     metadata: Json = {
         "name": name,

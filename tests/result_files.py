@@ -14,13 +14,13 @@ V1, V2 = LeaderboardVersion.V1, LeaderboardVersion.V2
 SENSORS = ["carla_camera", "carla_gnss"]
 
 
-def make_record(run: RouteRun, index: int = 0, generation: LeaderboardVersion = V2, **changes: Any) -> dict[str, Any]:
+def make_record(run: RouteRun, index: int = 0, version: LeaderboardVersion = V2, **changes: Any) -> dict[str, Any]:
     """A completed route; `changes` replace whole members, e.g. status or scores."""
-    infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[generation]} | changes.pop("infractions", {})
-    count = {"num_infractions": sum(map(len, infractions.values()))} if generation is V2 else {}
+    infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[version]} | changes.pop("infractions", {})
+    count = {"num_infractions": sum(map(len, infractions.values()))} if version is V2 else {}
     record: dict[str, Any] = {
         "index": index,
-        "route_id": route_id(run, generation),
+        "route_id": route_id(run, version),
         "status": "Completed",
         **count,
         "infractions": infractions,
@@ -49,15 +49,15 @@ def make_document(
 
 
 def make_checkpoint(
-    runs: list[RouteRun], generation: LeaderboardVersion = V2, total: int | None = None, **members: Any
+    runs: list[RouteRun], version: LeaderboardVersion = V2, total: int | None = None, **members: Any
 ) -> Checkpoint:
-    records = [make_record(run, index, generation) for index, run in enumerate(runs)]
-    return as_checkpoint(make_document(records, total, **members), generation)
+    records = [make_record(run, index, version) for index, run in enumerate(runs)]
+    return as_checkpoint(make_document(records, total, **members), version)
 
 
-def as_checkpoint(document: dict[str, Any], generation: LeaderboardVersion = V2, source: str = "a.json") -> Checkpoint:
+def as_checkpoint(document: dict[str, Any], version: LeaderboardVersion = V2, source: str = "a.json") -> Checkpoint:
     """Through the real reader, so that no test works on what could not come from a file."""
-    return parse_checkpoint(render_document(document, generation).encode(), source, generation)
+    return parse_checkpoint(render_document(document, version).encode(), source, version)
 
 
 def as_bytes(document: Any) -> bytes:

@@ -10,7 +10,7 @@ TEAM, SUBMISSION = "team-id", "submission-id"
 CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase", "cluster", "image"
 TEAM_NAME = "team-name"
 CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
-CLAIM_START, CLAIM_TOKEN, LEASE_UNTIL = "claim-start", "claim-token", "lease-until"
+CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL = "claim-epoch", "claim-token", "lease-until"
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
 OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the moment it is decided
@@ -43,7 +43,7 @@ class LedgerEntry:
     team_name: str
     key: str
     owner: str
-    start: int
+    epoch: int
     attempt: int
     claimed_at: datetime | None
     lease_until: datetime | None
@@ -84,7 +84,7 @@ def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
         team_name=text(TEAM_NAME),
         key=text(CLAIM_KEY),
         owner=text(CLAIM_OWNER),
-        start=_whole(row, CLAIM_START, 1),
+        epoch=_whole(row, CLAIM_EPOCH, 1),
         attempt=_whole(row, ATTEMPT),
         claimed_at=_time(row.get(CLAIMED_AT)),
         lease_until=_time(row.get(LEASE_UNTIL)),

@@ -69,19 +69,19 @@ def parse_outcome(data: bytes, source: str) -> Outcome:
         raise InvalidCheckpoint(f"{source} is not a kept outcome", str(error)) from error
 
 
-MOST_DEATHS = 5  # so often a run's process may die before its submission is given up
+MAX_CRASHES = 5  # so often a run's process may die before its submission is given up
 
 
-def reason_not_to_run(submission: Submission, again: bool, succession: Takeover | None) -> Outcome | None:
+def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeover | None) -> Outcome | None:
     """The outcome of a claimed submission that is not to be simulated; None for one that is."""
     if submission.status is SubmissionStatus.CANCELLED:
         return cancelled("The team cancelled the submission before it was simulated.")
-    if succession and succession.stopped:
+    if takeover and takeover.stopped:
         return _given_up(submission, "a host stopped its run in Prefect")
-    if succession and succession.deaths > MOST_DEATHS:
-        return _given_up(submission, f"its run broke {succession.deaths} times, for reasons that the runs' logs show")
+    if takeover and takeover.crashes > MAX_CRASHES:
+        return _given_up(submission, f"its run broke {takeover.crashes} times, for reasons that the runs' logs show")
     # What was begun goes on, whatever EvalAI shows of it.
-    if submission.status in RUNNABLE or again:
+    if submission.status in RUNNABLE or is_takeover:
         return None
     return _skipped(submission)
 

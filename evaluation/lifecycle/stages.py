@@ -36,22 +36,22 @@ class ReconcilerTimeouts:
     lease: timedelta
 
     @property
-    def claim(self) -> timedelta:
+    def until_claimed(self) -> timedelta:
         """From "submitted" or "resuming" at EvalAI to a claim, before a message without a run counts as lost."""
         return 10 * self.lease
 
     @property
-    def start(self) -> timedelta:
+    def until_started(self) -> timedelta:
         """From the moment when a worker takes a run to its claim, before the run counts as dead."""
         return 3 * self.lease
 
     @property
-    def settled(self) -> timedelta:
+    def settle(self) -> timedelta:
         """After an end, before what is left of the submission counts as left behind."""
         return self.lease
 
     @property
-    def refused(self) -> timedelta:
+    def retry_refused(self) -> timedelta:
         """Between two tries of what only a host can mend, such as a report that EvalAI refuses."""
         return 20 * self.lease
 

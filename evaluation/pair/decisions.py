@@ -19,7 +19,7 @@ STOPPING = frozenset({SIMULATION_CRASHED, *PERMANENT})
 
 
 class StopReason(StrEnum):
-    """Why the keeper stopped a start."""
+    """Why the supervisor stopped a start."""
 
     HANG = "hang"  # no new output of the agent
     PARTNER = "partner"  # the other half ended
@@ -61,7 +61,7 @@ class EndedStart:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows a start: another one, or the end if there is a verdict.
+    """What follows a start: another one, or the end if there is a exit_code.
 
     The first `keep` records of the checkpoint stay; then a record for the route in `quarantine` is appended.
     """
@@ -69,7 +69,7 @@ class Decision:
     counters: Counters
     detail: str
     keep: int
-    verdict: PairExitCode | None = None
+    exit_code: PairExitCode | None = None
     quarantine: RouteRun | None = None
 
 
@@ -128,7 +128,7 @@ def _failing(agent: Exit | None) -> bool:
 def _records_to_keep(counters: Counters, ending: EndedStart, shown: CheckpointSummary) -> int:
     """All, but a trailing crash record of the evaluator: with it the route would count as driven.
 
-    The keeper's own crash records, of quarantined routes, stay.
+    The supervisor's own crash records, of quarantined routes, stay.
     """
     count = len(shown.statuses)
     if not count or shown.statuses[-1] != SIMULATION_CRASHED or not _failing(ending.agent):
@@ -149,7 +149,7 @@ def _after_simulator_crash(
     step = _charge_infrastructure(
         counters, budgets, f"{what} on route {run.route}", keep, PairExitCode.SIMULATOR_CRASHED
     )
-    if step.verdict is not None or crashes[run.route] < budgets.simulator_crashes_per_route:
+    if step.exit_code is not None or crashes[run.route] < budgets.simulator_crashes_per_route:
         return step
     # Its crashes stay charged: a machine on which every simulator dies must not "finish" with zeros on all routes.
     return replace(
@@ -157,23 +157,23 @@ def _after_simulator_crash(
         counters=replace(step.counters, quarantined=(*counters.quarantined, run)),
         detail=f"route {run.route} is quarantined, scored 0: the simulator died on it {crashes[run.route]} times",
         quarantine=run,
-        verdict=PairExitCode.FINISHED if keep + 1 == len(shown.expected) else None,
+        exit_code=PairExitCode.FINISHED if keep + 1 == len(shown.expected) else None,
     )
 
 
-def _charge_agent(counters: Counters, budgets: Budgets, what: str, keep: int, verdict: PairExitCode) -> Decision:
+def _charge_agent(counters: Counters, budgets: Budgets, what: str, keep: int, exit_code: PairExitCode) -> Decision:
     used, allowed = counters.agent_restarts, budgets.agent_restarts
     if used >= allowed:
-        return Decision(counters, f"{what}, after {used} of {allowed} restarts", keep, verdict)
+        return Decision(counters, f"{what}, after {used} of {allowed} restarts", keep, exit_code)
     detail = f"{what}: restart {used + 1} of {allowed}"
     return Decision(replace(counters, agent_restarts=used + 1), detail, keep)
 
 
 def _charge_infrastructure(
-    counters: Counters, budgets: Budgets, what: str, keep: int, verdict: PairExitCode
+    counters: Counters, budgets: Budgets, what: str, keep: int, exit_code: PairExitCode
 ) -> Decision:
     used, allowed = counters.infrastructure_restarts, budgets.infrastructure_restarts
     if used >= allowed:
-        return Decision(counters, f"{what}, after {used} of {allowed} restarts", keep, verdict)
+        return Decision(counters, f"{what}, after {used} of {allowed} restarts", keep, exit_code)
     detail = f"{what}: restart {used + 1} of {allowed}, not charged to the agent"
     return Decision(replace(counters, infrastructure_restarts=used + 1), detail, keep)

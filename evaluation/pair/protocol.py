@@ -1,17 +1,17 @@
 """The protocol of a simulator-agent pair: three parties on a shared volume, each writing in its own directory only.
 
-    keeper/start<n>        the pair may start for the n-th time; the checkpoint has been checked
-    keeper/stop<n>         stop the n-th start now; the content says why (hang, partner)
-    keeper/next<n>         what the keeper decided after the n-th start, so that a keeper which dies decides it once
-    keeper/verdict         the exit code with which simulator, agent and pod end
+    supervisor/start<n>    the pair may start for the n-th time; the checkpoint has been checked
+    supervisor/stop<n>     stop the n-th start now; the content says why (hang, partner)
+    supervisor/next<n>     the decision after the n-th start, kept so that a supervisor that restarts decides once
+    supervisor/exit_code   the exit code with which simulator, agent and pod end
     simulator/ready<n>     the n-th simulator is warm: the agent may connect
     simulator/exit<n>      the n-th simulator has ended: `died <code>` by itself, or `stopped`
     agent/exit<n>          the n-th evaluator has ended: `died <code>` by itself (0 included), `stopped`, or
                            `unready`: it was not started because its simulator did not get ready
-    agent/checkpoint.json  what the evaluator writes; between two starts the keeper may mend it
+    agent/checkpoint.json  what the evaluator writes; between two starts the supervisor may correct it
 
-The simulator and agent scripts know only these files. Budgets, hangs, resumes and quarantine are decided by the keeper
-(the logcopy container), which the agent cannot write to. Source: contracts/step-function.md, "The pair's protocol".
+The simulator and agent scripts know only these files. Budgets, hangs, resumes and quarantine are decided by the
+supervisor, whose directory the agent cannot write to. Source: contracts/step-function.md, "The pair's protocol".
 """
 
 import json
@@ -37,7 +37,7 @@ class PairExitCode(IntEnum):
     SIMULATOR_CRASHED = 20  # the infrastructure budget is used up
     SIMULATOR_NOT_READY = 21
     CHECKPOINT_UNUSABLE = 22
-    PAIR_LOST = 23  # one of the parties does not answer the keeper
+    PAIR_LOST = 23  # one of the parties does not answer the supervisor
     CANCELLED = 30
     MISCONFIGURED = 40  # an environment variable or a file of ours is missing
 
@@ -63,7 +63,7 @@ class PairProgress:
     routes_total: int
     route: int | None  # the one being driven
     counters: Counters
-    verdict: PairExitCode | None
+    exit_code: PairExitCode | None
     detail: str  # plain words
     updated_at: datetime
 
@@ -76,7 +76,7 @@ class PairProgress:
                 "routes_total": self.routes_total,
                 "route": self.route,
                 **render_counters(self.counters),
-                "verdict": self.verdict,
+                "exit_code": self.exit_code,
                 "detail": self.detail,
                 "updated_at": self.updated_at.isoformat(),
             }
@@ -118,7 +118,7 @@ def parse_progress(data: bytes | str) -> PairProgress | None:
             routes_total=int(values["routes_total"]),
             route=None if values["route"] is None else int(values["route"]),
             counters=parse_counters(values),
-            verdict=None if values["verdict"] is None else PairExitCode(values["verdict"]),
+            exit_code=None if values["exit_code"] is None else PairExitCode(values["exit_code"]),
             detail=str(values["detail"]),
             updated_at=datetime.fromisoformat(values["updated_at"]).astimezone(UTC),
         )
@@ -129,7 +129,7 @@ def parse_progress(data: bytes | str) -> PairProgress | None:
 _MAX_PROGRESS = 1024 * 1024  # bytes; a few hundred are usual
 _RESUME = "Resume the submission: driven routes are kept."
 _FIX = "Correct the agent and submit again; the agent's log shows its last output."
-# verdict -> what happened, whose fault, what to do; the cause is the keeper's detail
+# exit_code -> what happened, whose fault, what to do; the cause is the supervisor's detail
 _FAILURES: Mapping[PairExitCode, tuple[str, Fault, str]] = {
     PairExitCode.AGENT_CRASHED: ("The agent crashed again and again", Fault.TEAM, _FIX),
     PairExitCode.SENSORS_INVALID: (
@@ -156,14 +156,14 @@ _FAILURES: Mapping[PairExitCode, tuple[str, Fault, str]] = {
 }
 
 
-def failure_of(verdict: PairExitCode, detail: str = "") -> Failure:
-    """What a team and a host read of a pair that did not finish. `detail` is the keeper's; FINISHED is no failure."""
-    summary, fault, remedy = _FAILURES[verdict]
+def failure_of(exit_code: PairExitCode, detail: str = "") -> Failure:
+    """What people read of a pair that did not finish. `detail` is the supervisor's; FINISHED is no failure."""
+    summary, fault, remedy = _FAILURES[exit_code]
     return Failure(summary, detail, remedy, fault)
 
 
 def failure_of_exit(code: int, detail: str = "") -> Failure:
-    """The failure behind a pod's exit code; a code that is no verdict means that the pod itself broke down."""
+    """The failure behind a pod's exit code; a code that is no exit_code means that the pod itself broke down."""
     if code in set(_FAILURES):
         return failure_of(PairExitCode(code), detail)
     cause = detail or f"it ended with code {code}, which is none of ours"

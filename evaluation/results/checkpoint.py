@@ -20,7 +20,7 @@ class Checkpoint:
     """A checked file. `document` is its content as read, unknown keys included."""
 
     document: Document
-    generation: LeaderboardVersion
+    version: LeaderboardVersion
     runs: tuple[RouteRun, ...]  # what its records are of, in the file's order
     total: int | None  # the routes that the shard is to drive; None in 1.0's empty template
 
@@ -55,12 +55,12 @@ class Checkpoint:
     def next_record(self) -> int:
         """The index of the record that the evaluator writes first on a resume.
 
-        Both generations trust progress[0], which can lag behind the records (1.0 writes it later) or run ahead of them;
+        Both versions trust progress[0], which can lag behind the records (1.0 writes it later) or run ahead of them;
         2.x repeats the last route after a simulator crash. Source: the evaluators' route indexers.
         """
         progress = self.document["_checkpoint"]["progress"]
         done = min(progress[0], self.records_done) if progress else 0
-        repeats = self.generation is LeaderboardVersion.V2 and self.entry_status == "Crashed"
+        repeats = self.version is LeaderboardVersion.V2 and self.entry_status == "Crashed"
         return max(0, done - 1) if repeats else done
 
 

@@ -21,8 +21,8 @@ from evaluation.results.records import (
 )
 from evaluation.submission.model import LeaderboardVersion
 
-# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 150 MB, and the keeper's
-# container has 512: with more, an agent could end its own keeper.
+# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 150 MB, and the supervisor's
+# container has 512: with more, an agent could end its own supervisor.
 MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -52,16 +52,16 @@ _ENTRY_STATUS = frozenset(
 )
 
 
-def parse_checkpoint(data: bytes, source: str, generation: LeaderboardVersion | None = None) -> Checkpoint:
+def parse_checkpoint(data: bytes, source: str, version: LeaderboardVersion | None = None) -> Checkpoint:
     """Read and check a whole file; raises InvalidCheckpoint, one line that names `source`, the field and a remedy.
 
-    Without `generation` the route ids tell it: 2.x ends them with `_rep<k>`. A file without records is then 1.0's if
+    Without `version` the route ids tell it: 2.x ends them with `_rep<k>`. A file without records is then 1.0's if
     its keys are sorted.
     """
     document = _read_json(data, source)
     checkpoint = member(document, "_checkpoint", dict, source, "")
     records = member(checkpoint, "records", list, source, "_checkpoint.")
-    found = generation or _recognise(document, records)
+    found = version or _recognise(document, records)
     runs = runs_of(records, found, source)
     for position, record in enumerate(records):
         check_record(record, position, found, source)
@@ -154,13 +154,11 @@ def _recognise(document: Document, records: list[Any]) -> LeaderboardVersion:
     return LeaderboardVersion.V1 if list(document) == sorted(document) else LeaderboardVersion.V2
 
 
-def _check_progress(
-    checkpoint: Mapping[str, Any], done: int, generation: LeaderboardVersion, source: str
-) -> int | None:
+def _check_progress(checkpoint: Mapping[str, Any], done: int, version: LeaderboardVersion, source: str) -> int | None:
     """Return progress[1]. progress[0] need only be in range: the evaluators write it before or after the records."""
     field = "_checkpoint.progress"
     progress = member(checkpoint, "progress", list, source, "_checkpoint.")
-    if not progress and generation is LeaderboardVersion.V1 and not done:
+    if not progress and version is LeaderboardVersion.V1 and not done:
         return None
     if len(progress) != 2:
         refuse(source, field, f"must be [done, total] beside {done} records, not {shown(progress)}")

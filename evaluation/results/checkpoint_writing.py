@@ -22,7 +22,7 @@ def empty_document(total: int) -> Document:
 
 
 def append_quarantined(
-    document: Document, route: RouteRun, generation: LeaderboardVersion, *, total: int | None = None
+    document: Document, route: RouteRun, version: LeaderboardVersion, *, total: int | None = None
 ) -> Document:
     """The document with `route` recorded as "Failed - Simulation crashed", all scores zero, ready for a resume.
 
@@ -31,14 +31,14 @@ def append_quarantined(
     """
     checkpoint = document["_checkpoint"]
     records = list(checkpoint["records"])
-    runs = runs_of(records, generation, "the checkpoint")
+    runs = runs_of(records, version, "the checkpoint")
     if runs and runs[-1] == route:
         records.pop()
     routes = checkpoint["progress"][1] if checkpoint["progress"] else total
     if routes is None or len(records) >= routes:
-        problem = f"leaves no room for {route_id(route, generation)}: {len(records)} of {shown(routes)} routes are done"
+        problem = f"leaves no room for {route_id(route, version)}: {len(records)} of {shown(routes)} routes are done"
         refuse("the checkpoint", "_checkpoint.progress", problem)
-    records.append(crashed_record(route, len(records), generation))
+    records.append(crashed_record(route, len(records), version))
     return {**document, **_started(records, document["sensors"], routes)}
 
 
@@ -54,6 +54,6 @@ def _started(records: list[Any], sensors: list[str], total: int) -> Document:
     }
 
 
-def render_document(document: Mapping[str, Any], generation: LeaderboardVersion) -> str:
-    """The file's text, as the evaluator of this generation writes it: no newline at the end, 1.0 sorts all keys."""
-    return json.dumps(document, indent=4, sort_keys=generation is LeaderboardVersion.V1, allow_nan=False)
+def render_document(document: Mapping[str, Any], version: LeaderboardVersion) -> str:
+    """The file's text, as the evaluator of this version writes it: no newline at the end, 1.0 sorts all keys."""
+    return json.dumps(document, indent=4, sort_keys=version is LeaderboardVersion.V1, allow_nan=False)

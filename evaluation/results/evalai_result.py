@@ -17,18 +17,18 @@ LABELS_V2 = tuple(metric.name for metric in METRICS[LeaderboardVersion.V2])
 LABELS = {LeaderboardVersion.V1: LABELS_V1, LeaderboardVersion.V2: LABELS_V2}
 
 
-def evalai_result(document: Mapping[str, Any], generation: LeaderboardVersion) -> list[dict[str, object]]:
+def evalai_result(document: Mapping[str, Any], version: LeaderboardVersion) -> list[dict[str, object]]:
     """EvalAI's form of a merged file; raises InvalidCheckpoint if that is incomplete."""
-    return _form(accuracies(document, generation))
+    return _form(accuracies(document, version))
 
 
-def accuracies(document: Mapping[str, Any], generation: LeaderboardVersion) -> dict[str, float]:
+def accuracies(document: Mapping[str, Any], version: LeaderboardVersion) -> dict[str, float]:
     """The metrics by EvalAI's names, scores from 0 to 100 or 1, rates per kilometre; raises as `evalai_result`."""
     figures = document["_checkpoint"]["global_record"]
     if not figures:
         done, total = document["_checkpoint"]["progress"]
         raise InvalidCheckpoint("The result has no figures", f"{done} of {total} routes are there", "Resume it.")
-    return _named(figures, generation)
+    return _named(figures, version)
 
 
 def partial_result(merged: Merged) -> list[dict[str, object]]:
@@ -41,7 +41,7 @@ def partial_result(merged: Merged) -> list[dict[str, object]]:
     if not records:
         return []
     driven = len(records) / (len(records) + len(merged.missing))
-    metrics = _named(global_record(records, merged.generation), merged.generation)
+    metrics = _named(global_record(records, merged.version), merged.version)
     scores = {metric.name for metric in SCORES}
     return _form({name: value * driven if name in scores else value for name, value in metrics.items()})
 
@@ -50,6 +50,6 @@ def _form(metrics: Mapping[str, float]) -> list[dict[str, object]]:
     return [{"split": SPLIT, "show_to_participant": True, "accuracies": dict(metrics)}]
 
 
-def _named(figures: Record, generation: LeaderboardVersion) -> dict[str, float]:
-    values = (float(value) for value in metric_values(figures, generation))
-    return dict(zip(LABELS[generation], values, strict=True))
+def _named(figures: Record, version: LeaderboardVersion) -> dict[str, float]:
+    values = (float(value) for value in metric_values(figures, version))
+    return dict(zip(LABELS[version], values, strict=True))

@@ -25,7 +25,7 @@ class Merged:
 
     document: Document
     missing: tuple[RouteRun, ...]  # in the order of the expected routes
-    generation: LeaderboardVersion
+    version: LeaderboardVersion
 
     @property
     def complete(self) -> bool:
@@ -36,18 +36,18 @@ class Merged:
         return len(self.document["_checkpoint"]["records"])
 
 
-def merge(parts: Sequence[Part], expected: Sequence[RouteRun], generation: LeaderboardVersion) -> Merged:
+def merge(parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion) -> Merged:
     """Merge the files of one submission; a shard without a file is simply missing.
 
     The order of the parts does not matter to 2.x; 1.0 sums in their order. Raises InvalidCheckpoint, naming file and
-    field, for a file of the other generation, given twice, with other sensors, or with routes that were not expected.
+    field, for a file of the other version, given twice, with other sensors, or with routes that were not expected.
     """
     if not expected:
         raise InvalidConfiguration("There is nothing to merge", "no routes are expected")
-    origin = _origins(parts, expected, generation)
+    origin = _origins(parts, expected, version)
     _check_totals(parts, len(expected))
     missing = tuple(run for run in expected if run not in origin)
-    records = _sorted_records(parts, generation)
+    records = _sorted_records(parts, version)
     document: Document = {
         "_checkpoint": {"global_record": {}, "progress": [len(records), len(expected)], "records": records},
         "entry_status": "Started",
@@ -57,20 +57,18 @@ def merge(parts: Sequence[Part], expected: Sequence[RouteRun], generation: Leade
         "labels": [],
     }
     if not missing:
-        _score(document, parts, generation)
-    return Merged(document, missing, generation)
+        _score(document, parts, version)
+    return Merged(document, missing, version)
 
 
-def global_record(records: Sequence[Record], generation: LeaderboardVersion) -> dict[str, Any]:
-    """The figures over the records given, one or more, in the form of this generation."""
-    return (
-        scoring_v1.global_record(records) if generation is LeaderboardVersion.V1 else scoring_v2.global_record(records)
-    )
+def global_record(records: Sequence[Record], version: LeaderboardVersion) -> dict[str, Any]:
+    """The figures over the records given, one or more, in the form of this version."""
+    return scoring_v1.global_record(records) if version is LeaderboardVersion.V1 else scoring_v2.global_record(records)
 
 
-def _score(document: Document, parts: Sequence[Part], generation: LeaderboardVersion) -> None:
+def _score(document: Document, parts: Sequence[Part], version: LeaderboardVersion) -> None:
     checkpoint, sensors = document["_checkpoint"], document["sensors"]
-    if generation is LeaderboardVersion.V1:
+    if version is LeaderboardVersion.V1:
         in_file_order = [record for _, part in parts for record in part.records]
         figures, scoring = scoring_v1.global_record(in_file_order), scoring_v1.values
         entry = scoring_v1.entry_status(in_file_order, [part.entry_status for _, part in parts])
@@ -83,15 +81,13 @@ def _score(document: Document, parts: Sequence[Part], generation: LeaderboardVer
     document |= {"entry_status": entry, "eligible": eligible, "values": scoring(figures), "labels": list(labels)}
 
 
-def _origins(
-    parts: Sequence[Part], expected: Sequence[RouteRun], generation: LeaderboardVersion
-) -> dict[RouteRun, str]:
+def _origins(parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion) -> dict[RouteRun, str]:
     """Which file each route is from; refuses strangers and duplicates."""
     wanted = frozenset(expected)
     origin: dict[RouteRun, str] = {}
     for source, part in parts:
-        if part.generation is not generation:
-            raise InvalidCheckpoint(f"{source}: its route ids are of {part.generation.value}, not {generation.value}")
+        if part.version is not version:
+            raise InvalidCheckpoint(f"{source}: its route ids are of {part.version.value}, not {version.value}")
         for position, run in enumerate(part.runs):
             field = f"_checkpoint.records[{position}].route_id"
             if run not in wanted:
@@ -126,10 +122,10 @@ def _sensors(parts: Sequence[Part]) -> list[str]:
     return list(first[1].sensors) if first else []
 
 
-def _sorted_records(parts: Sequence[Part], generation: LeaderboardVersion) -> list[dict[str, Any]]:
+def _sorted_records(parts: Sequence[Part], version: LeaderboardVersion) -> list[dict[str, Any]]:
     """All records by route and repetition, reindexed; copies, so that the parts stay as they are."""
     pairs = [pair for _, part in parts for pair in zip(part.runs, part.records, strict=True)]
     records = [record for _, record in sorted(pairs, key=lambda pair: pair[0])]
-    if generation is LeaderboardVersion.V1:
+    if version is LeaderboardVersion.V1:
         return [{**record, "index": index} for index, record in enumerate(records)]
     return [scoring_v2.in_file_order(record, index) for index, record in enumerate(records)]

@@ -59,11 +59,11 @@ def spelled(key: str, infractions: Mapping[str, object]) -> str:
     return early if key not in infractions and early in infractions else key
 
 
-def metric_values(global_record: Record, generation: LeaderboardVersion) -> list[float]:
+def metric_values(global_record: Record, version: LeaderboardVersion) -> list[float]:
     """The global record's figures, unformatted, in the order of METRICS."""
-    means = global_record["scores" if generation is LeaderboardVersion.V1 else "scores_mean"]
+    means = global_record["scores" if version is LeaderboardVersion.V1 else "scores_mean"]
     infractions = global_record["infractions"]
-    keys = [metric.key for metric in METRICS[generation]]
+    keys = [metric.key for metric in METRICS[version]]
     return [means[key] if key in means else infractions[spelled(key, infractions)] for key in keys]
 
 

@@ -1,4 +1,4 @@
-"""One route's record in a checkpoint: its format in both generations, and the check that a file keeps to it.
+"""One route's record in a checkpoint: its format in both versions, and the check that a file keeps to it.
 
 Source: contracts/carla-results.md, section 1. Keys that the format does not know are kept and never read.
 """
@@ -82,20 +82,20 @@ def texts(content: Mapping[str, Any], key: str, source: str, field: str) -> list
     return values
 
 
-def check_record(record: Record, position: int, generation: LeaderboardVersion, source: str) -> None:
+def check_record(record: Record, position: int, version: LeaderboardVersion, source: str) -> None:
     """Check everything but the route id; raises InvalidCheckpoint that names `source` and the field."""
     field = f"_checkpoint.records[{position}]."
     index = member(record, "index", int, source, field)
     if index != position:
         refuse(source, f"{field}index", f"must be {position}, its place in the list, not {shown(index)}")
     status = member(record, "status", str, source, field)
-    if not (_STATUS[generation].fullmatch(status) and status.isprintable()):
+    if not (_STATUS[version].fullmatch(status) and status.isprintable()):
         refuse(source, f"{field}status", f"must be Completed, Failed or Failed - <why>, not {shown(status)}")
     for key, most in SCORES.items():
         _number(member(record, "scores", dict, source, field), key, 0.0, most, source, f"{field}scores.")
     for key, least in META.items():
         _number(member(record, "meta", dict, source, field), key, least, _MOST, source, f"{field}meta.")
-    _check_infractions(record, generation, source, field)
+    _check_infractions(record, version, source, field)
 
 
 def _number(content: Mapping[str, Any], key: str, least: float, most: float, source: str, field: str) -> None:
@@ -106,11 +106,11 @@ def _number(content: Mapping[str, Any], key: str, least: float, most: float, sou
         refuse(source, f"{field}{key}", problem)
 
 
-def _check_infractions(record: Record, generation: LeaderboardVersion, source: str, field: str) -> None:
+def _check_infractions(record: Record, version: LeaderboardVersion, source: str, field: str) -> None:
     infractions = member(record, "infractions", dict, source, field)
-    for key in INFRACTIONS[generation]:
+    for key in INFRACTIONS[version]:
         texts(infractions, spelled(key, infractions), source, f"{field}infractions.")
-    if generation is LeaderboardVersion.V1:
+    if version is LeaderboardVersion.V1:
         return
     kept = sum(len(messages) for messages in infractions.values() if isinstance(messages, list))
     count = member(record, "num_infractions", int, source, field)
@@ -135,7 +135,7 @@ def metres_outside(record: Record) -> float | None:
     return metres if 0 <= metres <= _MOST else None
 
 
-def runs_of(records: Sequence[object], generation: LeaderboardVersion, source: str) -> tuple[RouteRun, ...]:
+def runs_of(records: Sequence[object], version: LeaderboardVersion, source: str) -> tuple[RouteRun, ...]:
     """Which repetition of which route each record is of; raises InvalidCheckpoint.
 
     1.0 writes the same id for each repetition of a route: the k-th of them in the file is repetition k.
@@ -148,9 +148,9 @@ def runs_of(records: Sequence[object], generation: LeaderboardVersion, source: s
             refuse(source, f"_checkpoint.records[{position}]", f"must be an object, not {shown(record)}")
         route_id = record.get("route_id")
         match = _ROUTE_ID.fullmatch(route_id) if isinstance(route_id, str) else None
-        if match is None or (match[2] is None) is not (generation is LeaderboardVersion.V1):
-            form = "RouteScenario_<id>" if generation is LeaderboardVersion.V1 else "RouteScenario_<id>_rep<k>"
-            refuse(source, field, f"must be {form} in a file of {generation.value}, not {shown(route_id)}")
+        if match is None or (match[2] is None) is not (version is LeaderboardVersion.V1):
+            form = "RouteScenario_<id>" if version is LeaderboardVersion.V1 else "RouteScenario_<id>_rep<k>"
+            refuse(source, field, f"must be {form} in a file of {version.value}, not {shown(route_id)}")
         route = int(match[1])
         run = RouteRun(route, seen.get(route, 0) if match[2] is None else int(match[2]))
         if run in runs:
@@ -160,18 +160,18 @@ def runs_of(records: Sequence[object], generation: LeaderboardVersion, source: s
     return tuple(runs)
 
 
-def route_id(run: RouteRun, generation: LeaderboardVersion) -> str:
+def route_id(run: RouteRun, version: LeaderboardVersion) -> str:
     """The id as the evaluator writes it."""
-    return f"RouteScenario_{run.route}" + (f"_rep{run.repetition}" if generation is LeaderboardVersion.V2 else "")
+    return f"RouteScenario_{run.route}" + (f"_rep{run.repetition}" if version is LeaderboardVersion.V2 else "")
 
 
-def crashed_record(run: RouteRun, index: int, generation: LeaderboardVersion) -> dict[str, Any]:
+def crashed_record(run: RouteRun, index: int, version: LeaderboardVersion) -> dict[str, Any]:
     """A record with nothing but zeros, as the evaluator would write one for a route that it never drove."""
-    infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[generation]}
-    count = {"num_infractions": 0} if generation is LeaderboardVersion.V2 else {}
+    infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[version]}
+    count = {"num_infractions": 0} if version is LeaderboardVersion.V2 else {}
     return {
         "index": index,
-        "route_id": route_id(run, generation),
+        "route_id": route_id(run, version),
         "status": f"Failed - {SIMULATION_CRASHED}",
         **count,
         "infractions": infractions,

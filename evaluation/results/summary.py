@@ -10,11 +10,11 @@ from evaluation.results.records import SIMULATION_CRASHED
 from evaluation.routes import RouteRun, format_runs
 from evaluation.submission.model import LeaderboardVersion
 
-_TICKS_PER_SECOND = 20  # of game time, in both generations
+_TICKS_PER_SECOND = 20  # of game time, in both versions
 
 
 def summary_text(
-    document: Mapping[str, Any], generation: LeaderboardVersion, total_routes: int, missing: Sequence[RouteRun] = ()
+    document: Mapping[str, Any], version: LeaderboardVersion, total_routes: int, missing: Sequence[RouteRun] = ()
 ) -> str:
     """Sensors, routes, speed, metrics and one line a route, of a merged file that may be incomplete.
 
@@ -23,12 +23,12 @@ def summary_text(
     """
     records = document["_checkpoint"]["records"]
     lines = [
-        f"CARLA Leaderboard {generation.value}: {document['entry_status']}",
+        f"CARLA Leaderboard {version.value}: {document['entry_status']}",
         f"Sensors: {', '.join(document['sensors']) or 'none recorded'}",
         *_coverage(len(records), total_routes, missing),
         _speed(records),
         "",
-        *_metrics(records, document["_checkpoint"]["global_record"], generation),
+        *_metrics(records, document["_checkpoint"]["global_record"], version),
         *_quarantined(records),
         "",
         *_routes(records),
@@ -61,12 +61,12 @@ def _ratio(record: Record) -> float | None:
     return float(meta["duration_game"] / meta["duration_system"])
 
 
-def _metrics(records: Sequence[Record], figures: Record, generation: LeaderboardVersion) -> list[str]:
+def _metrics(records: Sequence[Record], figures: Record, version: LeaderboardVersion) -> list[str]:
     if not records:
         return ["No metrics yet."]
-    values = metric_values(figures or global_record(records, generation), generation)
-    width = max(map(len, LABELS[generation]))
-    return [f"{name:<{width}}  {value:10.3f}" for name, value in zip(LABELS[generation], values, strict=True)]
+    values = metric_values(figures or global_record(records, version), version)
+    width = max(map(len, LABELS[version]))
+    return [f"{name:<{width}}  {value:10.3f}" for name, value in zip(LABELS[version], values, strict=True)]
 
 
 def _quarantined(records: Sequence[Record]) -> list[str]:

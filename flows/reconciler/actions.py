@@ -21,21 +21,21 @@ from flows.takeover_runs import TAKEOVER_QUEUE, deployment_id, start_takeover_ru
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
-async def apply_action(site: Services, seen: Snapshot, finding: Finding) -> None:
+async def apply_action(services: Services, seen: Snapshot, finding: Finding) -> None:
     """Do what the finding says. Raises what the ports raise, and httpx's errors where Prefect does not answer."""
     view = next(view for view in seen.views if view.submission == finding.submission)
-    match finding.repair:
+    match finding.action:
         case Action.REMOVE_JOBS:
             for attempt in finding.attempts:
                 await _remove(seen, view, attempt)
-        case Action.GO_ON | Action.START | Action.BURY:
+        case Action.TAKE_OVER | Action.START_RUN | Action.MARK_CRASHED:
             async with get_client() as client:
                 for run in finding.dead_runs:
                     await _mark_crashed(client, run)
-                if finding.repair is not Action.BURY:
-                    await _start(client, site, view, finding.succession)
-        case Action.SEND_AGAIN:
-            await _resend_report(site, seen, view)
+                if finding.action is not Action.MARK_CRASHED:
+                    await _start(client, services, view, finding.takeover)
+        case Action.RESEND_REPORT:
+            await _resend_report(services, seen, view)
         case _:
             return
 
@@ -46,7 +46,7 @@ async def _remove(seen: Snapshot, view: SubmissionSnapshot, attempt: int) -> Non
         await cluster.backend.remove(view.submission, attempt)
 
 
-async def _resend_report(site: Services, seen: Snapshot, view: SubmissionSnapshot) -> None:
+async def _resend_report(services: Services, seen: Snapshot, view: SubmissionSnapshot) -> None:
     """Open the evaluation once more; a successor finds the outcome decided, tells EvalAI, and ends it."""
     entry = view.entry
     if entry is None:
@@ -57,14 +57,16 @@ async def _resend_report(site: Services, seen: Snapshot, view: SubmissionSnapsho
     except AlreadyClaimed:  # resumed in the meantime
         return
     async with get_client() as client:
-        await _start(client, site, view, Takeover(owner=entry.owner, start=entry.start + 1))
+        await _start(client, services, view, Takeover(owner=entry.owner, epoch=entry.epoch + 1))
 
 
-async def _start(client: PrefectClient, site: Services, view: SubmissionSnapshot, succession: Takeover | None) -> None:
-    message = _message(site, view)
+async def _start(
+    client: PrefectClient, services: Services, view: SubmissionSnapshot, takeover: Takeover | None
+) -> None:
+    message = _message(services, view)
     parameters = {"message": message.model_dump(mode="json"), "delivery": None}
-    if succession:
-        await start_takeover_run(client, await deployment_id(client), parameters, succession, [])
+    if takeover:
+        await start_takeover_run(client, await deployment_id(client), parameters, takeover, [])
         return
     key = view.shown.key if view.shown else ""
     await client.create_flow_run_from_deployment(
@@ -72,12 +74,12 @@ async def _start(client: PrefectClient, site: Services, view: SubmissionSnapshot
         parameters=parameters,
         name=f"submission-{view.submission}",
         work_queue_name=TAKEOVER_QUEUE,
-        # Once per lapse of patience: a run that did not get to its claim either is followed by another.
+        # Once per lapse of timeouts: a run that did not get to its claim either is followed by another.
         idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
     )
 
 
-def _message(site: Services, view: SubmissionSnapshot) -> SubmissionMessage:
+def _message(services: Services, view: SubmissionSnapshot) -> SubmissionMessage:
     """The message that was lost, or would come again."""
     if view.entry:
         entry = view.entry
@@ -87,10 +89,10 @@ def _message(site: Services, view: SubmissionSnapshot) -> SubmissionMessage:
             submission_pk=entry.submission,
             submitted_image_uri=entry.image,
         )
-    if view.shown is None or site.phases.challenge_pk is None:
+    if view.shown is None or services.phases.challenge_pk is None:
         raise InvalidConfiguration(f"Nothing says which phase submission {view.submission} belongs to")
     return SubmissionMessage(
-        challenge_pk=site.phases.challenge_pk, phase_pk=view.shown.phase_pk, submission_pk=view.submission
+        challenge_pk=services.phases.challenge_pk, phase_pk=view.shown.phase_pk, submission_pk=view.submission
     )
 
 

@@ -18,9 +18,9 @@ from flows.simulation import read_progress
 LOOK_SECONDS = 20.0  # for the first word of a cluster
 
 
-async def explain_submission(site: Services, submission: int) -> Explanation:
+async def explain_submission(services: Services, submission: int) -> Explanation:
     """Ask everybody about one submission. Raises ServiceUnavailable for want of a ledger."""
-    seen = await take_snapshot(site, submission)
+    seen = await take_snapshot(services, submission)
     [view] = seen.views
     entry = view.entry
     shards: list[ShardProgress] = []

@@ -75,9 +75,9 @@ def _claimed(
     stage = entry.stage or Stage.CLAIMED
     doing, following = _STAGES[stage]
     limit = longest(stage, view.shard_deadline_seconds)
-    where = f"{doing} (attempt {entry.attempt}, start {entry.start})"
+    where = f"{doing} (attempt {entry.attempt}, epoch {entry.epoch})"
     if not entry.held_at(now):
-        where = f"its run is dead: when it was last heard of, {doing} (attempt {entry.attempt}, start {entry.start})"
+        where = f"its run is dead: when it was last heard of, {doing} (attempt {entry.attempt}, epoch {entry.epoch})"
     return Explanation(
         where,
         entry.stage_since,
@@ -102,7 +102,7 @@ def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardProgress]
 def _unclaimed(view: SubmissionSnapshot, problems: Sequence[str]) -> Explanation:
     shown = view.shown
     run = next((run for run in view.runs if run.state is not RunState.DONE), None)
-    limit = lasting(view.patience.claim)
+    limit = lasting(view.timeouts.until_claimed)
     return Explanation(
         f"EvalAI says {shown.status}; no run has claimed it yet" if shown else "",
         shown.since if shown else None,
@@ -123,7 +123,7 @@ def _coming(run: Run) -> str:
             return f"its run {run.id}, which asks EvalAI about it since {at(run.state_since)}"
         case RunState.REJECTED:
             return f"a host: its message is in the dead-letter queue. {run.message}"
-        case RunState.WAITED:
+        case RunState.POSTPONED:
             return f"its message, which comes back to the queue by itself. {run.message}"
         case _:
             return f"its message, which comes back to the queue: its run {run.id} broke ({run.message})"

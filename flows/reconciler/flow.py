@@ -1,6 +1,6 @@
 """The reconciler: finds what every other part may have missed, mends what is safe, and names the rest to the hosts.
 
-Prefect's events are a doorbell that may be missed; this flow, on a schedule, is why nothing depends on them.
+Events can be lost; this flow runs on a schedule, so nothing depends on them.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ Row = Mapping[str, str]  # of the table: submission, repair, finding
 @flow(name="reconcile", retries=2, retry_delay_seconds=20, timeout_seconds=LONGEST_LOOK_SECONDS)
 async def reconcile() -> State[None]:
     """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair. The table is an artifact."""
-    site = await load_services()
+    services = await load_services()
     await mark_dead_reconciler_runs_crashed(timedelta(seconds=LONGEST_LOOK_SECONDS + 60))
-    seen = await take_snapshot(site)
-    rows = await apply_actions(site, seen, find_all_discrepancies(seen)) + unavailable_sources(seen)
+    seen = await take_snapshot(services)
+    rows = await apply_actions(services, seen, find_all_discrepancies(seen)) + unavailable_sources(seen)
     for each in rows:
-        get_run_logger().warning("submission %s: %s: %s", each["submission"], each["repair"], each["finding"])
+        get_run_logger().warning("submission %s: %s: %s", each["submission"], each["action"], each["finding"])
     known = await _last_table()
-    for_a_host = [each for each in rows if each["repair"] == Action.TELL]
+    for_a_host = [each for each in rows if each["action"] == Action.NOTIFY_OPERATOR]
     new = [each for each in for_a_host if each not in known]
     untold = await asyncio.to_thread(notify_operators, new) if new else []
     if rows or known:
@@ -61,27 +61,31 @@ def find_all_discrepancies(seen: Snapshot) -> list[Finding]:
     return order(finding for view in seen.views for finding in find_discrepancies(view, seen.taken_at))
 
 
-async def apply_actions(site: Services, seen: Snapshot, findings: Sequence[Finding]) -> list[Row]:
-    """Repair one after the other: one that fails does not keep the next from its turn. Returns the table's rows."""
+async def apply_actions(services: Services, seen: Snapshot, findings: Sequence[Finding]) -> list[Row]:
+    """Action one after the other: one that fails does not keep the next from its turn. Returns the table's rows."""
     rows = []
     for finding in findings:
         try:
-            await apply_action(site, seen, finding)
+            await apply_action(services, seen, finding)
             rows.append(row(finding))
         except (EvaluationError, httpx.HTTPError) as error:
             failed = f"The repair failed and is tried again: {error}"
-            rows.append({**row(finding), "finding": f"{finding.sentence} {failed}", "repair": Action.TELL.value})
+            rows.append(
+                {**row(finding), "finding": f"{finding.sentence} {failed}", "action": Action.NOTIFY_OPERATOR.value}
+            )
     return rows
 
 
 def unavailable_sources(seen: Snapshot) -> list[Row]:
     """What could not be asked: the comparison goes without it, and the next one has it again."""
-    return [{"submission": "all", "repair": Action.TELL.value, "finding": sentence} for sentence in seen.blind]
+    return [
+        {"submission": "all", "action": Action.NOTIFY_OPERATOR.value, "finding": sentence} for sentence in seen.blind
+    ]
 
 
 def row(finding: Finding) -> Row:
     """A finding for people."""
-    return {"submission": str(finding.submission), "repair": finding.repair.value, "finding": finding.sentence}
+    return {"submission": str(finding.submission), "action": finding.action.value, "finding": finding.sentence}
 
 
 def notify_operators(rows: Sequence[Row]) -> list[Row]:
@@ -90,12 +94,12 @@ def notify_operators(rows: Sequence[Row]) -> list[Row]:
     Before the table is kept: a run that dies in between tells twice rather than never.
     """
     untold = []
-    with prefect_events() as doorbell:
+    with prefect_events() as publisher:
         for each in rows:
             submission = each["submission"]
             resource = (f"leaderboard.submission.{submission}", f"submission {submission}")
             try:
-                doorbell.ring(OutgoingEvent(NEEDS_ATTENTION, *resource, {"finding": each["finding"]}))
+                publisher.publish(OutgoingEvent(NEEDS_ATTENTION, *resource, {"finding": each["finding"]}))
             except EvaluationError as error:
                 get_run_logger().warning(
                     "Submission %s: nobody is told now, but at the next look: %s", submission, error

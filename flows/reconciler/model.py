@@ -35,16 +35,16 @@ class RunState(StrEnum):
     SCHEDULED = "scheduled"  # waits for its time, or for a worker
     PENDING = "pending"  # a worker has taken it, its process has not said anything
     RUNNING = "running"
-    DIED = "died"  # crashed, or failed without an outcome
-    STOPPING = "being stopped"  # a host cancels it in Prefect; who was to stop it may be dead as well
-    STOPPED = "stopped"  # a host cancelled it in Prefect
-    WAITED = "waited"  # ended in an outage of ours: postponed, interrupted or undelivered
+    CRASHED = "crashed"  # crashed, or failed without an outcome
+    CANCELLING = "being cancelled"  # a host cancels it in Prefect; who was to stop it may be dead as well
+    CANCELLED = "cancelled"  # a host cancelled it in Prefect
+    POSTPONED = "postponed"  # ended in an outage of ours: postponed, interrupted or undelivered
     BLOCKED = "blocked"  # waits for a host to mend what is set up wrong
     REJECTED = "rejected"  # its message is in the dead-letter queue
     DONE = "done"
 
 
-_BEGUN = frozenset({RunState.PENDING, RunState.RUNNING, RunState.STOPPING})
+_BEGUN = frozenset({RunState.PENDING, RunState.RUNNING, RunState.CANCELLING})
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Run:
     id: str
     state: RunState
     state_since: datetime  # for a scheduled one, when it was to start
-    succession: Takeover
+    takeover: Takeover
     message: str = ""  # the state's own words
 
 
@@ -65,7 +65,7 @@ class SubmissionSnapshot:
     submission: int
     shown: EvalAIRow | None
     entry: LedgerEntry | None
-    patience: ReconcilerTimeouts
+    timeouts: ReconcilerTimeouts
     shard_deadline_seconds: float
     attempts: frozenset[int] = frozenset()  # of which Jobs exist
     runs: tuple[Run, ...] = ()  # those under way; all that Prefect knows where `needs_runs` says so
@@ -75,19 +75,19 @@ class SubmissionSnapshot:
 class Action(StrEnum):
     """What is safe to do. Everything is idempotent: two reconcilers at once do it once."""
 
-    START = "start"  # a first run for a submission that was never queued
-    GO_ON = "go on"  # a successor for a claim whose run is dead or stuck
+    START_RUN = "start a run"  # a first run for a submission that was never queued
+    TAKE_OVER = "take over"  # a successor for a claim whose run is dead or stuck
     REMOVE_JOBS = "remove Jobs"
-    BURY = "show as crashed"  # runs that Prefect shows as alive, and that are not
-    SEND_AGAIN = "send the report again"
-    TELL = "tell a host"  # nothing is safe
+    MARK_CRASHED = "mark as crashed"  # runs that Prefect shows as alive, and that are not
+    RESEND_REPORT = "resend the report"
+    NOTIFY_OPERATOR = "notify an operator"  # nothing is safe
 
 
 @dataclass(frozen=True)
 class Finding:
     submission: int
     sentence: str  # what is wrong, and what is done about it or what a host should do
-    repair: Action
+    action: Action
     attempts: tuple[int, ...] = ()  # REMOVE_JOBS
-    succession: Takeover | None = None  # GO_ON
+    takeover: Takeover | None = None  # GO_ON
     dead_runs: tuple[str, ...] = ()  # BURY, GO_ON, START: their ids

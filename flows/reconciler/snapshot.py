@@ -34,9 +34,9 @@ FLOW = "evaluate-submission"
 PAGE = 200  # Prefect gives no more runs at once
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _BY_NAME: Mapping[str | None, RunState] = {
-    StateName.POSTPONED: RunState.WAITED,
-    StateName.INTERRUPTED: RunState.WAITED,
-    StateName.UNDELIVERED: RunState.WAITED,
+    StateName.POSTPONED: RunState.POSTPONED,
+    StateName.INTERRUPTED: RunState.POSTPONED,
+    StateName.UNDELIVERED: RunState.POSTPONED,
     StateName.BLOCKED: RunState.BLOCKED,
     StateName.REJECTED: RunState.REJECTED,
 }
@@ -45,8 +45,8 @@ _BY_TYPE = {
     StateType.PENDING: RunState.PENDING,
     StateType.PAUSED: RunState.PENDING,
     StateType.RUNNING: RunState.RUNNING,
-    StateType.CANCELLING: RunState.STOPPING,
-    StateType.CANCELLED: RunState.STOPPED,
+    StateType.CANCELLING: RunState.CANCELLING,
+    StateType.CANCELLED: RunState.CANCELLED,
     StateType.COMPLETED: RunState.DONE,
 }
 
@@ -61,20 +61,20 @@ class Snapshot:
     blind: tuple[str, ...] = ()  # what could not be asked, one sentence each
 
 
-async def take_snapshot(site: Services, only: int | None = None) -> Snapshot:
+async def take_snapshot(services: Services, only: int | None = None) -> Snapshot:
     """Look at everything, or at one submission with all its runs. Raises ServiceUnavailable for want of a ledger.
 
     Costs one request to EvalAI, a read of each table, a listing of each cluster's Jobs, and one request to Prefect for
     each submission whose claim nobody renews. What does not answer is left out, and said.
     """
     eyes = _Sources()
-    clusters = {name: await load_cluster(name) for name in site.phases.clusters}
+    clusters = {name: await load_cluster(name) for name in services.phases.clusters}
     taken_at = datetime.now(UTC)
     # Jobs before the ledger: a claim is older than its Jobs, so that none of them can seem to have no claim.
     attempts = [pair for name, each in clusters.items() for pair in await eyes.jobs(name, each)]
-    listed = await eyes.listed(site)
+    listed = await eyes.listed(services)
     entries = [entry for name, each in clusters.items() for entry in await eyes.entries(name, each)]
-    views = _views(site, clusters, listed, entries, attempts, only)
+    views = _views(services, clusters, listed, entries, attempts, only)
     async with get_client() as client:
         runs = await runs_of(client, [view.submission for view in views if only or needs_runs(view, taken_at)])
     views = [replace(view, runs=runs.get(view.submission, ())) for view in views]
@@ -87,9 +87,9 @@ class _Sources:
     def __init__(self) -> None:
         self.blind: list[str] = []
 
-    async def listed(self, site: Services) -> Mapping[int, EvalAIRow]:
+    async def listed(self, services: Services) -> Mapping[int, EvalAIRow]:
         try:
-            return await asyncio.to_thread(_listed, site)
+            return await asyncio.to_thread(_listed, services)
         except EvaluationError as error:
             self.blind.append(f"EvalAI's list is missing: {error}")
             return {}
@@ -108,15 +108,15 @@ class _Sources:
             raise ServiceUnavailable(f"Nothing can be compared without the ledger of {name}", str(error)) from error
 
 
-def _listed(site: Services) -> dict[int, EvalAIRow]:
-    challenge = site.phases.challenge_pk
+def _listed(services: Services) -> dict[int, EvalAIRow]:
+    challenge = services.phases.challenge_pk
     if challenge is None:
         raise InvalidConfiguration(
             "EvalAI's submissions cannot be listed",
             "the block evalai does not name the challenge",
             "Set LEADERBOARD_CHALLENGE_PK and run `leaderboard setup`.",
         )
-    return {row.pk: _shown(row) for row in site.evalai.submissions(challenge)}
+    return {row.pk: _shown(row) for row in services.evalai.submissions(challenge)}
 
 
 def _shown(row: ListedSubmission) -> EvalAIRow:
@@ -129,7 +129,7 @@ def _entries(cluster: Cluster) -> list[LedgerEntry]:
 
 
 def _views(
-    site: Services,
+    services: Services,
     clusters: Mapping[str, Cluster],
     listed: Mapping[int, EvalAIRow],
     entries: Iterable[LedgerEntry],
@@ -142,7 +142,7 @@ def _views(
     for pk in known if only is None else [only]:
         shown, entry, unroutable = listed.get(pk), claimed.get(pk), ""
         try:
-            cluster = _cluster_of(site, clusters, shown, entry)
+            cluster = _cluster_of(services, clusters, shown, entry)
         except InvalidConfiguration as error:  # a phase that is not ours must not hide all the others
             cluster, unroutable = _any_cluster(clusters), str(error)
         views.append(
@@ -150,7 +150,7 @@ def _views(
                 submission=pk,
                 shown=shown,
                 entry=entry,
-                patience=ReconcilerTimeouts(timedelta(seconds=cluster.ledger.lease_seconds)),
+                timeouts=ReconcilerTimeouts(timedelta(seconds=cluster.ledger.lease_seconds)),
                 shard_deadline_seconds=cluster.settings.shard_deadline_seconds,
                 attempts=frozenset(attempt for submission, attempt in attempts if submission == pk),
                 unroutable=unroutable,
@@ -160,7 +160,7 @@ def _views(
 
 
 def _cluster_of(
-    site: Services, clusters: Mapping[str, Cluster], shown: EvalAIRow | None, entry: LedgerEntry | None
+    services: Services, clusters: Mapping[str, Cluster], shown: EvalAIRow | None, entry: LedgerEntry | None
 ) -> Cluster:
     """The submission's cluster; any, for one of which nobody knows more than that it has Jobs.
 
@@ -169,7 +169,7 @@ def _cluster_of(
     if entry and entry.cluster in clusters:
         return clusters[entry.cluster]
     if shown and shown.status in WAITING:
-        return clusters[site.phases.phase(shown.phase_pk).cluster]
+        return clusters[services.phases.phase(shown.phase_pk).cluster]
     return _any_cluster(clusters)
 
 
@@ -229,7 +229,7 @@ def _run(flow_run: FlowRun) -> Run | None:
         id=str(flow_run.id),
         state=_run_state(state),
         state_since=max(state.timestamp, scheduled) if scheduled else state.timestamp,
-        succession=takeover_of(flow_run),
+        takeover=takeover_of(flow_run),
         message=state.message or "",
     )
 
@@ -237,4 +237,4 @@ def _run(flow_run: FlowRun) -> Run | None:
 def _run_state(state: State[object]) -> RunState:
     if state.name in _BY_NAME:
         return _BY_NAME[state.name]
-    return RunState.DONE if state.name in set(StateName) else _BY_TYPE.get(state.type, RunState.DIED)
+    return RunState.DONE if state.name in set(StateName) else _BY_TYPE.get(state.type, RunState.CRASHED)

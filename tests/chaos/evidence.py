@@ -13,23 +13,23 @@ from embedded.aws import CLUSTERS
 from embedded.processes import family_of
 from local_jobs.backend import JOURNAL
 from local_jobs.run_directory import processes_of
-from tests.chaos.site import Site
+from tests.chaos.testbed import Testbed
 from tests.chaos.verdict import Driven, Evidence, FlowRun, Hit, Row, Write
 
 FLOW = "evaluate-submission"
 
 
-def gather(site: Site, images: Mapping[int, str], hits: Sequence[Hit]) -> Evidence:
+def gather(testbed: Testbed, images: Mapping[int, str], hits: Sequence[Hit]) -> Evidence:
     """Everything as it is now. Raises requests.RequestException while Prefect's server does not answer."""
-    runs = list(_flow_runs(site))
+    runs = list(_flow_runs(testbed))
     return Evidence(
         images=dict(images),
-        writes=[_write(write) for write in site.standin.history()],
-        rows=list(_rows(site)),
+        writes=[_write(write) for write in testbed.standin.history()],
+        rows=list(_rows(testbed)),
         runs=runs,
-        driven=list(_driven(site)),
+        driven=list(_driven(testbed)),
         hits=list(hits),
-        left=list(_left(site, {run.id for run in runs})),
+        left=list(_left(testbed, {run.id for run in runs})),
     )
 
 
@@ -38,9 +38,9 @@ def _write(values: Mapping[str, Any]) -> Write:
     return Write(at, values["submission"], values["status"], values["by"], values["digest"])
 
 
-def _rows(site: Site) -> Iterator[Row]:
+def _rows(testbed: Testbed) -> Iterator[Row]:
     for table in CLUSTERS:
-        for page in site.stack.aws.dynamodb.get_paginator("scan").paginate(TableName=table):
+        for page in testbed.stack.aws.dynamodb.get_paginator("scan").paginate(TableName=table):
             for item in page["Items"]:
                 values = {name: str(next(iter(value.values()))) for name, value in item.items()}
                 yield Row(
@@ -53,13 +53,13 @@ def _rows(site: Site) -> Iterator[Row]:
                 )
 
 
-def _flow_runs(site: Site) -> Iterator[FlowRun]:
+def _flow_runs(testbed: Testbed) -> Iterator[FlowRun]:
     page, offset = 200, 0
     with requests.Session() as session:
         session.trust_env = False
         while True:
             wanted = {"limit": page, "offset": offset, "flows": {"name": {"any_": [FLOW]}}}
-            answer = session.post(f"{site.stack.state.prefect_api_url}/flow_runs/filter", json=wanted, timeout=30)
+            answer = session.post(f"{testbed.stack.state.prefect_api_url}/flow_runs/filter", json=wanted, timeout=30)
             answer.raise_for_status()
             runs = answer.json()
             yield from map(_flow_run, runs)
@@ -79,29 +79,29 @@ def _flow_run(run: Mapping[str, Any]) -> FlowRun:
     )
 
 
-def _driven(site: Site) -> Iterator[Driven]:
-    journal = site.stack.state.shards / JOURNAL
+def _driven(testbed: Testbed) -> Iterator[Driven]:
+    journal = testbed.stack.state.shards / JOURNAL
     for line in journal.read_text("utf-8").splitlines() if journal.exists() else ():
         yield Driven(**json.loads(line))
 
 
-def _left(site: Site, runs: Collection[str]) -> Iterator[str]:
+def _left(testbed: Testbed, runs: Collection[str]) -> Iterator[str]:
     """Shards on this machine, and the processes of these flow runs."""
-    shards = site.stack.state.shards
+    shards = testbed.stack.state.shards
     for path in sorted(shards.glob("submission-*")):
         yield f"run directory {path.name}"
     for process in processes_of(str(shards)):
         with contextlib.suppress(psutil.Error):
             yield f"process {process.pid}: {' '.join(process.cmdline())[:100]}"
-    for process, run in engines(site):
+    for process, run in engines(testbed):
         if run in runs:  # the reconciler's come and go
             yield f"process {process.pid}: flow run {run}"
 
 
-def engines(site: Site) -> list[tuple[psutil.Process, str]]:
+def engines(testbed: Testbed) -> list[tuple[psutil.Process, str]]:
     """The processes of all flow runs of evaluate-submission and the reconciler, with the runs' ids; by their age."""
     found = []
-    for process in family_of(site.stack.state.id, site.stack.state.shards):
+    for process in family_of(testbed.stack.state.id, testbed.stack.state.shards):
         with contextlib.suppress(psutil.Error, OSError):
             if "prefect.engine" in process.cmdline():
                 found.append((process.create_time(), process, process.environ()["PREFECT__FLOW_RUN_ID"]))

@@ -19,13 +19,13 @@ from evaluation.submission.model import SubmissionStatus
 from local_jobs.run_directory import processes_of
 from tests.chaos.evidence import engines
 from tests.chaos.plan import Incident, Kind
-from tests.chaos.site import Site
+from tests.chaos.testbed import Testbed
 from tests.chaos.verdict import Hit
 
 PARTS = {Kind.WORKER: "worker", Kind.MACHINE: "worker", Kind.BRIDGE: "bridge", Kind.SERVER: "prefect-server"}
 MODULES = {
     Kind.POD: "local_jobs.pod_process",
-    Kind.KEEPER: "shard_pod.supervisor",
+    Kind.SUPERVISOR: "shard_pod.supervisor",
     Kind.SIMULATOR: "local_jobs.standin_simulator",
     Kind.AGENT: "local_jobs.standin_agent",
 }
@@ -43,10 +43,10 @@ Target = TypeVar("Target")
 class Havoc:
     """Stands for bad luck; the stack's own supervisor starts bridge, worker and server again."""
 
-    def __init__(self, site: Site, images: Mapping[int, str], say: Say) -> None:
+    def __init__(self, testbed: Testbed, images: Mapping[int, str], say: Say) -> None:
         """`images` are those of the submissions sent so far."""
         self.hits: list[Hit] = []
-        self._site = site
+        self._site = testbed
         self._images = images
         self._say = say
         self._outage_until = 0.0
@@ -64,7 +64,7 @@ class Havoc:
                 return self._flow_run(incident)
             case Kind.WORKER | Kind.MACHINE | Kind.BRIDGE | Kind.SERVER:
                 return self._part(incident)
-            case Kind.POD | Kind.KEEPER | Kind.SIMULATOR | Kind.AGENT:
+            case Kind.POD | Kind.SUPERVISOR | Kind.SIMULATOR | Kind.AGENT:
                 return self._shard(incident)
             case Kind.OUTAGE:
                 return self._outage(incident)

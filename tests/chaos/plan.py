@@ -23,7 +23,7 @@ class Kind(StrEnum):
     BRIDGE = "bridge"
     SERVER = "Prefect server"
     POD = "shard's pod"
-    KEEPER = "shard's keeper"
+    SUPERVISOR = "shard's supervisor"
     SIMULATOR = "shard's simulator"
     AGENT = "shard's agent"
 
@@ -33,7 +33,7 @@ class Kind(StrEnum):
     RESUME = "resume"
 
 
-SHARD_KINDS = frozenset({Kind.POD, Kind.KEEPER, Kind.SIMULATOR, Kind.AGENT})
+SHARD_KINDS = frozenset({Kind.POD, Kind.SUPERVISOR, Kind.SIMULATOR, Kind.AGENT})
 PER_FORTY = {
     Kind.FLOW_RUN: 8,
     Kind.WORKER: 2,
@@ -41,7 +41,7 @@ PER_FORTY = {
     Kind.BRIDGE: 2,
     Kind.SERVER: 2,
     Kind.POD: 4,
-    Kind.KEEPER: 3,
+    Kind.SUPERVISOR: 3,
     Kind.SIMULATOR: 3,
     Kind.AGENT: 3,
     Kind.OUTAGE: 3,

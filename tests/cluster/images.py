@@ -22,10 +22,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 COREUTILS = ("cat", "chmod", "cp", "env", "id", "ls", "mkdir", "mv", "rm", "sleep", "tee", "touch")
-KEEPERS_DISTRIBUTIONS = ("boto3", "pydantic")  # and what they require
+SUPERVISORS_DISTRIBUTIONS = ("boto3", "pydantic")  # and what they require
 # Python's own tests and windows, and all of AWS but S3.
 _LEFT_OUT = re.compile(
-    r"/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|distutils|site-packages|config-3[^/]*)(/|$)"
+    r"/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|distutils|testbed-packages|config-3[^/]*)(/|$)"
     r"|/lib-dynload/(_tkinter|_test|_ctypes_test|xxlimited)|/botocore/data/(?!s3/)[^/]+/"
 )
 _LIBRARY = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
@@ -104,7 +104,7 @@ class AgentImage:
 
     tag: str
     route_seconds: float = 1.0
-    generation: str = "2.0"
+    version: str = "2.0"
 
 
 def make_images(folder: Path, agents: Sequence[AgentImage]) -> ImageFolder:
@@ -116,11 +116,11 @@ def make_images(folder: Path, agents: Sequence[AgentImage]) -> ImageFolder:
     base = images.add_layer(_base())
     path = "PATH=/usr/local/bin:/usr/bin"
     images.add_image("pause:1", [base], Env=[path], Cmd=["sleep", "infinity"])
-    keeper = [
+    supervisor = [
         images.add_layer(_with_libraries(_distributions())),
         images.add_layer(_packages("app", "evaluation", "aws_api", "shard_pod", "k8s_jobs")),
     ]
-    images.add_image("logcopy:1", [base, *keeper], Env=[path, "PYTHONPATH=/app"])
+    images.add_image("logcopy:1", [base, *supervisor], Env=[path, "PYTHONPATH=/app"])
     simulator = [*_packages("app", "local_jobs"), *_carla()]
     images.add_image("simulator:1", [base, images.add_layer(simulator)], Env=[path, "PYTHONPATH=/app"])
     evaluator = [
@@ -133,7 +133,7 @@ def make_images(folder: Path, agents: Sequence[AgentImage]) -> ImageFolder:
         name = f"demo/agent:{agent.tag}"
         plays = [
             f"AGENT_IMAGE={name}",
-            f"GENERATION={agent.generation}",
+            f"LEADERBOARD_VERSION={agent.version}",
             f"STANDIN_ROUTE_SECONDS={agent.route_seconds}",
         ]
         images.add_image(name, [base], Env=[path, *plays])
@@ -181,7 +181,7 @@ def _carla() -> tuple[File, ...]:
 
 
 def _distributions() -> Iterator[File]:
-    names, wanted = set(), list(KEEPERS_DISTRIBUTIONS)
+    names, wanted = set(), list(SUPERVISORS_DISTRIBUTIONS)
     while wanted:
         name = wanted.pop()
         if name in names:

@@ -36,7 +36,7 @@ for process in /proc/[0-9]*; do
 done
 """
 TRY_TO_WRITE = """
-for folder in /pair/keeper /pair/simulator /pair/agent /routes /scripts /workspace/leaderboard; do
+for folder in /pair/supervisor /pair/simulator /pair/agent /routes /scripts /workspace/leaderboard; do
   (echo > "$folder/try") 2> /dev/null && echo "wrote $folder"
 done
 """
@@ -49,12 +49,12 @@ AGENTS = (
     AgentImage("steady"),
     AgentImage("slow", route_seconds=2),
     AgentImage("bad-sensors"),
-    AgentImage("first-generation", generation="1.0"),
+    AgentImage("first-version", version="1.0"),
 )
 
 
 @dataclass(frozen=True)
-class RealSite:
+class RealTestbed:
     """Raises TimeoutError where what a method waits for does not come."""
 
     cluster: ClusterUnderTest

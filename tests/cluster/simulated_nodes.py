@@ -9,7 +9,7 @@ from typing import Any
 STAGES = Path(__file__).parent / "kwok" / "pod-stages.yaml"
 FAKE_NODE = {"kwok.x-k8s.io/node": "fake"}
 GPUS_PER_NODE = 4
-CONTAINERS = ("private-contents", "simulator", "agent", "logcopy")
+CONTAINERS = ("private-contents", "simulator", "agent", "supervisor")
 
 
 def gpu_node(name: str, gpus: int) -> dict[str, Any]:

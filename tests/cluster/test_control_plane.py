@@ -118,7 +118,7 @@ async def test_pod_of_a_deleted_node_is_replaced_and_not_counted(
 
 
 async def test_native_sidecar_is_accepted(cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> None:
-    sidecar = {"name": "logcopy", "image": "demo/logcopy", "restartPolicy": "Always"}
+    sidecar = {"name": "supervisor", "image": "demo/logcopy", "restartPolicy": "Always"}
     manifest = job("shard", initContainers=[sidecar])
 
     accepted = await client.BatchV1Api(api).create_namespaced_job(namespace, manifest, dry_run="All")
@@ -129,17 +129,17 @@ async def test_native_sidecar_is_accepted(cluster: ClusterUnderTest, api: client
 async def test_native_sidecar_neither_blocks_nor_fails_the_job(
     simulated: ControlPlane, api: client.ApiClient, namespace: str
 ) -> None:
-    sidecar = {"name": "logcopy", "image": "demo/logcopy", "restartPolicy": "Always"}
+    sidecar = {"name": "supervisor", "image": "demo/logcopy", "restartPolicy": "Always"}
     manifest = job("shard", initContainers=[{"name": "private-contents", "image": "demo/prepare"}, sidecar])
     await client.BatchV1Api(api).create_namespaced_job(namespace, manifest)
 
     pod = await running_pod(api, namespace, "shard")
-    prepare, logcopy = pod.status.init_container_statuses
+    prepare, supervisor = pod.status.init_container_statuses
     await annotate(api, pod, outcome="succeed")
 
     await condition(api, namespace, "shard", "Complete")
     assert prepare.state.terminated.exit_code == 0
-    assert logcopy.state.running is not None
+    assert supervisor.state.running is not None
 
 
 async def test_scheduler_says_why_a_pod_waits_for_a_node(

@@ -17,9 +17,9 @@ from kubernetes_asyncio import client
 from moto.server import ThreadedMotoServer
 from node_tools import CGROUPS, NoNodeHereError, Tools, cgroup_hierarchies, find_tools, remove_leftovers
 from real_node import GPUS, RealNode
-from real_shards import AGENTS, CONFINEMENT, KEYS, KILL_SIMULATOR, REGION, TRY_TO_WRITE, RealSite
+from real_shards import AGENTS, CONFINEMENT, KEYS, KILL_SIMULATOR, REGION, TRY_TO_WRITE, RealTestbed
 from registry import Registry
-from shard_site import follow
+from shard_testbed import follow
 from simulated_jobs import condition, until
 
 from evaluation.pair.protocol import PairExitCode, failure_of
@@ -73,12 +73,14 @@ def storage(node: RealNode) -> Iterator[str]:
 
 
 @pytest.fixture
-async def site(cluster: ClusterUnderTest, api: client.ApiClient, namespace: str, images: str, storage: str) -> RealSite:
+async def testbed(
+    cluster: ClusterUnderTest, api: client.ApiClient, namespace: str, images: str, storage: str
+) -> RealTestbed:
     key, secret = KEYS.values()
     s3 = boto3.Session(key, secret, region_name=REGION).client("s3", endpoint_url=storage)
-    site = RealSite(cluster, api, namespace, images, storage, s3)
-    await site.furnish(ROUTES.read_bytes())
-    return site
+    testbed = RealTestbed(cluster, api, namespace, images, storage, s3)
+    await testbed.furnish(ROUTES.read_bytes())
+    return testbed
 
 
 def test_what_a_killed_test_run_has_left_is_removed_by_the_next(node: RealNode) -> None:
@@ -118,11 +120,11 @@ async def test_node_is_ready_with_its_gpus_beside_the_simulated_ones(
 
 
 async def test_four_shards_run_in_real_pods_and_are_removed(
-    site: RealSite, node: RealNode, capsys: pytest.CaptureFixture[str]
+    testbed: RealTestbed, node: RealNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = [site.job("steady", shard=Shard(index, 4, (2 * index, 2 * index + 1))) for index in range(4)]
+    jobs = [testbed.job("steady", shard=Shard(index, 4, (2 * index, 2 * index + 1))) for index in range(4)]
     began = time.monotonic()
-    backend = await site.launch(*jobs)
+    backend = await testbed.launch(*jobs)
 
     last = (await follow(backend, jobs, 120))[-1]
     ended = time.monotonic()
@@ -133,160 +135,162 @@ async def test_four_shards_run_in_real_pods_and_are_removed(
         print(f"\nfour shards in real pods took {ended - began:.1f} s, their removal {time.monotonic() - ended:.1f} s")
     assert [status.state for status in last.values()] == [ShardState.FINISHED] * 4
     ids = [[f"RouteScenario_{route}_rep0" for route in job.shard.routes] for job in jobs]
-    assert [[record["route_id"] for record in site.records(job)] for job in jobs] == ids
-    assert "Routes from s3://" in site.log(jobs[3], "init")
-    assert "Verdict finished" in site.log(jobs[3], "logcopy")
-    assert "listening on port 2030" in site.log(jobs[3], "simulator")
-    assert "all routes driven" in site.log(jobs[3], "agent")
+    assert [[record["route_id"] for record in testbed.records(job)] for job in jobs] == ids
+    assert "Routes from s3://" in testbed.log(jobs[3], "init")
+    assert "Exit code finished" in testbed.log(jobs[3], "supervisor")
+    assert "listening on port 2030" in testbed.log(jobs[3], "simulator")
+    assert "all routes driven" in testbed.log(jobs[3], "agent")
     assert "ended by itself with code 0" in logs["agent"]
-    assert [pods for job in jobs if (pods := await site.pods(job))] == []
+    assert [pods for job in jobs if (pods := await testbed.pods(job))] == []
     assert node.container_processes() == []
 
 
-async def test_every_pair_has_a_gpu_of_its_own_and_both_halves_know_which(site: RealSite) -> None:
+async def test_every_pair_has_a_gpu_of_its_own_and_both_halves_know_which(testbed: RealTestbed) -> None:
     # given: as many pairs as GPUs, so that a pod that took two would leave another without
-    jobs = [site.job("slow", shard=Shard(index, 4, (3 * index, 3 * index + 1, 3 * index + 2))) for index in range(4)]
-    backend = await site.launch(*jobs)
-    pods = [await site.driving(job, routes_done=0) for job in jobs]
+    jobs = [testbed.job("slow", shard=Shard(index, 4, (3 * index, 3 * index + 1, 3 * index + 2))) for index in range(4)]
+    backend = await testbed.launch(*jobs)
+    pods = [await testbed.driving(job, routes_done=0) for job in jobs]
 
-    agents = [(await site.run(pod, "agent", 'echo "$NVIDIA_VISIBLE_DEVICES"')).strip() for pod in pods]
-    simulators = [(await site.run(pod, "simulator", "cat /gpu/uuid")).strip() for pod in pods]
+    agents = [(await testbed.run(pod, "agent", 'echo "$NVIDIA_VISIBLE_DEVICES"')).strip() for pod in pods]
+    simulators = [(await testbed.run(pod, "simulator", "cat /gpu/uuid")).strip() for pod in pods]
 
     assert sorted(agents) == sorted(GPUS)
     assert simulators == agents
     await backend.remove(7, 1)
 
 
-async def test_job_of_the_first_generation_runs_as_well(site: RealSite) -> None:
-    job = site.job("first-generation", (3,), generation=LeaderboardVersion.V1, phase=parse_phase("leaderboard-10-MAP"))
-    backend = await site.launch(job)
+async def test_job_of_the_first_version_runs_as_well(testbed: RealTestbed) -> None:
+    job = testbed.job("first-version", (3,), version=LeaderboardVersion.V1, phase=parse_phase("leaderboard-10-MAP"))
+    backend = await testbed.launch(job)
 
     (status,) = (await follow(backend, [job]))[-1].values()
 
     assert status.state is ShardState.FINISHED
-    assert [record["route_id"] for record in site.records(job)] == ["RouteScenario_3"]
+    assert [record["route_id"] for record in testbed.records(job)] == ["RouteScenario_3"]
     await backend.remove(7, 1)
 
 
-async def test_killed_simulator_and_its_agent_start_again_in_the_pod_and_go_on(site: RealSite) -> None:
-    job = site.job("slow", (0, 1, 2))
-    backend = await site.launch(job)
-    before = await site.driving(job, routes_done=1)
-    (first,) = site.records(job)
+async def test_killed_simulator_and_its_agent_start_again_in_the_pod_and_go_on(testbed: RealTestbed) -> None:
+    job = testbed.job("slow", (0, 1, 2))
+    backend = await testbed.launch(job)
+    before = await testbed.driving(job, routes_done=1)
+    (first,) = testbed.records(job)
 
-    answer = await site.run(before, "simulator", KILL_SIMULATOR)
+    answer = await testbed.run(before, "simulator", KILL_SIMULATOR)
     (status,) = (await follow(backend, [job]))[-1].values()
 
     assert answer == "killed\n"
     assert status.state is ShardState.FINISHED
-    (pod,) = await site.pods(job)
+    (pod,) = await testbed.pods(job)
     assert pod.metadata.uid == before.metadata.uid
     assert {each.restart_count for each in pod.status.container_statuses} == {0}
-    assert "start 1: ended by itself with code 137" in site.log(job, "simulator")
-    assert "start 2: ready" in site.log(job, "simulator")
-    assert "start 1: stopped" in site.log(job, "agent") or "stopping: Simulation crashed" in site.log(job, "agent")
-    assert "3 routes, 1 of them driven before" in site.log(job, "agent")
-    assert [record["status"].startswith("Failed - S") for record in site.records(job)] == [False] * 3
-    assert site.records(job)[0] == first
-    progress = site.progress(job)
+    assert "start 1: ended by itself with code 137" in testbed.log(job, "simulator")
+    assert "start 2: ready" in testbed.log(job, "simulator")
+    assert "start 1: stopped" in testbed.log(job, "agent") or "stopping: Simulation crashed" in testbed.log(
+        job, "agent"
+    )
+    assert "3 routes, 1 of them driven before" in testbed.log(job, "agent")
+    assert [record["status"].startswith("Failed - S") for record in testbed.records(job)] == [False] * 3
+    assert testbed.records(job)[0] == first
+    progress = testbed.progress(job)
     assert progress is not None
     assert (progress.counters.starts, progress.counters.infrastructure_restarts) == (2, 1)
     assert progress.counters.agent_restarts == 0
     await backend.remove(7, 1)
 
 
-async def test_killed_keeper_is_started_again_and_the_pair_drives_on(site: RealSite, node: RealNode) -> None:
-    job = site.job("slow", (0, 1))
-    backend = await site.launch(job)
-    await site.driving(job, routes_done=0)
+async def test_killed_supervisor_is_started_again_and_the_pair_drives_on(testbed: RealTestbed, node: RealNode) -> None:
+    job = testbed.job("slow", (0, 1))
+    backend = await testbed.launch(job)
+    await testbed.driving(job, routes_done=0)
 
-    (keeper,) = [process for process in node.container_processes() if "shard_pod.supervisor" in process.cmdline()]
-    keeper.kill()
+    (supervisor,) = [process for process in node.container_processes() if "shard_pod.supervisor" in process.cmdline()]
+    supervisor.kill()
     (status,) = (await follow(backend, [job], 90))[-1].values()
 
     assert status.state is ShardState.FINISHED
-    (pod,) = await site.pods(job)
-    assert {each.name: each.restart_count for each in pod.status.init_container_statuses}["logcopy"] == 1
-    progress = site.progress(job)
+    (pod,) = await testbed.pods(job)
+    assert {each.name: each.restart_count for each in pod.status.init_container_statuses}["supervisor"] == 1
+    progress = testbed.progress(job)
     assert progress is not None
     assert progress.counters.starts == 1
-    assert len(site.records(job)) == 2
+    assert len(testbed.records(job)) == 2
     await backend.remove(7, 1)
 
 
-async def test_evicted_pod_is_replaced_and_goes_on_where_it_was(site: RealSite) -> None:
-    job = site.job("slow", (0, 1, 2))
-    backend = await site.launch(job)
-    before = await site.driving(job, routes_done=1)
-    (first,) = site.records(job)
+async def test_evicted_pod_is_replaced_and_goes_on_where_it_was(testbed: RealTestbed) -> None:
+    job = testbed.job("slow", (0, 1, 2))
+    backend = await testbed.launch(job)
+    before = await testbed.driving(job, routes_done=1)
+    (first,) = testbed.records(job)
 
     name = before.metadata.name
     eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=name))
-    await client.CoreV1Api(site.api).create_namespaced_pod_eviction(name, site.namespace, eviction)
+    await client.CoreV1Api(testbed.api).create_namespaced_pod_eviction(name, testbed.namespace, eviction)
     (status,) = (await follow(backend, [job], 90))[-1].values()
 
     assert status.state is ShardState.FINISHED
-    assert [pod.metadata.uid for pod in await site.pods(job)] != [before.metadata.uid]
-    read = await client.BatchV1Api(site.api).read_namespaced_job(job.name, site.namespace)
+    assert [pod.metadata.uid for pod in await testbed.pods(job)] != [before.metadata.uid]
+    read = await client.BatchV1Api(testbed.api).read_namespaced_job(job.name, testbed.namespace)
     assert not read.status.failed  # charged to nobody
-    assert "This pod goes on after start 1" in site.log(job, "init-from-start-2")
-    assert "3 routes, 1 of them driven before" in site.log(job, "agent-from-start-2")
-    assert site.records(job)[0] == first
-    assert len(site.records(job)) == 3
+    assert "This pod goes on after start 1" in testbed.log(job, "init-from-start-2")
+    assert "3 routes, 1 of them driven before" in testbed.log(job, "agent-from-start-2")
+    assert testbed.records(job)[0] == first
+    assert len(testbed.records(job)) == 3
     await backend.remove(7, 1)
 
 
-async def test_agent_has_no_credentials_and_writes_in_its_own_folder_only(site: RealSite) -> None:
-    job = site.job("slow", (0, 1, 2))
-    backend = await site.launch(job)
-    pod = await site.driving(job, routes_done=0)
+async def test_agent_has_no_credentials_and_writes_in_its_own_folder_only(testbed: RealTestbed) -> None:
+    job = testbed.job("slow", (0, 1, 2))
+    backend = await testbed.launch(job)
+    pod = await testbed.driving(job, routes_done=0)
 
-    of_agent = await site.run(pod, "agent", "env")
-    assert "AWS_ACCESS_KEY_ID=testing" in await site.run(pod, "logcopy", "env")
+    of_agent = await testbed.run(pod, "agent", "env")
+    assert "AWS_ACCESS_KEY_ID=testing" in await testbed.run(pod, "supervisor", "env")
     assert "EVALUATOR_COMMAND" in of_agent
     assert [line for line in of_agent.splitlines() if "AWS" in line or "testing" in line] == []
-    assert await site.run(pod, "agent", TRY_TO_WRITE) == "wrote /pair/agent\n"
-    assert "No such file" in await site.run(pod, "agent", "ls /var/run/secrets/kubernetes.io")
-    assert (await site.run(pod, "agent", CONFINEMENT)).split() == [
+    assert await testbed.run(pod, "agent", TRY_TO_WRITE) == "wrote /pair/agent\n"
+    assert "No such file" in await testbed.run(pod, "agent", "ls /var/run/secrets/kubernetes.io")
+    assert (await testbed.run(pod, "agent", CONFINEMENT)).split() == [
         *("Uid:", "0"),
         *("CapEff:", "0000000000000000"),
         *("NoNewPrivs:", "1"),
         *("Seccomp:", "2"),
     ]
-    # its own processes, none of the keeper's, whose environment holds the keys
-    assert "logcopy" not in await site.run(pod, "agent", "cat /proc/[0-9]*/cmdline")
+    # its own processes, none of the supervisor's, whose environment holds the keys
+    assert "supervisor" not in await testbed.run(pod, "agent", "cat /proc/[0-9]*/cmdline")
     await backend.remove(7, 1)
 
 
-async def test_invalid_sensors_fail_the_job_at_once(site: RealSite) -> None:
-    job = site.job("bad-sensors", (0, 1))
-    backend = await site.launch(job)
+async def test_invalid_sensors_fail_the_job_at_once(testbed: RealTestbed) -> None:
+    job = testbed.job("bad-sensors", (0, 1))
+    backend = await testbed.launch(job)
 
     (status,) = (await follow(backend, [job]))[-1].values()
 
     assert status.state is ShardState.FAILED
     assert status.failure is not None
     assert status.failure == failure_of(PairExitCode.SENSORS_INVALID, status.failure.cause)
-    end = await condition(site.api, site.namespace, job.name, "Failed")
+    end = await condition(testbed.api, testbed.namespace, job.name, "Failed")
     assert end.reason == "PodFailurePolicy"
     assert "Container simulator" in end.message
     assert "exit code 11" in end.message
-    assert len(await site.pods(job)) == 1
+    assert len(await testbed.pods(job)) == 1
     await backend.remove(7, 1)
 
 
-async def test_cancel_ends_every_process_within_the_grace_period(site: RealSite, node: RealNode) -> None:
-    job = site.job("slow", (0, 1, 2))
-    backend = await site.launch(job)
-    await site.driving(job, routes_done=1)
+async def test_cancel_ends_every_process_within_the_grace_period(testbed: RealTestbed, node: RealNode) -> None:
+    job = testbed.job("slow", (0, 1, 2))
+    backend = await testbed.launch(job)
+    await testbed.driving(job, routes_done=1)
     began = time.monotonic()
 
     await backend.remove(7, 1)
 
     assert time.monotonic() - began < 25  # the pod has 30
     assert node.container_processes() == []
-    assert "told to end" in site.log(job, "agent")
-    progress = site.progress(job)
+    assert "told to end" in testbed.log(job, "agent")
+    progress = testbed.progress(job)
     assert progress is not None
     assert progress.routes_done == 1  # kept for a resume
 

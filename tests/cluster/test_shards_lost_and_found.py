@@ -11,7 +11,7 @@ import pytest
 from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from kubernetes_asyncio import client
-from shard_site import Site, drives, follow, follow_until
+from shard_testbed import Testbed, drives, follow, follow_until
 from simulated_jobs import annotate, running_pod
 
 from evaluation.errors import CleanupIncomplete
@@ -24,20 +24,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-async def site(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Site:
+async def testbed(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Testbed:
     account = client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="submission-worker"))
     await client.CoreV1Api(api).create_namespaced_service_account(namespace, account)
-    return Site(cluster, api, namespace)
+    return Testbed(cluster, api, namespace)
 
 
 @pytest.mark.timeout(170, func_only=True)
 async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
-    site: Site, simulated: ControlPlane
+    testbed: Testbed, simulated: ControlPlane
 ) -> None:
-    backend = site.backend()
+    backend = testbed.backend()
     jobs = [shard_job(index=0), shard_job(index=1, budgets=Budgets(infrastructure_restarts=0))]
     await backend.ensure(jobs)
-    evicted, lost = [await running_pod(site.api, site.namespace, job.name) for job in jobs]
+    evicted, lost = [await running_pod(testbed.api, testbed.namespace, job.name) for job in jobs]
     details: dict[int, set[str]] = {0: set(), 1: set()}
 
     async def note() -> ShardStatuses:
@@ -52,33 +52,33 @@ async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
     try:
         name = evicted.metadata.name
         eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=name))
-        await client.CoreV1Api(site.api).create_namespaced_pod_eviction(name, site.namespace, eviction)
+        await client.CoreV1Api(testbed.api).create_namespaced_pod_eviction(name, testbed.namespace, eviction)
         # The pod garbage collector looks every 20 s and gives a missing node 40 s to come back.
         for job, before in zip(jobs, (evicted, lost), strict=True):
-            await running_pod(site.api, site.namespace, job.name, other_than=before.metadata.uid, seconds=110)
+            await running_pod(testbed.api, testbed.namespace, job.name, other_than=before.metadata.uid, seconds=110)
     finally:
         await asyncio.to_thread(simulated.add_node, lost.spec.node_name)
         await asyncio.to_thread(simulated.await_node, lost.spec.node_name)
-    async with site.played():
+    async with testbed.played():
         last = await asyncio.wait_for(watching, 30)
 
     assert [status.state for status in last.values()] == [ShardState.FINISHED] * 2
-    assert [await site.failed_pods(job) for job in jobs] == [0, 0]
+    assert [await testbed.failed_pods(job) for job in jobs] == [0, 0]
     assert any("nobody is charged" in detail for detail in details[0])
     assert any("nobody is charged" in detail for detail in details[1])
     await backend.remove(7, 1)
 
 
 @pytest.mark.parametrize("grace_seconds", [10, 0], ids=["terminated", "killed"])
-async def test_watch_outlives_a_restart_of_the_api_server(site: Site, grace_seconds: float) -> None:
-    backend, jobs = site.backend(worth_telling_seconds=0.5), shard_jobs()
+async def test_watch_outlives_a_restart_of_the_api_server(testbed: Testbed, grace_seconds: float) -> None:
+    backend, jobs = testbed.backend(worth_telling_seconds=0.5), shard_jobs()
     await backend.ensure(jobs)
     await follow_until(backend, jobs, drives)
     watching = asyncio.create_task(follow(backend, jobs, 90))
     await asyncio.sleep(0.5)
 
-    await asyncio.to_thread(site.cluster.restart_apiserver, grace_seconds=grace_seconds)
-    async with site.played():
+    await asyncio.to_thread(testbed.cluster.restart_apiserver, grace_seconds=grace_seconds)
+    async with testbed.played():
         snapshots = await watching
 
     assert all(status.state is ShardState.FINISHED for status in snapshots[-1].values())
@@ -105,31 +105,31 @@ asyncio.run(main())
 """
 
 
-async def test_jobs_of_a_killed_process_are_adopted_and_there_is_never_a_fifth(site: Site) -> None:
-    command = (sys.executable, "-c", ENSURE_AND_WAIT, str(site.cluster.kubeconfig), site.namespace)
+async def test_jobs_of_a_killed_process_are_adopted_and_there_is_never_a_fifth(testbed: Testbed) -> None:
+    command = (sys.executable, "-c", ENSURE_AND_WAIT, str(testbed.cluster.kubeconfig), testbed.namespace)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     assert await asyncio.wait_for(process.stdout.readline(), 30) == b"watching\n"
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
-    before = await site.jobs()
+    before = await testbed.jobs()
 
-    await asyncio.gather(site.backend().ensure(shard_jobs()), site.backend().ensure(shard_jobs()))
-    async with site.played():
-        last = (await follow(site.backend(), shard_jobs()))[-1]
+    await asyncio.gather(testbed.backend().ensure(shard_jobs()), testbed.backend().ensure(shard_jobs()))
+    async with testbed.played():
+        last = (await follow(testbed.backend(), shard_jobs()))[-1]
 
-    assert await site.jobs() == before
+    assert await testbed.jobs() == before
     assert len(before) == 4
     assert all(status.state is ShardState.FINISHED for status in last.values())
-    await site.backend().remove(7, 1)
+    await testbed.backend().remove(7, 1)
 
 
-async def test_cancel_returns_when_no_pod_is_left(site: Site) -> None:
-    backend, jobs = site.backend(), [*shard_jobs(7), *shard_jobs(8)]
+async def test_cancel_returns_when_no_pod_is_left(testbed: Testbed) -> None:
+    backend, jobs = testbed.backend(), [*shard_jobs(7), *shard_jobs(8)]
     await backend.ensure(jobs)
     for job in jobs:
-        pod = await running_pod(site.api, site.namespace, job.name)
-        await annotate(site.api, pod, stopping_seconds="2")
+        pod = await running_pod(testbed.api, testbed.namespace, job.name)
+        await annotate(testbed.api, pod, stopping_seconds="2")
     watching = asyncio.create_task(follow(backend, shard_jobs(7)))
 
     began = time.monotonic()
@@ -137,23 +137,25 @@ async def test_cancel_returns_when_no_pod_is_left(site: Site) -> None:
     seconds = time.monotonic() - began
 
     assert seconds >= 2  # the pods' own time to stop
-    assert {pod.metadata.labels["leaderboard/submission"] for pod in await site.pods()} == {"8"}
-    assert len(await site.jobs()) == 4
+    assert {pod.metadata.labels["leaderboard/submission"] for pod in await testbed.pods()} == {"8"}
+    assert len(await testbed.jobs()) == 4
     assert all(status.state is ShardState.GONE for status in (await watching)[-1].values())
     await backend.remove(8, 1)
 
 
-async def test_pod_whose_node_never_ends_it_is_taken_off_the_books(site: Site) -> None:
+async def test_pod_whose_node_never_ends_it_is_taken_off_the_books(testbed: Testbed) -> None:
     jobs = shard_jobs()[:1]
-    await site.backend().ensure(jobs)
-    pod = await running_pod(site.api, site.namespace, jobs[0].name)
-    await annotate(site.api, pod, stopping_seconds="3600")
+    await testbed.backend().ensure(jobs)
+    pod = await running_pod(testbed.api, testbed.namespace, jobs[0].name)
+    await annotate(testbed.api, pod, stopping_seconds="3600")
     # its own grace period, of 30 s, is cut short for the test
-    await client.CoreV1Api(site.api).delete_namespaced_pod(pod.metadata.name, site.namespace, grace_period_seconds=1)
+    await client.CoreV1Api(testbed.api).delete_namespaced_pod(
+        pod.metadata.name, testbed.namespace, grace_period_seconds=1
+    )
 
     with pytest.raises(CleanupIncomplete, match=jobs[0].name):
-        await site.backend(removal=RemovalLimits(deadline_seconds=1.5)).remove(7, 1)
-    await site.backend(removal=RemovalLimits(force_after_seconds=1)).remove(7, 1)
+        await testbed.backend(removal=RemovalLimits(deadline_seconds=1.5)).remove(7, 1)
+    await testbed.backend(removal=RemovalLimits(force_after_seconds=1)).remove(7, 1)
 
-    assert await site.jobs() == {}
-    assert await site.pods() == []
+    assert await testbed.jobs() == {}
+    assert await testbed.pods() == []

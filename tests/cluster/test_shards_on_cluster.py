@@ -13,7 +13,7 @@ import yaml
 from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from kubernetes_asyncio import client
-from shard_site import Site, drives, follow, follow_until
+from shard_testbed import Testbed, drives, follow, follow_until
 from simulated_jobs import running_pod
 
 from evaluation.errors import InvalidConfiguration
@@ -29,67 +29,67 @@ RBAC = Path(__file__).parents[2] / "deployments/eks/cluster/rbac.yaml"
 
 
 @pytest.fixture
-async def site(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Site:
+async def testbed(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Testbed:
     account = client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="submission-worker"))
     await client.CoreV1Api(api).create_namespaced_service_account(namespace, account)
-    return Site(cluster, api, namespace)
+    return Testbed(cluster, api, namespace)
 
 
-async def test_four_shards_run_finish_and_are_removed(site: Site) -> None:
-    backend, jobs = site.backend(), shard_jobs()
+async def test_four_shards_run_finish_and_are_removed(testbed: Testbed) -> None:
+    backend, jobs = testbed.backend(), shard_jobs()
     await backend.ensure(jobs)
 
     await follow_until(backend, jobs, drives)
-    async with site.played():
+    async with testbed.played():
         snapshots = await follow(backend, jobs)
     await backend.remove(7, 1)
 
     assert [status.state for status in snapshots[-1].values()] == [ShardState.FINISHED] * 4
-    assert await site.jobs() == {}
-    assert await site.pods() == []
+    assert await testbed.jobs() == {}
+    assert await testbed.pods() == []
 
 
-async def test_every_verdict_is_explained_and_charged_as_it_should_be(site: Site) -> None:
-    verdicts = sorted(set(PairExitCode) - {PairExitCode.FINISHED})
-    # a verdict that another pod may not repeat fails the Job once the pods are used up
+async def test_every_exit_code_is_explained_and_charged_as_it_should_be(testbed: Testbed) -> None:
+    exit_codes = sorted(set(PairExitCode) - {PairExitCode.FINISHED})
+    # a exit_code that another pod may not repeat fails the Job once the pods are used up
     none, some = Budgets(infrastructure_restarts=0), Budgets()
     jobs = [
-        shard_job(shard=Shard(index, 10, (index,)), budgets=some if verdict in FINAL_VERDICTS else none)
-        for index, verdict in enumerate(verdicts)
+        shard_job(shard=Shard(index, 10, (index,)), budgets=some if exit_code in FINAL_VERDICTS else none)
+        for index, exit_code in enumerate(exit_codes)
     ]
-    codes = {job.name: str(int(verdict)) for job, verdict in zip(jobs, verdicts, strict=True)}
-    backend = site.backend()
+    codes = {job.name: str(int(exit_code)) for job, exit_code in zip(jobs, exit_codes, strict=True)}
+    backend = testbed.backend()
     await backend.ensure(jobs)
 
-    async with site.played(lambda name: {"outcome": "fail", "exit-code": codes[name], "message": "words"}):
+    async with testbed.played(lambda name: {"outcome": "fail", "exit-code": codes[name], "message": "words"}):
         last = (await follow(backend, jobs))[-1]
 
-    assert {verdicts[index]: status.failure for index, status in last.items()} == {
-        verdict: failure_of(verdict, "words") for verdict in verdicts
+    assert {exit_codes[index]: status.failure for index, status in last.items()} == {
+        exit_code: failure_of(exit_code, "words") for exit_code in exit_codes
     }
     # The Job controller counts a failed pod some moments after it has judged the Job.
     async with asyncio.timeout(30):
-        while 0 in (counts := {await site.failed_pods(job) for job in jobs}):
+        while 0 in (counts := {await testbed.failed_pods(job) for job in jobs}):
             await asyncio.sleep(0.2)
     assert counts == {1}
     await backend.remove(7, 1)
 
 
-async def test_running_names_every_attempt_with_jobs_and_no_strangers(site: Site) -> None:
-    backend = site.backend()
+async def test_running_names_every_attempt_with_jobs_and_no_strangers(testbed: Testbed) -> None:
+    backend = testbed.backend()
     others = shard_jobs(submission=8, attempt=2)
     await backend.ensure([*shard_jobs(), *others])
     await follow_until(backend, others, drives)
 
-    async with site.played(lambda name: {"outcome": "succeed"} if name.startswith("submission-7-") else None):
+    async with testbed.played(lambda name: {"outcome": "succeed"} if name.startswith("submission-7-") else None):
         await follow(backend, shard_jobs())
     stranger = client.V1Pod(
         metadata=client.V1ObjectMeta(name="stranger", labels={"app": "something-else"}),
         spec=client.V1PodSpec(containers=[client.V1Container(name="c", image="x")]),
     )
-    await client.CoreV1Api(site.api).create_namespaced_pod(site.namespace, stranger)
+    await client.CoreV1Api(testbed.api).create_namespaced_pod(testbed.namespace, stranger)
 
-    both = await site.backend().running()
+    both = await testbed.backend().running()
     await backend.remove(7, 1)
     left = await backend.running()
     await backend.remove(8, 2)
@@ -99,10 +99,10 @@ async def test_running_names_every_attempt_with_jobs_and_no_strangers(site: Site
     assert await backend.running() == frozenset()
 
 
-async def test_waiting_shard_says_the_schedulers_words(site: Site, simulated: ControlPlane) -> None:
+async def test_waiting_shard_says_the_schedulers_words(testbed: Testbed, simulated: ControlPlane) -> None:
     # given: 17 shards for 16 GPUs
     jobs = [shard_job(shard=Shard(index, 17, (index,))) for index in range(17)]
-    backend = site.backend()
+    backend = testbed.backend()
     await backend.ensure(jobs)
 
     async with asyncio.timeout(60), aclosing(backend.watch(jobs)) as snapshots:
@@ -119,7 +119,7 @@ async def test_waiting_shard_says_the_schedulers_words(site: Site, simulated: Co
 
 async def test_job_without_a_pod_says_why(cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> None:
     # given: a namespace without the shards' service account
-    backend, jobs = Site(cluster, api, namespace).backend(no_pod_seconds=1, news_seconds=0.5), shard_jobs()[:1]
+    backend, jobs = Testbed(cluster, api, namespace).backend(no_pod_seconds=1, news_seconds=0.5), shard_jobs()[:1]
     await backend.ensure(jobs)
 
     said = 'serviceaccount "submission-worker" not found'
@@ -129,18 +129,18 @@ async def test_job_without_a_pod_says_why(cluster: ClusterUnderTest, api: client
     await backend.remove(7, 1)
 
 
-async def test_logs_of_every_container(site: Site, simulated: ControlPlane) -> None:
+async def test_logs_of_every_container(testbed: Testbed, simulated: ControlPlane) -> None:
     simulated.write_log("agent", ["loading the world", "Segmentation fault"])
-    simulated.write_log("logcopy", ["copied"])
-    backend, jobs = site.backend(), shard_jobs()[:1]
+    simulated.write_log("supervisor", ["copied"])
+    backend, jobs = testbed.backend(), shard_jobs()[:1]
     await backend.ensure(jobs)
-    await running_pod(site.api, site.namespace, jobs[0].name)
+    await running_pod(testbed.api, testbed.namespace, jobs[0].name)
 
     logs = await backend.logs(jobs[0], 1)
 
     assert logs["agent"] == "Segmentation fault\n"
-    assert logs["logcopy"] == "copied\n"
-    assert set(logs) == {"evaluator", "private-contents", "logcopy", "simulator", "agent"}
+    assert logs["supervisor"] == "copied\n"
+    assert set(logs) == {"evaluator", "private-contents", "supervisor", "simulator", "agent"}
     await backend.remove(7, 1)
 
 
@@ -157,12 +157,14 @@ def two_hundred_gpus(simulated: ControlPlane) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_hundred_gpus")
-async def test_fifty_submissions_at_once_are_all_accounted_for(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_fifty_submissions_at_once_are_all_accounted_for(
+    testbed: Testbed, capsys: pytest.CaptureFixture[str]
+) -> None:
     driving: set[str] = set()
     everybody_drives = asyncio.Event()
 
     async def evaluate(number: int) -> ShardStatuses:
-        backend, jobs = site.backend(), shard_jobs(number)
+        backend, jobs = testbed.backend(), shard_jobs(number)
         await backend.ensure(jobs)
         async with asyncio.timeout(90), aclosing(backend.watch(jobs)) as snapshots:
             async for statuses in snapshots:
@@ -177,36 +179,36 @@ async def test_fifty_submissions_at_once_are_all_accounted_for(site: Site, capsy
     try:
         await asyncio.wait_for(everybody_drives.wait(), 60)
     except TimeoutError:
-        print(len(driving), Counter(each.status.phase for each in await site.pods()))
+        print(len(driving), Counter(each.status.phase for each in await testbed.pods()))
         raise
-    async with site.played():
+    async with testbed.played():
         ends = await evaluating
     seconds = time.monotonic() - began
 
     states = Counter(status.state for statuses in ends for status in statuses.values())
     with capsys.disabled():
-        requests = ", ".join(f"{count} {verb}" for verb, count in sorted(site.requests.items()))
-        each = site.requests.total() / len(ends)
+        requests = ", ".join(f"{count} {verb}" for verb, count in sorted(testbed.requests.items()))
+        each = testbed.requests.total() / len(ends)
         print(f"\n{len(ends)} submissions = {states.total()} Jobs at once, in {seconds:.0f} s, ", end="")
         print(f"with {each:.1f} API requests a submission ({requests})")
     assert states == {ShardState.FINISHED: 200}
-    assert await site.jobs() == {}
-    assert await site.pods() == []
+    assert await testbed.jobs() == {}
+    assert await testbed.pods() == []
 
 
-async def kubeconfig_of_orchestrator(site: Site, folder: Path) -> Path:
-    """A kubeconfig for an account that has the rights of deployments/eks in the site's namespace, and no others."""
-    core, rbac = client.CoreV1Api(site.api), client.RbacAuthorizationV1Api(site.api)
-    subject = {"kind": "ServiceAccount", "name": "orchestrator", "namespace": site.namespace}
-    await core.create_namespaced_service_account(site.namespace, {"metadata": {"name": subject["name"]}})
+async def kubeconfig_of_orchestrator(testbed: Testbed, folder: Path) -> Path:
+    """A kubeconfig for an account that has the rights of deployments/eks in the testbed's namespace, and no others."""
+    core, rbac = client.CoreV1Api(testbed.api), client.RbacAuthorizationV1Api(testbed.api)
+    subject = {"kind": "ServiceAccount", "name": "orchestrator", "namespace": testbed.namespace}
+    await core.create_namespaced_service_account(testbed.namespace, {"metadata": {"name": subject["name"]}})
     role, binding = yaml.safe_load_all(RBAC.read_text())
     for each in (role, binding):
-        each["metadata"]["namespace"] = site.namespace
-    await rbac.create_namespaced_role(site.namespace, role)
-    await rbac.create_namespaced_role_binding(site.namespace, binding | {"subjects": [subject]})
+        each["metadata"]["namespace"] = testbed.namespace
+    await rbac.create_namespaced_role(testbed.namespace, role)
+    await rbac.create_namespaced_role_binding(testbed.namespace, binding | {"subjects": [subject]})
     request: Any = {"spec": {"audiences": [], "expirationSeconds": 600}}
-    answer = await core.create_namespaced_service_account_token(subject["name"], site.namespace, request)
-    content = yaml.safe_load(site.cluster.kubeconfig.read_text())
+    answer = await core.create_namespaced_service_account_token(subject["name"], testbed.namespace, request)
+    content = yaml.safe_load(testbed.cluster.kubeconfig.read_text())
     content["users"] = [{"name": "user", "user": {"token": answer.status.token}}]
     path = folder / "orchestrator.kubeconfig"
     path.touch(mode=0o600)
@@ -214,20 +216,20 @@ async def kubeconfig_of_orchestrator(site: Site, folder: Path) -> Path:
     return path
 
 
-async def test_orchestrators_role_is_enough_and_reaches_no_other_namespace(site: Site, tmp_path: Path) -> None:
-    access, jobs = Kubeconfig(str(await kubeconfig_of_orchestrator(site, tmp_path))), shard_jobs()
-    backend = KubernetesJobBackend(access, cluster_spec(site.namespace))
+async def test_orchestrators_role_is_enough_and_reaches_no_other_namespace(testbed: Testbed, tmp_path: Path) -> None:
+    access, jobs = Kubeconfig(str(await kubeconfig_of_orchestrator(testbed, tmp_path))), shard_jobs()
+    backend = KubernetesJobBackend(access, cluster_spec(testbed.namespace))
 
     await backend.ensure(jobs)
     await backend.ensure(jobs)
-    await running_pod(site.api, site.namespace, jobs[0].name)
+    await running_pod(testbed.api, testbed.namespace, jobs[0].name)
     logs = await backend.logs(jobs[0], 1)
-    async with site.played():
+    async with testbed.played():
         last = (await follow(backend, jobs))[-1]
     await backend.remove(7, 1)
 
     assert set(logs) >= {"simulator", "agent"}
     assert all(status.state is ShardState.FINISHED for status in last.values())
-    assert await site.pods() == []
+    assert await testbed.pods() == []
     with pytest.raises(InvalidConfiguration, match="the cluster forbids it"):
         await KubernetesJobBackend(access, cluster_spec("default")).ensure(jobs)

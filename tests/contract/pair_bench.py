@@ -1,4 +1,4 @@
-"""A keeper against a real S3 server, with the test as its simulator and agent."""
+"""A supervisor against a real S3 server, with the test as its simulator and agent."""
 
 import json
 import subprocess
@@ -64,31 +64,31 @@ class Bench:
         self.thread: threading.Thread | None = None
 
     def keep(self) -> None:
-        """Start a keeper, as after a crash of the one before."""
+        """Start a supervisor, as after a crash of the one before."""
         self.stop = threading.Event()
-        keeper = PairSupervisor(self.settings, self.storage, self.stop)
-        self.thread = threading.Thread(target=self._run, args=(keeper,))
+        supervisor = PairSupervisor(self.settings, self.storage, self.stop)
+        self.thread = threading.Thread(target=self._run, args=(supervisor,))
         self.thread.start()
 
-    def _run(self, keeper: PairSupervisor) -> None:
+    def _run(self, supervisor: PairSupervisor) -> None:
         try:
-            self.ended.append(keeper.run())
+            self.ended.append(supervisor.run())
         except Stopped:
             self.ended.append("stopped")
 
-    def lose_keeper(self) -> None:
+    def lose_supervisor(self) -> None:
         self.stop.set()
         if self.thread:
             self.thread.join(5)
 
-    def verdict(self) -> PairExitCode | str:
+    def exit_code(self) -> PairExitCode | str:
         assert self.thread
         self.thread.join(5)
-        assert self.ended, "the keeper goes on"
+        assert self.ended, "the supervisor goes on"
         return self.ended[-1]
 
     def started(self, n: int) -> None:
-        eventually((self.files.keeper / f"start{n}").exists)
+        eventually((self.files.supervisor / f"start{n}").exists)
         (self.files.simulator / f"ready{n}").write_text("2000\n")
 
     def ends(self, n: int, simulator: str, agent: str) -> None:
@@ -116,7 +116,7 @@ Make = Callable[..., Bench]
 
 
 def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
-    """What makes benches; their keepers end with it."""
+    """What makes benches; their supervisors end with it."""
     client = boto3.client("s3", **aws)
     client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]})
     route_file = tmp_path / "routes.xml"
@@ -125,14 +125,14 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
 
     def make(pod: str = "pod", attempt: int = 1, routes: str = str(route_file), **changes: Any) -> Bench:
         pair = tmp_path / pod
-        for party in ("keeper", "simulator", "agent"):
+        for party in ("supervisor", "simulator", "agent"):
             (pair / party).mkdir(parents=True)
         (pair / "agent" / "agent.log").touch()
         values: dict[str, Any] = {
             "submission": 7,
             "attempt": attempt,
             "shard": 0,
-            "generation": LeaderboardVersion.V2,
+            "version": LeaderboardVersion.V2,
             "expected": expand(ROUTES, 1),
             "bucket": BUCKET,
             "routes_location": routes,
@@ -151,7 +151,7 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
 
     yield make
     for made in every:
-        made.lose_keeper()
+        made.lose_supervisor()
 
 
 def container(module: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
@@ -172,7 +172,7 @@ def contract(settings: PairSettings) -> dict[str, str]:
         "SUBMISSION": str(settings.submission),
         "ATTEMPT": str(settings.attempt),
         "WORKER_ID": str(settings.shard),
-        "GENERATION": settings.generation.value,
+        "LEADERBOARD_VERSION": settings.version.value,
         "ROUTES_SUBSET": "0-2",
         "REPETITIONS": "1",
         "BUCKET": settings.bucket,

@@ -42,13 +42,26 @@ def environment(name: str, root: Path, **changes: str) -> dict[str, str]:
         key: f"{root}{value}" if value.startswith((*FOLDERS, "/tmp")) else value  # noqa: S108 - the container's own
         for key, value in known.items()
     }
-    return {"PATH": os.environ["PATH"], "KEEPERS_ROLE": "arn:aws:iam::123456789012:role/keeper", **placed, **changes}
+    return {
+        "PATH": os.environ["PATH"],
+        "SUPERVISORS_ROLE": "arn:aws:iam::123456789012:role/supervisor",
+        **placed,
+        **changes,
+    }
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The container's root: its volumes are there, owned by somebody who shares them with nobody."""
-    for folder in ("scripts", "evaluator/leaderboard", "routes", "pair/keeper", "pair/simulator", "pair/agent", "tmp"):
+    for folder in (
+        "scripts",
+        "evaluator/leaderboard",
+        "routes",
+        "pair/supervisor",
+        "pair/simulator",
+        "pair/agent",
+        "tmp",
+    ):
         (tmp_path / folder).mkdir(parents=True, mode=0o755)
     return tmp_path
 
@@ -75,7 +88,7 @@ class TestInit:
             timeout=60,
         )
 
-    def test_it_takes_the_keepers_role_by_the_key_and_brings_scripts_and_routes(
+    def test_it_takes_the_supervisors_role_by_the_key_and_brings_scripts_and_routes(
         self, root: Path, program: Path, aws: dict[str, Any], httpserver: HTTPServer
     ) -> None:
         s3 = boto3.client("s3", **aws)
@@ -98,8 +111,8 @@ class TestInit:
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI": httpserver.url_for("/credentials"),
                 "AWS_ENDPOINT_URL": aws["endpoint_url"],
                 "AWS_DEFAULT_REGION": "us-west-2",
-                "KEEPERS_KEY": "the-key",
-                "DEFINED_GENERATION": "2.0",
+                "SUPERVISORS_KEY": "the-key",
+                "DEFINED_LEADERBOARD_VERSION": "2.0",
                 **shard_values("s3://leaderboard-20/routes.xml"),
             },
         )
@@ -108,21 +121,21 @@ class TestInit:
         assert {path.name for path in (root / "scripts").iterdir()} == {"agent.sh", "pair.sh", "simulator.sh"}
         assert (root / "routes" / "routes.xml").read_bytes() == ROUTES.read_bytes()
         assert "external_id = the-key" in (root / "tmp" / "aws-config").read_text()
-        assert len(httpserver.log) >= 1  # the task's own role, which takes the keeper's
+        assert len(httpserver.log) >= 1  # the task's own role, which takes the supervisor's
         assert (root / "pair" / "agent").stat().st_mode & 0o777 == 0o777
 
-    def test_a_definition_of_the_other_generation_is_noticed(self, root: Path) -> None:
-        done = self.run(root, {"DEFINED_GENERATION": "1.0", "GENERATION": "2.0"})
+    def test_a_definition_of_the_other_version_is_noticed(self, root: Path) -> None:
+        done = self.run(root, {"DEFINED_LEADERBOARD_VERSION": "1.0", "LEADERBOARD_VERSION": "2.0"})
 
         assert done.returncode == 40
-        assert "for generation 1.0, the cluster's block says 2.0" in done.stderr
+        assert "for version 1.0, the cluster's block says 2.0" in done.stderr
 
     @pytest.mark.parametrize(("codes", "end", "tries"), [("1 1 0", 0, 3), ("22", 22, 1), ("1 1 1 1 1", 1, 5)])
     def test_what_may_pass_is_tried_again(self, root: Path, program: Path, codes: str, end: int, tries: int) -> None:
         put(program, "python", f'[[ "$1" == -c ]] && echo {SCRIPTS} && exit\n{following(root, codes)}')
-        generation = {"DEFINED_GENERATION": "2.0", "GENERATION": "2.0", "KEEPERS_KEY": "the-key"}
+        version = {"DEFINED_LEADERBOARD_VERSION": "2.0", "LEADERBOARD_VERSION": "2.0", "SUPERVISORS_KEY": "the-key"}
 
-        done = self.run(root, {"PATH": f"{program}:{os.environ['PATH']}", **generation})
+        done = self.run(root, {"PATH": f"{program}:{os.environ['PATH']}", **version})
 
         assert done.returncode == end
         assert (root / "tries").stat().st_size == tries
@@ -131,15 +144,19 @@ class TestInit:
 class TestKeeper:
     def start(self, root: Path, program: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command("logcopy", root),
+            command("supervisor", root),
             env=environment(
-                "logcopy", root, AGAIN_SECONDS="0.1", KEEPERS_KEY="the-key", PATH=f"{program}:{os.environ['PATH']}"
+                "supervisor",
+                root,
+                AGAIN_SECONDS="0.1",
+                SUPERVISORS_KEY="the-key",
+                PATH=f"{program}:{os.environ['PATH']}",
             ),
             text=True,
         )
 
     @pytest.mark.parametrize(("codes", "end", "tries"), [("0", 0, 1), ("1 137 13", 13, 3), ("1 1 1 1 1 1 1 1", 1, 8)])
-    def test_one_that_breaks_is_started_again_and_a_verdict_ends_it(
+    def test_one_that_breaks_is_started_again_and_a_exit_code_ends_it(
         self, root: Path, program: Path, codes: str, end: int, tries: int
     ) -> None:
         put(program, "python", following(root, codes))
@@ -153,17 +170,17 @@ class TestKeeper:
             "python",
             f"trap 'sleep 0.3; touch {root}/copied; exit 30' TERM\ntouch {root}/up\nwhile :; do sleep 0.05; done",
         )
-        keeper = self.start(root, program)
+        supervisor = self.start(root, program)
         eventually((root / "up").exists)
 
-        keeper.send_signal(signal.SIGTERM)
+        supervisor.send_signal(signal.SIGTERM)
 
-        assert keeper.wait(timeout=30) == 30
+        assert supervisor.wait(timeout=30) == 30
         assert (root / "copied").exists()
 
 
 @pytest.mark.parametrize("party", ["simulator", "agent"])
-def test_a_container_that_ecs_ends_because_another_has_ended_keeps_the_verdict(root: Path, party: str) -> None:
+def test_a_container_that_ecs_ends_because_another_has_ended_keeps_the_exit_code(root: Path, party: str) -> None:
     (root / "scripts" / "waits").touch()
     values = {
         **shard_values("unused"),
@@ -181,7 +198,7 @@ def test_a_container_that_ecs_ends_because_another_has_ended_keeps_the_verdict(r
     running = subprocess.Popen(["bash", str(SCRIPTS / f"{party}.sh")], env={"PATH": os.environ["PATH"], **values})
     eventually((root / "pair" / party / f"{party}.log").exists)
 
-    (root / "pair" / "keeper" / "verdict").write_text("13\n")
+    (root / "pair" / "supervisor" / "exit_code").write_text("13\n")
     running.send_signal(signal.SIGTERM)
 
     assert running.wait(timeout=30) == 13
@@ -198,7 +215,7 @@ def shard_values(routes: str) -> dict[str, str]:
         "ATTEMPT": "1",
         "WORKER_ID": "0",
         "SHARD_COUNT": "4",
-        "GENERATION": "2.0",
+        "LEADERBOARD_VERSION": "2.0",
         "BUCKET": "leaderboard-20",
         "ROUTES_LOCATION": routes,
         "ROUTES_SUBSET": "0-4",

@@ -71,13 +71,13 @@ def prefect(httpserver: HTTPServer) -> FakePrefect:
 
 
 @contextmanager
-def doorbell_of(url: str, **settings: str) -> Iterator[PrefectEvents]:
+def publisher_of(url: str, **settings: str) -> Iterator[PrefectEvents]:
     known = {"auth": PREFECT_API_AUTH_STRING, "key": PREFECT_API_KEY}
     updates: dict[Any, Any] = {known[name]: value for name, value in settings.items()}
     without = {PREFECT_API_KEY, PREFECT_API_AUTH_STRING} - updates.keys()
     updates |= {PREFECT_API_URL: url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}
-    with temporary_settings(updates=updates, restore_defaults=without), prefect_events(timeout_seconds=5) as doorbell:
-        yield doorbell
+    with temporary_settings(updates=updates, restore_defaults=without), prefect_events(timeout_seconds=5) as publisher:
+        yield publisher
 
 
 def send(aws: dict[str, Any], queue: SubmissionQueue, body: object, **arguments: Any) -> None:
@@ -88,8 +88,8 @@ def send(aws: dict[str, Any], queue: SubmissionQueue, body: object, **arguments:
 @contextmanager
 def running(queue: SubmissionQueue, url: str, settings: BridgeSettings = QUICK) -> Iterator[None]:
     stop = threading.Event()
-    with doorbell_of(url) as doorbell:
-        thread = threading.Thread(target=run_bridge, args=(queue, doorbell, stop, settings))
+    with publisher_of(url) as publisher:
+        thread = threading.Thread(target=run_bridge, args=(queue, publisher, stop, settings))
         thread.start()
         try:
             yield
@@ -314,8 +314,8 @@ def test_a_message_that_cannot_be_hidden_rings_all_the_same(
 def test_a_wrong_address_from_the_start_ends_the_bridge(aws: dict[str, Any], prefect: FakePrefect) -> None:
     queue = create_queue(aws)
     absent = queue.model_copy(update={"queue_url": queue.queue_url + "-absent"})
-    with doorbell_of(prefect.url) as doorbell, pytest.raises(InvalidConfiguration, match="-absent failed"):
-        run_bridge(absent, doorbell, threading.Event(), QUICK)
+    with publisher_of(prefect.url) as publisher, pytest.raises(InvalidConfiguration, match="-absent failed"):
+        run_bridge(absent, publisher, threading.Event(), QUICK)
 
 
 EVENT = OutgoingEvent("e", "r.1", "submission 1", {})
@@ -328,8 +328,8 @@ EVENT = OutgoingEvent("e", "r.1", "submission 1", {})
 def test_the_event_is_sent_with_prefects_authentication(
     prefect: FakePrefect, settings: dict[str, str], header: str | None
 ) -> None:
-    with doorbell_of(prefect.url, **settings) as doorbell:
-        doorbell.ring(EVENT)
+    with publisher_of(prefect.url, **settings) as publisher:
+        publisher.publish(EVENT)
     assert prefect.requests[0].headers.get("Authorization") == header
     assert [event["id"] for event in prefect.events] == [str(EVENT.id)]
 
@@ -339,19 +339,19 @@ def test_the_event_is_sent_with_prefects_authentication(
 )
 def test_a_refusal_is_no_success(prefect: FakePrefect, status: int, error: type[Exception]) -> None:
     prefect.answers = [status]
-    with doorbell_of(prefect.url) as doorbell, pytest.raises(error, match=f"answers {status}"):
-        doorbell.ring(EVENT)
+    with publisher_of(prefect.url) as publisher, pytest.raises(error, match=f"answers {status}"):
+        publisher.publish(EVENT)
     assert prefect.events == []
 
 
 def test_a_web_page_is_no_success(prefect: FakePrefect) -> None:
     prefect.csrf = Response("<html>", 200)
-    with doorbell_of(prefect.url) as doorbell, pytest.raises(ServiceUnavailable, match="does not answer as one"):
-        doorbell.ring(EVENT)
+    with publisher_of(prefect.url) as publisher, pytest.raises(ServiceUnavailable, match="does not answer as one"):
+        publisher.publish(EVENT)
 
 
 def test_without_an_address_no_server_is_started() -> None:
-    with pytest.raises(InvalidConfiguration, match="PREFECT_API_URL is not set"), doorbell_of(""):
+    with pytest.raises(InvalidConfiguration, match="PREFECT_API_URL is not set"), publisher_of(""):
         pass
 
 

@@ -12,11 +12,11 @@ from botocore.config import Config
 from compute_client.job import JobError, JobFailed, NotFinished, NotSent, ResultStatus, UnknownJob, read_message
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, RequestRefused, ServiceUnavailable
 from tests.contract.aws_blocks import UNREACHABLE
-from tests.contract.compute_site import ComputeAws
+from tests.contract.compute_testbed import ComputeAws
 
 
 @pytest.fixture(params=["standard", "fifo"])
-def site(aws: dict[str, Any], request: pytest.FixtureRequest) -> ComputeAws:
+def testbed(aws: dict[str, Any], request: pytest.FixtureRequest) -> ComputeAws:
     return ComputeAws(aws, fifo=request.param == "fifo")
 
 
@@ -25,29 +25,29 @@ def standard(aws: dict[str, Any]) -> ComputeAws:
     return ComputeAws(aws)
 
 
-def finish(site: ComputeAws, job_id: str, result: str = '{"answer": 42}') -> None:
-    jobs = site.jobs()
+def finish(testbed: ComputeAws, job_id: str, result: str = '{"answer": 42}') -> None:
+    jobs = testbed.jobs()
     jobs.succeed(jobs.claim(job_id, "run").lease, result)
 
 
-def test_a_posted_job_is_recorded_and_its_message_names_it(site: ComputeAws) -> None:
-    producer = site.producer()
+def test_a_posted_job_is_recorded_and_its_message_names_it(testbed: ComputeAws) -> None:
+    producer = testbed.producer()
 
     job_id = producer.post_non_blocking({"number": 4})
 
     assert producer.retrieve_result_status(job_id) is ResultStatus.SUBMITTED
-    assert [read_message(message.body) for message in site.received()] == [job_id]
-    assert "outbox" not in site.row(job_id)
-    jobs = site.jobs()
+    assert [read_message(message.body) for message in testbed.received()] == [job_id]
+    assert "outbox" not in testbed.row(job_id)
+    jobs = testbed.jobs()
     assert jobs.body(jobs.claim(job_id, "run")) == '{"number": 4}'
 
 
-def test_the_queue_may_be_named(site: ComputeAws) -> None:
-    name = site.queue.queue_url.rpartition("/")[2]
+def test_the_queue_may_be_named(testbed: ComputeAws) -> None:
+    name = testbed.queue.queue_url.rpartition("/")[2]
 
-    job_id = site.producer(queue=name).post_non_blocking(1)
+    job_id = testbed.producer(queue=name).post_non_blocking(1)
 
-    assert [read_message(message.body) for message in site.received()] == [job_id]
+    assert [read_message(message.body) for message in testbed.received()] == [job_id]
 
 
 def test_status_and_result_follow_the_job(standard: ComputeAws) -> None:
@@ -96,14 +96,14 @@ def test_post_gives_up_and_names_the_job(standard: ComputeAws) -> None:
     assert standard.producer().wait("mine").result == {"answer": 42}
 
 
-def test_the_same_id_is_one_job(site: ComputeAws) -> None:
-    producer = site.producer()
+def test_the_same_id_is_one_job(testbed: ComputeAws) -> None:
+    producer = testbed.producer()
 
     ids = {producer.post_non_blocking({"a": 1, "b": 2}, job_id="order-7") for _ in range(3)}
     ids.add(producer.post_non_blocking({"b": 2, "a": 1}, job_id="order-7"))
 
     assert ids == {"order-7"}
-    assert len(site.received()) == 1
+    assert len(testbed.received()) == 1
     with pytest.raises(RequestRefused, match="was posted before with another body"):
         producer.post_non_blocking({"a": 2}, job_id="order-7")
 
@@ -118,19 +118,19 @@ def test_an_ended_job_is_not_sent_again(standard: ComputeAws) -> None:
     assert standard.received() == []
 
 
-def test_a_job_whose_message_was_not_sent_is_kept_and_sent_later(site: ComputeAws) -> None:
-    absent = site.queue.queue_url.replace("/compute", "/absent")
+def test_a_job_whose_message_was_not_sent_is_kept_and_sent_later(testbed: ComputeAws) -> None:
+    absent = testbed.queue.queue_url.replace("/compute", "/absent")
     with pytest.raises(NotSent, match="Job mine is recorded but not on its queue") as told:
-        site.producer(queue=absent).post_non_blocking(1, job_id="mine")
+        testbed.producer(queue=absent).post_non_blocking(1, job_id="mine")
     assert told.value.job_id == "mine"
     assert isinstance(told.value.__cause__, InvalidConfiguration)
-    assert site.received() == []
+    assert testbed.received() == []
 
-    again = site.producer()
+    again = testbed.producer()
     assert again.resend(older_seconds=3600) == []  # perhaps its caller is just about to
     assert again.resend(older_seconds=0) == ["mine"]
     assert again.resend(older_seconds=0) == []
-    assert [read_message(message.body) for message in site.received()] == ["mine"]
+    assert [read_message(message.body) for message in testbed.received()] == ["mine"]
 
 
 def test_posting_again_sends_what_was_not_sent(standard: ComputeAws) -> None:
@@ -142,8 +142,8 @@ def test_posting_again_sends_what_was_not_sent(standard: ComputeAws) -> None:
     assert [read_message(message.body) for message in standard.received()] == ["mine"]
 
 
-def test_large_bodies_and_results_go_to_the_bucket(site: ComputeAws) -> None:
-    producer, jobs = site.producer(), site.jobs()
+def test_large_bodies_and_results_go_to_the_bucket(testbed: ComputeAws) -> None:
+    producer, jobs = testbed.producer(), testbed.jobs()
     body, result = "b" * 500_000, "r" * 500_000  # more than a row can hold, more than SQS's old limit
 
     job_id = producer.post_non_blocking(body)
@@ -152,8 +152,8 @@ def test_large_bodies_and_results_go_to_the_bucket(site: ComputeAws) -> None:
 
     assert jobs.body(job) == f'"{body}"'
     assert producer.retrieve_result(job_id).result == result
-    assert site.objects() == [
-        f"bodies/{job_id}/{site.row(job_id)['body_digest']}.json",
+    assert testbed.objects() == [
+        f"bodies/{job_id}/{testbed.row(job_id)['body_digest']}.json",
         f"results/{job_id}/{job.lease.token}.json",
     ]
 

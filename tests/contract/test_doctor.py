@@ -71,9 +71,9 @@ class World:
             return self.blocks[kind, name]
 
         installation = Installation("http://prefect.example/api")
-        site = DoctorContext(self.settings, installation, cast(SyncPrefectClient, Answering()), load)
+        context = DoctorContext(self.settings, installation, cast(SyncPrefectClient, Answering()), load)
         parts = (aws_checks, queue_checks, cluster_checks, evalai_checks)
-        return [finding for part in parts for finding in run_checks(part(site))]
+        return [finding for part in parts for finding in run_checks(part(context))]
 
 
 class Answering:
@@ -170,7 +170,7 @@ def world(resources: tuple[EmbeddedAws, str], evalai: str, tmp_path: Path) -> Wo
     )
     cluster = LeaderboardCluster(
         cluster=CLUSTER,
-        generation=LeaderboardVersion.V2,
+        leaderboard_version=LeaderboardVersion.V2,
         compute=LocalCompute(workdir=tmp_path / "runs"),
         credentials=credentials,
         bucket=CLUSTER,

@@ -1,4 +1,4 @@
-"""What every JobBackend does. A backend joins by a Site of its own in `SITES`."""
+"""What every JobBackend does. A backend joins by a Testbed of its own in `SITES`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.routes import RouteRun
 from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.model import LeaderboardVersion, parse_phase
-from tests.contract.batch_site import BatchSite
-from tests.contract.local_site import LocalSite
+from tests.contract.batch_testbed import BatchTestbed
+from tests.contract.local_testbed import LocalTestbed
 
 BUCKET = "leaderboard-20-results"
 BUDGETS = Budgets(agent_restarts=1, infrastructure_restarts=4, simulator_crashes_per_route=2)
 
 
-class Site(Protocol):
+class Testbed(Protocol):
     """Where a backend runs its Jobs, as a test sees it."""
 
     def backend(self) -> JobBackend:
@@ -35,14 +35,14 @@ class Site(Protocol):
         """What still runs, in words."""
 
 
-SITES: Mapping[str, Callable[[Path, str], Site]] = {"batch": BatchSite, "local": LocalSite}
+SITES: Mapping[str, Callable[[Path, str], Testbed]] = {"batch": BatchTestbed, "local": LocalTestbed}
 
 
 @dataclass
 class World:
-    """A site, its S3, and jobs to run there."""
+    """A testbed, its S3, and jobs to run there."""
 
-    site: Site
+    testbed: Testbed
     s3: Any
 
     def job(self, image: str, submission: int = 7, attempt: int = 1, **changes: Any) -> ShardJob:
@@ -52,7 +52,7 @@ class World:
             attempt=attempt,
             shard=shard,
             phase=parse_phase("leaderboard-20-SENSORS"),
-            generation=LeaderboardVersion.V2,
+            version=LeaderboardVersion.V2,
             repetitions=1,
             image=f"demo/agent:{image}",
             team_name="Ünïcödé & Söhne; rm -rf / 🚗",
@@ -84,7 +84,7 @@ class World:
     def records(self, job: ShardJob) -> list[dict[str, Any]]:
         """The records in S3, checked against the routes sent out."""
         key = storage_keys.checkpoint_key(job.submission, job.shard.index)
-        checkpoint = parse_checkpoint(self.read(key), key, job.generation)
+        checkpoint = parse_checkpoint(self.read(key), key, job.version)
         check_expected(checkpoint, job.expected, key)
         return checkpoint.records
 
@@ -130,13 +130,13 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, aws: dict[str, Any]) -
     world = World(SITES[request.param](tmp_path, aws["endpoint_url"]), s3)
     yield world
     for submission in (7, 8):
-        run(world.site.backend().remove(submission, 1))
-        run(world.site.backend().remove(submission, 2))
-    assert world.site.left() == []
+        run(world.testbed.backend().remove(submission, 1))
+        run(world.testbed.backend().remove(submission, 2))
+    assert world.testbed.left() == []
 
 
 def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> None:
-    job, backend = world.job("fast"), world.site.backend()
+    job, backend = world.job("fast"), world.testbed.backend()
 
     run(backend.ensure([job]))
     seen = follow(backend, job)
@@ -145,14 +145,14 @@ def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> N
     assert seen[-1].failure is None
     assert len(world.records(job)) == 3
     assert world.progress(job).state is ShardState.FINISHED
-    assert world.logs(job) == {"simulator.log", "agent.log", "logcopy.log", "init.log"}
+    assert world.logs(job) == {"simulator.log", "agent.log", "supervisor.log", "init.log"}
 
 
-def test_a_submission_can_be_of_the_other_generation_and_drive_repetitions(world: World) -> None:
-    job = world.job("fast", generation=LeaderboardVersion.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
+def test_a_submission_can_be_of_the_other_version_and_drive_repetitions(world: World) -> None:
+    job = world.job("fast", version=LeaderboardVersion.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
 
-    run(world.site.backend().ensure([job]))
-    seen = follow(world.site.backend(), job)
+    run(world.testbed.backend().ensure([job]))
+    seen = follow(world.testbed.backend(), job)
 
     assert seen[-1].state is ShardState.FINISHED
     assert len(world.records(job)) == 6
@@ -168,7 +168,7 @@ FAILURES = {
 
 def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World) -> None:
     jobs = {image: replace(job, hang_seconds=2.0) for image, job in world.jobs(sorted(FAILURES)).items()}
-    backend = world.site.backend()
+    backend = world.testbed.backend()
 
     run(backend.ensure(list(jobs.values())))
     ends = run(to_the_end(backend, *jobs.values()))[-1]
@@ -185,7 +185,7 @@ def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World) -
 def test_what_breaks_is_charged_where_it_belongs_and_the_rest_is_driven(world: World) -> None:
     jobs = world.jobs(["fast", "crash-on-route-7", "simulator-crash-on-route-3", "poison-route-5"], routes=(3, 5, 7))
     fast, crash, simulator, poison = jobs.values()
-    backend = world.site.backend()
+    backend = world.testbed.backend()
 
     run(backend.ensure(list(jobs.values())))
     ends = run(to_the_end(backend, *jobs.values()))[-1]
@@ -204,7 +204,7 @@ def test_what_breaks_is_charged_where_it_belongs_and_the_rest_is_driven(world: W
 
 
 def test_a_second_attempt_resumes_where_the_first_failed(world: World) -> None:
-    backend = world.site.backend()
+    backend = world.testbed.backend()
     first, second = world.job("always-crash"), world.job("always-crash", attempt=2)
     run(backend.ensure([first]))
     assert follow(backend, first)[-1].state is ShardState.FAILED
@@ -222,51 +222,51 @@ def test_a_second_attempt_resumes_where_the_first_failed(world: World) -> None:
 
 def test_ensure_adopts_what_runs_and_watch_works_from_another_process(world: World) -> None:
     job = world.job("steady")
-    run(world.site.backend().ensure([job]))
-    before = sorted(world.site.left())
+    run(world.testbed.backend().ensure([job]))
+    before = sorted(world.testbed.left())
 
-    run(world.site.backend().ensure([job, job]))
-    seen = follow(world.site.backend(), job)
+    run(world.testbed.backend().ensure([job, job]))
+    seen = follow(world.testbed.backend(), job)
 
     assert before
     assert seen[-1].state is ShardState.FINISHED
     assert world.progress(job).counters.starts == 1
-    run(world.site.backend().ensure([job]))
-    assert follow(world.site.backend(), job) == [seen[-1]]
+    run(world.testbed.backend().ensure([job]))
+    assert follow(world.testbed.backend(), job) == [seen[-1]]
 
 
 def test_watching_what_is_not_there_tells_gone_and_ends(world: World) -> None:
-    seen = follow(world.site.backend(), world.job("steady"))
+    seen = follow(world.testbed.backend(), world.job("steady"))
 
     assert [status.state for status in seen] == [ShardState.GONE]
     assert ShardState.GONE in ENDED
 
 
 def test_remove_ends_every_process_and_only_those_of_its_attempt(world: World) -> None:
-    backend = world.site.backend()
+    backend = world.testbed.backend()
     job, other = world.job("hang", hang_seconds=60.0), world.job("hang", submission=8, hang_seconds=60.0)
     run(backend.ensure([job, other]))
     run(until(backend, job, ShardState.DRIVING))
 
     async def timed_remove() -> float:
         began = asyncio.get_running_loop().time()
-        await world.site.backend().remove(7, 1)
+        await world.testbed.backend().remove(7, 1)
         return asyncio.get_running_loop().time() - began
 
     assert run(timed_remove()) < 10
     assert follow(backend, job)[-1].state is ShardState.GONE
-    assert world.site.left()
-    assert all("submission-8-" in line for line in world.site.left())
+    assert world.testbed.left()
+    assert all("submission-8-" in line for line in world.testbed.left())
 
 
 def test_running_names_every_attempt_that_exists_ended_or_not_and_none_that_was_removed(world: World) -> None:
-    backend = world.site.backend()
+    backend = world.testbed.backend()
     assert run(backend.running()) == frozenset()
     ended, hanging = world.job("fast"), world.job("hang", submission=8, attempt=2, hang_seconds=60.0)
     run(backend.ensure([ended, hanging]))
     run(to_the_end(backend, ended))
 
-    both = run(world.site.backend().running())
+    both = run(world.testbed.backend().running())
     run(backend.remove(7, 1))
     left = run(backend.running())
     run(backend.remove(8, 2))
@@ -277,20 +277,20 @@ def test_running_names_every_attempt_that_exists_ended_or_not_and_none_that_was_
 
 
 def test_removing_nothing_is_fine(world: World) -> None:
-    run(world.site.backend().remove(99, 1))
+    run(world.testbed.backend().remove(99, 1))
 
-    assert world.site.left() == []
+    assert world.testbed.left() == []
 
 
 def test_the_logs_last_lines_are_there_while_it_runs_and_empty_where_there_are_none(world: World) -> None:
-    job, backend = world.job("hang", hang_seconds=60.0), world.site.backend()
+    job, backend = world.job("hang", hang_seconds=60.0), world.testbed.backend()
     run(backend.ensure([job]))
     run(until(backend, job, ShardState.DRIVING))
 
     logs = run(backend.logs(job, 2))
     nothing = run(backend.logs(world.job("steady", submission=8), 2))
 
-    assert set(logs) == {"simulator", "agent", "logcopy", "init"}
+    assert set(logs) == {"simulator", "agent", "supervisor", "init"}
     assert 1 <= len(logs["agent"].splitlines()) <= 2
     assert not any(nothing.values())
 
@@ -298,4 +298,4 @@ def test_the_logs_last_lines_are_there_while_it_runs_and_empty_where_there_are_n
 @pytest.mark.parametrize("world", ["local"], indirect=True)  # where the images are known beforehand
 def test_an_image_that_cannot_run_is_refused_at_once(world: World) -> None:
     with pytest.raises(ImageRefused, match="demo/agent:steady"):
-        run(world.site.backend().ensure([world.job("unheard-of")]))
+        run(world.testbed.backend().ensure([world.job("unheard-of")]))

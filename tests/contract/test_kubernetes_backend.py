@@ -234,13 +234,13 @@ async def test_logs_of_all_containers_of_the_newest_pod_and_of_the_failed_one(se
     await backend.ensure([job])
     add_pod(server, job.name, "old", phase="Failed", age=900)
     add_pod(server, job.name, "new")
-    server.logs = {("new", "agent"): "now\n", ("old", "agent"): "then\n", ("new", "logcopy"): "copied\n"}
+    server.logs = {("new", "agent"): "now\n", ("old", "agent"): "then\n", ("new", "supervisor"): "copied\n"}
 
     logs = await backend.logs(job, 40)
 
     assert logs["agent"] == "now\n"
     assert logs["agent-previous"] == "then\n"
-    assert logs["logcopy"] == "copied\n"
+    assert logs["supervisor"] == "copied\n"
     assert logs["simulator"] == ""  # has not started
 
 

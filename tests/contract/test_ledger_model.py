@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from ledger_site import ENDED, FIRST, LEASE, Site, ledger_site
+from ledger_testbed import ENDED, FIRST, LEASE, Testbed, ledger_testbed
 
 from blocks.ledger_table import claim_key
 from evaluation.errors import AlreadyClaimed
@@ -34,9 +34,9 @@ from evaluation.ports import Claim
 
 
 @pytest.fixture
-def site(aws: dict[str, Any]) -> Iterator[Site]:
-    with ledger_site(aws) as site:
-        yield site
+def testbed(aws: dict[str, Any]) -> Iterator[Testbed]:
+    with ledger_testbed(aws) as testbed:
+        yield testbed
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Row:
 
     key: str
     owner: str
-    start: int
+    epoch: int
     attempt: int
     status: str
     stage: Stage
@@ -56,7 +56,7 @@ class Row:
 
 
 owners = st.sampled_from(["run-a", "run-b"])
-starts = st.integers(1, 4)
+epochs = st.integers(1, 4)
 resumes = st.sampled_from([None, *(FIRST + timedelta(seconds=step) for step in (0, 0.5, 86400))])
 mostly_not = st.sampled_from([False, False, False, True])
 
@@ -64,7 +64,7 @@ mostly_not = st.sampled_from([False, False, False, True])
 class Claims(RuleBasedStateMachine):
     """Runs that come, die, wake up and write; `claims` are all that were ever given, most of them to zombies."""
 
-    site: Site
+    testbed: Testbed
     pks = count(1)  # each example has a submission of its own
     claims: Bundle[Claim] = Bundle("claims")
     views: Bundle[LedgerEntry] = Bundle("views")
@@ -76,9 +76,9 @@ class Claims(RuleBasedStateMachine):
         self.given: list[Claim] = []
         self.outcomes = count(1)
 
-    @rule(target=claims, owner=owners, start=starts, resumed=resumes, lost=mostly_not)
-    def claim(self, owner: str, start: int, resumed: datetime | None, lost: bool) -> Any:
-        return self._claim(owner, start, resumed, lost)
+    @rule(target=claims, owner=owners, epoch=epochs, resumed=resumes, lost=mostly_not)
+    def claim(self, owner: str, epoch: int, resumed: datetime | None, lost: bool) -> Any:
+        return self._claim(owner, epoch, resumed, lost)
 
     @precondition(lambda self: self.row is not None)
     @rule(target=claims, later=st.integers(-1, 2), lost=mostly_not)
@@ -86,62 +86,62 @@ class Claims(RuleBasedStateMachine):
         """What successors do, some of them late."""
         assert self.row
         resumed = datetime.fromisoformat(self.row.key) if self.row.key else None
-        return self._claim(self.row.owner, max(1, self.row.start + later), resumed, lost)
+        return self._claim(self.row.owner, max(1, self.row.epoch + later), resumed, lost)
 
-    def _claim(self, owner: str, start: int, resumed: datetime | None, lost: bool) -> Any:
+    def _claim(self, owner: str, epoch: int, resumed: datetime | None, lost: bool) -> Any:
         key, submission = claim_key(resumed), a_submission(self.pk, resumed)
-        after = self._after_claim(owner, start, key, submission.status)
+        after = self._after_claim(owner, epoch, key, submission.status)
         if after is None:
             with pytest.raises(AlreadyClaimed):
-                self.site.ledger.claim(submission, owner, start)
+                self.testbed.ledger.claim(submission, owner, epoch)
             return multiple()
         again = self.row is not None and self.row.attempt == after.attempt
         self.row = after
         if lost:
-            with self.site.lost_answer():
-                self.site.ledger.claim(submission, owner, start)
+            with self.testbed.lost_answer():
+                self.testbed.ledger.claim(submission, owner, epoch)
             return multiple()
-        claim = self.site.ledger.claim(submission, owner, start)
-        assert claim == Claim(self.pk, 7, key, owner, after.attempt, start, claim.token, again)
+        claim = self.testbed.ledger.claim(submission, owner, epoch)
+        assert claim == Claim(self.pk, 7, key, owner, after.attempt, epoch, claim.token, again)
         self.given.append(claim)
         self.row = replace(after, holder=claim)
         return claim
 
-    def _after_claim(self, owner: str, start: int, key: str, status: str) -> Row | None:
+    def _after_claim(self, owner: str, epoch: int, key: str, status: str) -> Row | None:
         """The row that the claim leaves; None for one that has to be refused."""
-        row, lease = self.row, self.site.now + LEASE
+        row, lease = self.row, self.testbed.now + LEASE
         if row is None or key > row.key:
-            return Row(key, owner, start, (row.attempt if row else 0) + 1, status, Stage.CLAIMED, lease, None)
-        if (owner, key) == (row.owner, row.key) and start >= row.start and not row.ended:
-            return replace(row, start=start, stage=Stage.CLAIMED, lease_until=lease, holder=None)
+            return Row(key, owner, epoch, (row.attempt if row else 0) + 1, status, Stage.CLAIMED, lease, None)
+        if (owner, key) == (row.owner, row.key) and epoch >= row.epoch and not row.ended:
+            return replace(row, epoch=epoch, stage=Stage.CLAIMED, lease_until=lease, holder=None)
         return None
 
     @rule(claim=claims, status=st.sampled_from(["running", "finished", "failed"]), lost=mostly_not)
     def update(self, claim: Claim, status: str, lost: bool) -> None:
-        self._write(claim, lost, lambda: self.site.ledger.update(claim, {"status": status}), status=status)
+        self._write(claim, lost, lambda: self.testbed.ledger.update(claim, {"status": status}), status=status)
 
     @rule(claim=claims, lost=mostly_not)
     def keep_outcome(self, claim: Claim, lost: bool) -> None:
-        outcome = f"{claim.attempt}-{claim.start}-{next(self.outcomes)}"
-        self._write(claim, lost, lambda: self.site.ledger.update(claim, {"outcome": outcome}), outcome=outcome)
+        outcome = f"{claim.attempt}-{claim.epoch}-{next(self.outcomes)}"
+        self._write(claim, lost, lambda: self.testbed.ledger.update(claim, {"outcome": outcome}), outcome=outcome)
 
     @rule(claim=claims, lost=mostly_not)
     def end(self, claim: Claim, lost: bool) -> None:
-        self._write(claim, lost, lambda: self.site.ledger.update(claim, ENDED), ended=True)
+        self._write(claim, lost, lambda: self.testbed.ledger.update(claim, ENDED), ended=True)
 
     @rule(claim=claims, stage=st.sampled_from([None, *Stage]), lost=mostly_not)
     def renew(self, claim: Claim, stage: Stage | None, lost: bool) -> None:
         changes = {"stage": stage} if stage else {}
-        self._write(claim, lost, lambda: self.site.ledger.renew(claim, stage), **changes)
+        self._write(claim, lost, lambda: self.testbed.ledger.renew(claim, stage), **changes)
 
     def _write(self, claim: Claim, lost: bool, write: Callable[[], None], **changes: Any) -> None:
         if self.row is None or self.row.holder != claim:
             with pytest.raises(AlreadyClaimed):
                 write()
             return
-        self.row = replace(self.row, lease_until=self.site.now + LEASE, **changes)
+        self.row = replace(self.row, lease_until=self.testbed.now + LEASE, **changes)
         if lost:
-            with self.site.lost_answer():
+            with self.testbed.lost_answer():
                 write()
         else:
             write()
@@ -149,7 +149,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule(target=views)
     def look(self) -> LedgerEntry:
-        return self.site.entry(self.pk)
+        return self.testbed.entry(self.pk)
 
     @rule(view=consumes(views))
     def reopen_from_an_old_view(self, view: LedgerEntry) -> None:
@@ -158,53 +158,53 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule()
     def reopen(self) -> None:
-        self._reopen(self.site.entry(self.pk))
+        self._reopen(self.testbed.entry(self.pk))
 
     def _reopen(self, view: LedgerEntry) -> None:
         assert self.row
-        same = (view.owner, view.key, view.start) == (self.row.owner, self.row.key, self.row.start)
+        same = (view.owner, view.key, view.epoch) == (self.row.owner, self.row.key, self.row.epoch)
         if same and self.row.ended and self.row.outcome:
-            self.site.ledger.reopen(view)
-            self.row = replace(self.row, ended=False, holder=None, lease_until=self.site.now)
+            self.testbed.ledger.reopen(view)
+            self.row = replace(self.row, ended=False, holder=None, lease_until=self.testbed.now)
         else:
             with pytest.raises(AlreadyClaimed):
-                self.site.ledger.reopen(view)
+                self.testbed.ledger.reopen(view)
 
     @rule(seconds=st.sampled_from([1, LEASE.seconds - 1, LEASE.seconds]))
     def time_passes(self, seconds: int) -> None:
-        self.site.now += timedelta(seconds=seconds)
+        self.testbed.now += timedelta(seconds=seconds)
 
     @invariant()
     def the_row_is_the_model_s_and_at_most_one_claim_holds_it(self) -> None:
-        written = self.site.ledger.row(7, self.pk)
+        written = self.testbed.ledger.row(7, self.pk)
         entry = read_entry(written)
         if self.row is None or entry is None or written is None:
             assert (self.row, entry) == (None, None)
             return
-        assert (entry.key, entry.owner, entry.start, entry.attempt) == (
-            (self.row.key, self.row.owner, self.row.start, self.row.attempt)
+        assert (entry.key, entry.owner, entry.epoch, entry.attempt) == (
+            (self.row.key, self.row.owner, self.row.epoch, self.row.attempt)
         )
         assert (entry.status, entry.stage, entry.outcome) == (self.row.status, self.row.stage, self.row.outcome)
         assert (entry.open, entry.lease_until) == (not self.row.ended, self.row.lease_until)
-        assert entry.held_at(self.site.now) is (not self.row.ended and self.site.now < self.row.lease_until)
+        assert entry.held_at(self.testbed.now) is (not self.row.ended and self.testbed.now < self.row.lease_until)
         holders = [claim for claim in self.given if claim.token == written.get("claim-token")]
         assert holders == ([self.row.holder] if self.row.holder else [])
 
     @invariant()
     def no_outcome_is_older_than_its_evaluation(self) -> None:
         if self.row and self.row.outcome:
-            attempt, start, _ = map(int, self.row.outcome.split("-"))
+            attempt, epoch, _ = map(int, self.row.outcome.split("-"))
             assert attempt == self.row.attempt
-            assert start <= self.row.start
+            assert epoch <= self.row.epoch
 
     def teardown(self) -> None:
-        entry = read_entry(self.site.ledger.row(7, self.pk))
-        listed = [item for item in self.site.ledger.entries() if item.submission == self.pk]
+        entry = read_entry(self.testbed.ledger.row(7, self.pk))
+        listed = [item for item in self.testbed.ledger.entries() if item.submission == self.pk]
         assert listed == ([entry] if entry else [])
 
 
-def test_claims_writes_deaths_and_resumes_in_any_order(site: Site) -> None:
+def test_claims_writes_deaths_and_resumes_in_any_order(testbed: Testbed) -> None:
     modest = settings(
         max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
-    run_state_machine_as_test(type("ClaimsOfMoto", (Claims,), {"site": site}), settings=modest)
+    run_state_machine_as_test(type("ClaimsOfMoto", (Claims,), {"testbed": testbed}), settings=modest)

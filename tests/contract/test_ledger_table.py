@@ -28,7 +28,7 @@ def ledger(aws: dict[str, Any]) -> LedgerTable:
 def test_a_first_claim_writes_who_what_and_when(ledger: LedgerTable) -> None:
     port: SubmissionLedger = ledger
     claim = port.claim(a_submission(), "run-a")
-    assert (claim.submission, claim.team, claim.key, claim.owner, claim.attempt, claim.again) == (
+    assert (claim.submission, claim.team, claim.key, claim.owner, claim.attempt, claim.is_takeover) == (
         (90, 7, "", "run-a", 1, False)
     )
     assert ledger.row(7, 90) == {
@@ -47,7 +47,7 @@ def test_a_first_claim_writes_who_what_and_when(ledger: LedgerTable) -> None:
         "claimed-at": "2026-11-21T12:00:00+00:00",
         "claim-key": "",
         "claim-owner": "run-a",
-        "claim-start": 1,
+        "claim-epoch": 1,
         "claim-token": claim.token,
         "lease-until": "2026-11-21T12:03:00+00:00",
         "attempt": 1,
@@ -99,7 +99,7 @@ def test_a_row_of_the_original_system_can_be_claimed(ledger: LedgerTable, aws: d
         },
     )
     claim = ledger.claim(a_submission(), "run-a")
-    assert (claim.attempt, claim.again) == (1, False)
+    assert (claim.attempt, claim.is_takeover) == (1, False)
     assert (ledger.row(7, 90) or {})["Driving score"] == 3.25
 
 
@@ -145,7 +145,7 @@ def test_a_value_that_cannot_be_stored_is_named(ledger: LedgerTable, value: obje
         "claim-key",
         "claim-owner",
         "claimed-at",
-        "claim-start",
+        "claim-epoch",
         "claim-token",
         "lease-until",
         "attempt",

@@ -21,53 +21,53 @@ ROUTE_FILES = {
     LeaderboardVersion.V1: Path(local_jobs.__file__).parent / "routes" / "leaderboard-10.xml",
     LeaderboardVersion.V2: Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml",
 }
-GENERATIONS = list(LeaderboardVersion)
+VERSIONS = list(LeaderboardVersion)
 
 
-def drive(tmp_path: Path, generation: LeaderboardVersion, seed: str, repetitions: int = 2) -> bytes:
+def drive(tmp_path: Path, version: LeaderboardVersion, seed: str, repetitions: int = 2) -> bytes:
     """The checkpoint of a shard that drives all 20 routes."""
     path = tmp_path / f"checkpoint-{seed}.json"
-    routes = read_routes(str(ROUTE_FILES[generation]), "0-19", repetitions)
-    checkpoint = Checkpoint(path, generation.value, len(routes), resume=False)
+    routes = read_routes(str(ROUTE_FILES[version]), "0-19", repetitions)
+    checkpoint = Checkpoint(path, version.value, len(routes), resume=False)
     for index, route in enumerate(routes):
-        checkpoint.add(driven_record(route, index, generation.value, seed))
+        checkpoint.add(driven_record(route, index, version.value, seed))
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_the_demo_routes_are_twenty_in_carlas_form(generation: LeaderboardVersion) -> None:
-    path = ROUTE_FILES[generation]
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_demo_routes_are_twenty_in_carlas_form(version: LeaderboardVersion) -> None:
+    path = ROUTE_FILES[version]
 
     assert parse_route_xml(path.read_bytes(), path.name) == tuple(range(20))
     assert all(400 < route.length < 10_000 for route in read_routes(str(path), "0-19", 1))
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_a_drive_leaves_a_sound_checkpoint_of_its_generation(
-    tmp_path: Path, generation: LeaderboardVersion, seed: str
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_drive_leaves_a_sound_checkpoint_of_its_version(
+    tmp_path: Path, version: LeaderboardVersion, seed: str
 ) -> None:
-    data = drive(tmp_path, generation, seed)
+    data = drive(tmp_path, version, seed)
 
-    checkpoint = parse_checkpoint(data, "checkpoint.json", generation)
+    checkpoint = parse_checkpoint(data, "checkpoint.json", version)
     check_expected(checkpoint, expand(range(20), 2), "checkpoint.json")
-    assert render_document(checkpoint.document, generation).encode() == data
+    assert render_document(checkpoint.document, version).encode() == data
     statuses = {record["status"] for record in checkpoint.records}
     assert "Completed" in statuses
     assert any(status.startswith("Failed - Agent") for status in statuses)
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_same_seed_gives_the_same_drive_and_another_seed_another(
-    tmp_path: Path, generation: LeaderboardVersion
+    tmp_path: Path, version: LeaderboardVersion
 ) -> None:
-    assert drive(tmp_path, generation, "1") == drive(tmp_path, generation, "1")
-    assert drive(tmp_path, generation, "1") != drive(tmp_path, generation, "2")
+    assert drive(tmp_path, version, "1") == drive(tmp_path, version, "1")
+    assert drive(tmp_path, version, "1") != drive(tmp_path, version, "2")
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_scores_fit_infractions_and_completion(tmp_path: Path, generation: LeaderboardVersion) -> None:
-    for record in json.loads(drive(tmp_path, generation, "3"))["_checkpoint"]["records"]:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_scores_fit_infractions_and_completion(tmp_path: Path, version: LeaderboardVersion) -> None:
+    for record in json.loads(drive(tmp_path, version, "3"))["_checkpoint"]["records"]:
         scores = record["scores"]
         assert scores["score_composed"] == pytest.approx(scores["score_route"] * scores["score_penalty"], abs=1e-4)
         harmless = ("route_dev", "vehicle_blocked", "route_timeout")

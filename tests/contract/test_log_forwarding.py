@@ -1,4 +1,4 @@
-"""The keeper's log shipper against moto's CloudWatch Logs."""
+"""The supervisor's log shipper against moto's CloudWatch Logs."""
 
 import json
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ def test_every_process_has_a_stream_and_each_line_comes_once(bench: Make, cloud:
     assert cloud.streams() == ["submission-7/attempt-1/shard-0/agent", "submission-7/attempt-1/shard-0/simulator"]
 
 
-def test_a_new_keeper_goes_on_where_the_old_one_was(bench: Make, cloud: Cloud) -> None:
+def test_a_new_supervisor_goes_on_where_the_old_one_was(bench: Make, cloud: Cloud) -> None:
     cloud.create()
     pair = bench()
     add(pair, "one\n")
@@ -171,7 +171,7 @@ def test_a_shard_finishes_with_and_without_cloudwatch(
     cloud.create()
     pair = bench(log_group=GROUP)
     outage = {"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": "http://127.0.0.1:9"} if cloudwatch == "gone" else {}
-    keeper = container(
+    supervisor = container(
         "shard_pod.supervisor", {**contract(pair.settings), **credentials(aws), **outage, "PYTHONUNBUFFERED": "1"}
     )
     try:
@@ -180,16 +180,16 @@ def test_a_shard_finishes_with_and_without_cloudwatch(
         pair.writes(text(GOOD, GOOD, GOOD))
         pair.ends(1, "stopped", "died 0")
     finally:
-        output, _ = keeper.communicate(timeout=30)
+        output, _ = supervisor.communicate(timeout=30)
 
-    assert keeper.returncode == PairExitCode.FINISHED
+    assert supervisor.returncode == PairExitCode.FINISHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
     if cloudwatch == "gone":
         assert "Logs are not sent to CloudWatch now: CloudWatch does not take logs for leaderboard-20" in output
         assert cloud.streams() == []
     else:
         assert cloud.lines() == ["driving"]
-        assert "Verdict finished: every route has its record" in cloud.lines("logcopy")[-1]
+        assert "Exit code finished: every route has its record" in cloud.lines("supervisor")[-1]
 
 
 def test_what_prepare_says_when_it_fails_is_sent_too(bench: Make, cloud: Cloud, aws: dict[str, Any]) -> None:

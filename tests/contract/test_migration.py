@@ -81,7 +81,7 @@ def test_a_resume_of_a_fenced_submission_is_ours(aws: dict[str, Any], ledger: Le
 
     claim = ledger.claim(a_submission(resumed=RESUMED), "run-2")
 
-    assert (claim.attempt, claim.again) == (1, False)
+    assert (claim.attempt, claim.is_takeover) == (1, False)
 
 
 def test_fencing_again_leaves_fences_and_claims_alone(aws: dict[str, Any], ledger: LedgerTable) -> None:

@@ -1,4 +1,4 @@
-"""What the keeper does with bad files: the last good checkpoint stays, the pair starts again, then the shard fails."""
+"""Bad files in the pair's directory: the last good checkpoint stays, the pair starts again, then the shard fails."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_a_bad_file_costs_a_restart_then_the_shard_with_its_reason_and_never_the
     put(pair.settings.checkpoint)
     pair.ends(2, "stopped", "died 0")
 
-    assert pair.verdict() is PairExitCode.AGENT_CRASHED
+    assert pair.exit_code() is PairExitCode.AGENT_CRASHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode()
     told = pair.progress()
     failure = failure_of(PairExitCode.AGENT_CRASHED, told.detail)
@@ -106,7 +106,7 @@ def test_a_good_file_after_a_bad_one_is_taken_and_the_reason_goes(bench: Make) -
     pair.writes(text(GOOD, GOOD, GOOD))
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.exit_code() is PairExitCode.FINISHED
     assert pair.progress().detail == "every route has its record"
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_ends_the_shard_and_keeps_what_was_drive
     inner.touch()
     pair.ends(1, "stopped", "died 1")
 
-    assert pair.verdict() is PairExitCode.AGENT_CRASHED
+    assert pair.exit_code() is PairExitCode.AGENT_CRASHED
     assert "the evaluator's checkpoint: the file cannot be replaced" in pair.progress().detail
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode()
 
@@ -145,7 +145,7 @@ def test_a_shard_that_has_finished_is_finished_whatever_becomes_of_the_agents_fo
     inner.touch()
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.exit_code() is PairExitCode.FINISHED
 
 
 @pytest.mark.parametrize("content", [b"{", bytes(MAX_BYTES + 1)], ids=["cut off", "too large"])
@@ -176,7 +176,7 @@ def test_what_can_be_mended_is(bench: Make) -> None:
     newer["_checkpoint"]["progress"] = [0, 3]
     pair.settings.checkpoint.write_bytes(as_bytes(newer))
     pair.ends(1, "died 139", "died 255")
-    eventually((pair.files.keeper / "start2").exists)
+    eventually((pair.files.supervisor / "start2").exists)
 
     mended = json.loads(pair.settings.checkpoint.read_text())
     assert mended["_checkpoint"]["progress"] == [1, 3]
@@ -196,7 +196,7 @@ def test_the_end_of_an_endless_log_still_reaches_s3(bench: Make, monkeypatch: py
     pair.writes(text(GOOD, GOOD, GOOD))
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.exit_code() is PairExitCode.FINISHED
     assert (pair.storage.read(log_key(pair)) or b"").endswith(b"the last words")
 
 

@@ -1,4 +1,4 @@
-"""simulator.sh and agent.sh with real processes; the test plays the keeper."""
+"""simulator.sh and agent.sh with real processes; the test plays the supervisor."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ class Party:
     def __init__(self, name: str, process: subprocess.Popen[str], pair: Path) -> None:
         self.process = process
         self.own = pair / name
-        self.keeper = pair / "keeper"
+        self.supervisor = pair / "supervisor"
 
     def says(self, file: str) -> str:
         eventually((self.own / file).exists)
@@ -54,7 +54,7 @@ Start = Callable[..., Party]
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    for party in ("keeper", "simulator", "agent"):
+    for party in ("supervisor", "simulator", "agent"):
         (tmp_path / "pair" / party).mkdir(parents=True)
     return tmp_path / "pair"
 
@@ -129,7 +129,7 @@ def test_the_simulator_starts_when_told_and_gets_ready(start: Start, pair: Path)
     time.sleep(0.2)
     assert list(simulator.own.glob("ready*")) == []
 
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
 
     assert simulator.says("ready1") == "2000"
     assert "the world" in simulator.says("simulator.log")
@@ -138,7 +138,7 @@ def test_the_simulator_starts_when_told_and_gets_ready(start: Start, pair: Path)
 def test_a_simulator_that_dies_while_warming_up_never_gets_ready(start: Start, pair: Path) -> None:
     simulator = start("simulator", SIMULATOR_COMMAND="exit 7", SIMULATOR_WARMUP_SECONDS="0.3")
 
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
 
     assert simulator.says("exit1") == "died 7"
     assert not (simulator.own / "ready1").exists()
@@ -146,7 +146,7 @@ def test_a_simulator_that_dies_while_warming_up_never_gets_ready(start: Start, p
 
 def test_kill_9_is_an_end_by_itself_and_leaves_no_process_of_the_simulator(start: Start, pair: Path) -> None:
     simulator = start("simulator", SIMULATOR_COMMAND=f"( {STUBBORN} ) & {STUBBORN}")
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
     simulator.says("ready1")
     child = simulator.child()
     family = [child, *child.children()]
@@ -159,13 +159,13 @@ def test_kill_9_is_an_end_by_itself_and_leaves_no_process_of_the_simulator(start
 
 def test_a_start_is_stopped_and_followed_by_the_next(start: Start, pair: Path) -> None:
     simulator = start("simulator")
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
     simulator.says("ready1")
 
-    (pair / "keeper" / "stop1").write_text("partner\n")
+    (pair / "supervisor" / "stop1").write_text("partner\n")
     assert simulator.says("exit1") == "stopped"
 
-    (pair / "keeper" / "start2").touch()
+    (pair / "supervisor" / "start2").touch()
     assert simulator.says("ready2")
 
 
@@ -173,7 +173,7 @@ def test_the_evaluator_resumes_only_where_there_is_a_checkpoint(start: Start, pa
     agent = start("agent", EVALUATOR_COMMAND='echo "RESUME=<$RESUME>"; echo {} > "$CHECKPOINT_ENDPOINT"; exit 3')
     for n in (1, 2):
         (pair / "simulator" / f"ready{n}").touch()
-        (pair / "keeper" / f"start{n}").touch()
+        (pair / "supervisor" / f"start{n}").touch()
         assert agent.says(f"exit{n}") == "died 3"
 
     eventually(lambda: "RESUME=<1>" in agent.says("agent.log"))
@@ -182,7 +182,7 @@ def test_the_evaluator_resumes_only_where_there_is_a_checkpoint(start: Start, pa
 
 def test_the_evaluator_waits_for_its_simulator_no_longer_than_told(start: Start, pair: Path) -> None:
     agent = start("agent", SIMULATOR_WAIT_SECONDS="0.2")
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
 
     assert agent.says("exit1") == "unready"
     assert "not ready after 0.2 seconds" in agent.says("agent.log")
@@ -190,20 +190,20 @@ def test_the_evaluator_waits_for_its_simulator_no_longer_than_told(start: Start,
 
 def test_an_agent_that_still_waits_can_be_stopped(start: Start, pair: Path) -> None:
     agent = start("agent")
-    (pair / "keeper" / "start1").touch()
-    (pair / "keeper" / "stop1").touch()
+    (pair / "supervisor" / "start1").touch()
+    (pair / "supervisor" / "stop1").touch()
 
     assert agent.says("exit1") == "stopped"
 
 
 @pytest.mark.parametrize("party", ["simulator", "agent"])
-def test_the_verdict_ends_a_party_with_its_number(start: Start, pair: Path, party: str) -> None:
+def test_the_exit_code_ends_a_party_with_its_number(start: Start, pair: Path, party: str) -> None:
     (pair / "simulator" / "ready1").touch()
     running = start(party)
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
     child = running.child()
 
-    (pair / "keeper" / "verdict").write_text("13\n")
+    (pair / "supervisor" / "exit_code").write_text("13\n")
 
     assert running.ends() == 13
     assert not runs(child)
@@ -216,7 +216,7 @@ def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
 ) -> None:
     (pair / "simulator" / "ready1").touch()
     running = start(party, POLL_SECONDS=poll, SIMULATOR_COMMAND=STUBBORN, EVALUATOR_COMMAND=STUBBORN)
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
     child = running.child() if poll == "0.05" else None
     eventually(lambda: (running.own / f"{party}.log").exists())
 
@@ -230,10 +230,10 @@ def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
 
 def test_a_partys_output_goes_to_its_stdout_and_its_log(start: Start, pair: Path) -> None:
     (pair / "simulator" / "ready1").touch()
-    (pair / "keeper" / "start1").touch()
+    (pair / "supervisor" / "start1").touch()
     agent = start("agent", EVALUATOR_COMMAND="echo to stdout; echo to stderr >&2")
     assert agent.says("exit1") == "died 0"
-    (pair / "keeper" / "verdict").write_text("0\n")
+    (pair / "supervisor" / "exit_code").write_text("0\n")
     assert agent.ends() == 0
 
     output = (agent.process.stdout or "").read()

@@ -1,4 +1,4 @@
-"""The keeper and `prepare` against a real S3 server; the test plays simulator and agent."""
+"""The supervisor and `prepare` against a real S3 server; the test plays simulator and agent."""
 
 import json
 import time
@@ -45,11 +45,11 @@ def test_a_finished_pair_has_its_checkpoint_progress_and_logs_in_s3(bench: Make)
     pair.writes(text(GOOD, GOOD, GOOD))
     pair.ends(1, "stopped", "died 0")
 
-    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.exit_code() is PairExitCode.FINISHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
     assert (pair.progress().state, pair.progress().routes_done) == (ShardState.FINISHED, 3)
     assert pair.storage.read(storage_keys.log_key(7, 0, 1, "agent")) == b"driving\n"
-    assert pair.files.told("verdict") == "0"
+    assert pair.files.told("exit_code") == "0"
 
 
 def test_partial_results_and_progress_are_copied_while_driving(bench: Make) -> None:
@@ -98,7 +98,7 @@ def test_a_resume_starts_after_the_last_record_whatever_the_evaluator_counted(be
     ahead["_checkpoint"]["progress"] = [3, 3]
     pair.writes(json.dumps(ahead))
     pair.ends(1, "died 139", "died 255")
-    eventually((pair.files.keeper / "start2").exists)
+    eventually((pair.files.supervisor / "start2").exists)
     eventually(lambda: pair.progress().state is ShardState.RETRYING)
 
     mended = json.loads(pair.settings.checkpoint.read_text())
@@ -119,7 +119,7 @@ def test_a_poison_route_gets_its_record_and_the_rest_goes_on(bench: Make) -> Non
     pair.writes(text(CRASHED, GOOD, GOOD))
     pair.ends(3, "stopped", "died 0")
 
-    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.exit_code() is PairExitCode.FINISHED
     assert pair.progress().counters.quarantined == (RouteRun(0),)
 
 
@@ -135,7 +135,7 @@ def test_silence_is_a_hang(bench: Make) -> None:
     eventually(lambda: pair.files.told("stop1") == "hang")
     pair.ends(1, "stopped", "stopped")
 
-    assert pair.verdict() is PairExitCode.AGENT_HANGS
+    assert pair.exit_code() is PairExitCode.AGENT_HANGS
 
 
 def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) -> None:
@@ -152,7 +152,7 @@ def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) 
 
 
 @pytest.mark.parametrize("told", ["nothing", "next"])
-def test_a_keeper_that_is_lost_takes_up_where_it_was_and_charges_once(bench: Make, told: str) -> None:
+def test_a_supervisor_that_is_lost_takes_up_where_it_was_and_charges_once(bench: Make, told: str) -> None:
     pair = bench(budgets=Budgets(1, 3, 1))
     pair.keep()
     pair.started(1)
@@ -161,10 +161,10 @@ def test_a_keeper_that_is_lost_takes_up_where_it_was_and_charges_once(bench: Mak
     if told == "next":  # it dies after its decision, with the quarantine half done
         pair.ends(1, "died 139", "died 1")
         pair.started(2)
-        pair.lose_keeper()
-        (pair.files.keeper / "start2").unlink()
+        pair.lose_supervisor()
+        (pair.files.supervisor / "start2").unlink()
     else:
-        pair.lose_keeper()
+        pair.lose_supervisor()
         pair.ends(1, "died 139", "died 1")
 
     pair.keep()
@@ -185,7 +185,7 @@ def test_a_pod_that_replaces_another_goes_on_with_its_checkpoint_and_budgets(ben
     eventually(
         lambda: first.stored(storage_keys.progress_key) is not None and first.progress().counters.agent_restarts == 1
     )
-    first.lose_keeper()
+    first.lose_supervisor()
 
     second = bench("second")
     prepare(second.settings, second.storage)
@@ -195,7 +195,7 @@ def test_a_pod_that_replaces_another_goes_on_with_its_checkpoint_and_budgets(ben
     assert second.settings.checkpoint.read_text() == text(GOOD)
     begun = json.loads(second.files.told("start1") or "")
     assert (begun["agent_restarts"], begun["start"]) == (1, 3)
-    second.lose_keeper()
+    second.lose_supervisor()
     second.files.logs["agent"].write_text("from the second pod")
     second.keep()
     log = storage_keys.log_key(7, 0, 1, "agent-from-start-3")
@@ -208,7 +208,7 @@ def test_a_new_attempt_goes_on_with_the_checkpoint_and_full_budgets(bench: Make)
     first.started(1)
     first.writes(text(GOOD, SENSORS, entry="Rejected"))
     first.ends(1, "stopped", "died 255")
-    assert first.verdict() is PairExitCode.SENSORS_INVALID
+    assert first.exit_code() is PairExitCode.SENSORS_INVALID
     assert first.progress().routes_done == 1
 
     second = bench("second", attempt=2)
@@ -226,7 +226,7 @@ def test_prepare_clears_status_files_and_fetches_the_routes(bench: Make) -> None
         "secret/routes.xml", b'<routes><route id="0"/><route id="1"/><route id="2"/></routes>', "text/xml"
     )
     pair = bench("other", routes=f"s3://{BUCKET}/secret/routes.xml")
-    for name in ("keeper/start1", "keeper/verdict", "simulator/ready1", "agent/exit1"):
+    for name in ("supervisor/start1", "supervisor/exit_code", "simulator/ready1", "agent/exit1"):
         (pair.settings.pair_dir / name).touch()
 
     prepare(pair.settings, pair.storage)
@@ -286,11 +286,11 @@ def test_a_finished_shard_waits_for_s3_before_it_says_so(bench: Make, monkeypatc
         outage.setattr(pair.storage, "write", _no_answer)
         pair.writes(text(GOOD, GOOD, GOOD))
         pair.ends(1, "stopped", "died 0")
-        eventually((pair.files.keeper / "next1").exists)
+        eventually((pair.files.supervisor / "next1").exists)
         time.sleep(0.2)
-        assert pair.files.told("verdict") is None
+        assert pair.files.told("exit_code") is None
 
-    assert pair.verdict() is PairExitCode.FINISHED
+    assert pair.exit_code() is PairExitCode.FINISHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
 
 
@@ -299,12 +299,12 @@ def _no_answer(key: str, body: bytes, content_type: str) -> None:
 
 
 def test_the_settings_name_the_variable_that_is_missing_or_wrong() -> None:
-    with pytest.raises(InvalidConfiguration, match="GENERATION is missing"):
+    with pytest.raises(InvalidConfiguration, match="LEADERBOARD_VERSION is missing"):
         read_settings({})
-    with pytest.raises(InvalidConfiguration, match=r"GENERATION must be 1\.0 or 2\.0, not '3'"):
-        read_settings({"GENERATION": "3"})
+    with pytest.raises(InvalidConfiguration, match=r"LEADERBOARD_VERSION must be 1\.0 or 2\.0, not '3'"):
+        read_settings({"LEADERBOARD_VERSION": "3"})
     with pytest.raises(InvalidConfiguration, match="SUBMISSION must be a number, not 'x'"):
-        read_settings({"GENERATION": "2.0", "SUBMISSION": "x"})
+        read_settings({"LEADERBOARD_VERSION": "2.0", "SUBMISSION": "x"})
 
 
 @pytest.mark.parametrize("module", ["shard_pod.prepare", "shard_pod.supervisor"])
@@ -313,23 +313,25 @@ def test_the_containers_end_with_40_and_a_sentence_when_a_variable_is_missing(mo
     output, _ = ended.communicate(timeout=30)
 
     assert ended.returncode == PairExitCode.MISCONFIGURED
-    assert output.strip() == "The environment variable GENERATION is missing or empty. Set it in the shard's Job."
+    assert (
+        output.strip() == "The environment variable LEADERBOARD_VERSION is missing or empty. Set it in the shard's Job."
+    )
 
 
-def test_prepare_and_the_keeper_work_as_two_containers(bench: Make, aws: dict[str, Any]) -> None:
+def test_prepare_and_the_supervisor_work_as_two_containers(bench: Make, aws: dict[str, Any]) -> None:
     pair = bench()
     environment = {**contract(pair.settings), **credentials(aws)}
     prepared = container("shard_pod.prepare", environment)
     told, _ = prepared.communicate(timeout=30)
-    keeper = container("shard_pod.supervisor", environment)
+    supervisor = container("shard_pod.supervisor", environment)
     try:
         pair.started(1)
     finally:
-        keeper.terminate()
-        keeper.communicate(timeout=30)
+        supervisor.terminate()
+        supervisor.communicate(timeout=30)
 
     assert prepared.returncode == 0
     assert "No earlier checkpoint" in told
-    assert keeper.returncode == PairExitCode.CANCELLED
-    assert pair.files.told("verdict") == "30"
-    assert pair.storage.read(storage_keys.log_key(7, 0, 1, "logcopy"))
+    assert supervisor.returncode == PairExitCode.CANCELLED
+    assert pair.files.told("exit_code") == "30"
+    assert pair.storage.read(storage_keys.log_key(7, 0, 1, "supervisor"))

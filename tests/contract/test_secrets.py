@@ -1,4 +1,4 @@
-"""The site's secrets from moto's Secrets Manager."""
+"""The testbed's secrets from moto's Secrets Manager."""
 
 import base64
 import json
@@ -54,12 +54,12 @@ def stored(aws: dict[str, Any], secrets: Secrets) -> Any:
     return client
 
 
-def test_good_secrets_become_a_site(aws: dict[str, Any]) -> None:
-    site = read_installation_secrets(stored(aws, good_secrets()))
-    assert site.evalai.token.get_secret_value() == TOKEN
-    assert site.evalai.api_server == "https://eval.ai"
-    assert dict(site.evalai.phases) == good_secrets()["evalai-tracks"]
-    assert site.clusters["leaderboard-20"] == ClusterSecret(
+def test_good_secrets_are_read(aws: dict[str, Any]) -> None:
+    testbed = read_installation_secrets(stored(aws, good_secrets()))
+    assert testbed.evalai.token.get_secret_value() == TOKEN
+    assert testbed.evalai.api_server == "https://eval.ai"
+    assert dict(testbed.evalai.phases) == good_secrets()["evalai-tracks"]
+    assert testbed.clusters["leaderboard-20"] == ClusterSecret(
         cluster="leaderboard-20",
         name="leaderboard-20-eks",
         endpoint="https://ABC.gr7.us-west-2.eks.amazonaws.com",
@@ -71,7 +71,7 @@ def test_good_secrets_become_a_site(aws: dict[str, Any]) -> None:
         table="leaderboard-20",
         log_group="/eks/leaderboard-20",
     )
-    assert TOKEN not in repr(site)
+    assert TOKEN not in repr(testbed)
 
 
 def test_the_intended_spelling_of_the_table_wins(aws: dict[str, Any]) -> None:

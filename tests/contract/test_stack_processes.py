@@ -121,7 +121,7 @@ def test_a_service_that_is_killed_is_started_again(processes: Processes) -> None
 
     assert said == ["worker has died (signal 9); it is started again in 0.1 s", "worker is started again"]
     assert processes.child("worker").process.pid != killed.pid
-    assert supervisor.deaths == ["worker"]
+    assert supervisor.crashes == ["worker"]
 
 
 def test_a_service_that_dies_again_and_again_is_given_up_with_its_last_words(processes: Processes) -> None:

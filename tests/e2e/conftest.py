@@ -21,7 +21,7 @@ from local_jobs.run_directory import RunDirectory, processes_of
 
 
 @dataclass(frozen=True)
-class Site:
+class Testbed:
     """The running stack as its users see it."""
 
     stack: Stack
@@ -112,21 +112,21 @@ def quick_settings(folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     with running_stack(quick_settings(tmp_path_factory.mktemp("stack")), print) as stack:
         people = EvalAIWebsite(stack.state)
-        yield Site(stack, people, Observer(stack.state, people))
-        assert stack.supervisor.deaths == [], "services died by themselves"
+        yield Testbed(stack, people, Observer(stack.state, people))
+        assert stack.supervisor.crashes == [], "services died by themselves"
     left = family_of(stack.state.id, stack.state.shards)
     assert left == [], f"the stack left processes behind: {left}"
 
 
 @pytest.fixture(scope="session")
-def sent(site: Site) -> Sent:
+def sent(testbed: Testbed) -> Sent:
     for body in ("not json", UNKNOWN, WRONG):
-        site.stack.aws.sqs.send_message(QueueUrl=site.stack.state.queue_url, MessageBody=body)
-    refused = site.submit("leaderboard-20-SENSORS", "registry.example/agent:1")
-    crashing = site.submit("leaderboard-20-MAP", "demo/agent:always-crash")
+        testbed.stack.aws.sqs.send_message(QueueUrl=testbed.stack.state.queue_url, MessageBody=body)
+    refused = testbed.submit("leaderboard-20-SENSORS", "registry.example/agent:1")
+    crashing = testbed.submit("leaderboard-20-MAP", "demo/agent:always-crash")
     labels = {"leaderboard-10-MAP": 12, "leaderboard-20-SENSORS": 15}
-    steady = {site.submit(phase, "demo/agent:steady"): count for phase, count in labels.items()}
+    steady = {testbed.submit(phase, "demo/agent:steady"): count for phase, count in labels.items()}
     return Sent(refused, crashing, steady)

@@ -15,7 +15,7 @@ from blocks.dead_letters import DeadLetters
 from blocks.submission_queue import SubmissionQueue
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.stack import PROJECT
-from tests.e2e.conftest import Sent, Site
+from tests.e2e.conftest import Sent, Testbed
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
@@ -32,9 +32,9 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def leaderboard(site: Site) -> Run:
+def leaderboard(testbed: Testbed) -> Run:
     """The command line, as in a second terminal of the stack's folder."""
-    environment = os.environ | {"LEADERBOARD_STATE_DIR": str(site.stack.state.folder), "COLUMNS": "160"}
+    environment = os.environ | {"LEADERBOARD_STATE_DIR": str(testbed.stack.state.folder), "COLUMNS": "160"}
 
     def run(*words: str) -> Ended:
         command = [sys.executable, "-m", "cli.main", *words]
@@ -44,27 +44,27 @@ def leaderboard(site: Site) -> Run:
     return run
 
 
-def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, site: Site) -> None:
+def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, testbed: Testbed) -> None:
     ended = leaderboard("doctor", "--json")
 
     findings = json.loads(ended.out)
-    verdicts = {finding["subject"]: finding["verdict"] for finding in findings}
+    exit_codes = {finding["subject"]: finding["exit_code"] for finding in findings}
     # Other tests of this session may have sent messages that nobody can evaluate.
-    problems = [finding for finding in findings if finding["verdict"] == "PROBLEM"]
+    problems = [finding for finding in findings if finding["exit_code"] == "PROBLEM"]
     assert [finding for finding in problems if finding["subject"] != "Queue: dead letters"] == []
     assert ended.code == (1 if problems else 0)
     for subject in ("Prefect: worker", "Prefect: automation submission-received", "AWS: secrets", "EvalAI: phases"):
-        assert verdicts[subject] == "OK"
-    not_checked = {subject for subject, verdict in verdicts.items() if verdict == "NOT CHECKED"}
+        assert exit_codes[subject] == "OK"
+    not_checked = {subject for subject, exit_code in exit_codes.items() if exit_code == "NOT CHECKED"}
     assert all(" image of " in subject for subject in not_checked)
-    secrets = [site.stack.state.host_token, *site.stack.state.participant_tokens.values()]
+    secrets = [testbed.stack.state.host_token, *testbed.stack.state.participant_tokens.values()]
     assert [secret for secret in secrets if secret in ended.out + ended.err] == []
 
 
 @pytest.fixture
-def queue(site: Site) -> SubmissionQueue:
+def queue(testbed: Testbed) -> SubmissionQueue:
     """The stack's queue, for looking without the seconds that a command takes to start."""
-    state = site.stack.state
+    state = testbed.stack.state
     credentials = AwsCredentials(
         aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=SecretStr(EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),

@@ -72,7 +72,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     routes.write_text("<routes>" + "".join(f'<route id="{i}" town="Town12"/>' for i in range(20)) + "</routes>")
     settings = LeaderboardCluster(
         cluster="leaderboard-20",
-        generation=LeaderboardVersion.V2,
+        leaderboard_version=LeaderboardVersion.V2,
         compute=LocalCompute(workdir=tmp_path / "runs"),
         credentials=AwsCredentials(region_name="us-west-2"),
         bucket="leaderboard-20",

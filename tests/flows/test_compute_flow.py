@@ -23,28 +23,28 @@ from prefect_api.events import OutgoingEvent
 from services.bridge import run_bridge
 from services.compute_bridge import compute_reader, compute_settings
 from tests.contract.aws_blocks import UNREACHABLE, received_dead, remaining
-from tests.contract.compute_site import ComputeAws
+from tests.contract.compute_testbed import ComputeAws
 from tests.waiting import eventually, runs
 
 FUNCTIONS = "tests.compute_functions"
 
 
 @pytest.fixture(params=["standard", "fifo"])
-def site(aws: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
-    site = ComputeAws(aws, fifo=request.param == "fifo")
-    connect(site, monkeypatch)
-    return site
+def services(aws: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
+    services = ComputeAws(aws, fifo=request.param == "fifo")
+    connect(services, monkeypatch)
+    return services
 
 
 @pytest.fixture
 def standard(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
-    site = ComputeAws(aws)
-    connect(site, monkeypatch)
-    return site
+    services = ComputeAws(aws)
+    connect(services, monkeypatch)
+    return services
 
 
 def connect(
-    site: ComputeAws,
+    services: ComputeAws,
     monkeypatch: pytest.MonkeyPatch,
     measures: ClientFactory | None = None,
     **settings: Any,
@@ -52,8 +52,8 @@ def connect(
     """Let the flow find this queue and table where it would load their blocks."""
 
     async def load(name: str, delivery: Delivery | None) -> ComputeServices:
-        metrics = ComputeMetrics(name, measures or site.client)
-        return ComputeServices(site.jobs(most_attempts=2, **settings), site.queue, delivery, metrics)
+        metrics = ComputeMetrics(name, measures or services.client)
+        return ComputeServices(services.jobs(most_attempts=2, **settings), services.queue, delivery, metrics)
 
     monkeypatch.setattr("flows.compute.load_compute_site", load)
 
@@ -64,7 +64,7 @@ def run(job_id: str, function: str, delivery: Delivery | None = None, **paramete
 
 
 class Ring:
-    """A doorbell that runs the flow, as the automation does: the event's payload as its parameters."""
+    """A publisher that runs the flow, as the automation does: the event's payload as its parameters."""
 
     def __init__(self, function: str, stop: threading.Event) -> None:
         self.states: list[State[Any]] = []
@@ -72,38 +72,40 @@ class Ring:
         self._function = function
         self._stop = stop
 
-    def ring(self, event: OutgoingEvent) -> None:
+    def publish(self, event: OutgoingEvent) -> None:
         self.events.append(event)
         delivery = Delivery.model_validate(event.payload["delivery"])
         self.states.append(run(str(event.payload["job_id"]), self._function, delivery))
         self._stop.set()
 
 
-def bridge(site: ComputeAws, function: str) -> Ring:
+def bridge(services: ComputeAws, function: str) -> Ring:
     """Carry what the queue holds until one message has rung."""
     stop = threading.Event()
-    doorbell = Ring(function, stop)
-    run_bridge(site.queue, doorbell, stop, replace(compute_settings(site.queue), wait_seconds=0), compute_reader())
-    return doorbell
+    publisher = Ring(function, stop)
+    run_bridge(
+        services.queue, publisher, stop, replace(compute_settings(services.queue), wait_seconds=0), compute_reader()
+    )
+    return publisher
 
 
-def posted(site: ComputeAws, body: object) -> tuple[str, Delivery]:
-    job_id = site.producer().post_non_blocking(body)
-    [received] = site.received()
+def posted(services: ComputeAws, body: object) -> tuple[str, Delivery]:
+    job_id = services.producer().post_non_blocking(body)
+    [received] = services.received()
     return job_id, received.delivery
 
 
-def test_from_the_producer_through_the_bridge_to_the_result(site: ComputeAws) -> None:
-    producer = site.producer()
+def test_from_the_producer_through_the_bridge_to_the_result(services: ComputeAws) -> None:
+    producer = services.producer()
     job_id = producer.post_non_blocking({"number": 4})
 
-    doorbell = bridge(site, "answer")
+    publisher = bridge(services, "answer")
 
     assert producer.retrieve_result(job_id).result == {"answer": 42, "id": job_id}
-    [event], [state] = doorbell.events, doorbell.states
+    [event], [state] = publisher.events, publisher.states
     assert (event.name, event.resource_id) == ("compute.message.received", f"compute.message.compute.{job_id}")
     assert (state.name, state.is_completed()) == ("Computed", True)
-    assert remaining(site.aws, site.queue) == (0, 0)
+    assert remaining(services.aws, services.queue) == (0, 0)
 
 
 def test_a_functions_failure_ends_the_job_and_its_caller_reads_why(standard: ComputeAws) -> None:
@@ -203,21 +205,21 @@ def test_a_process_that_died_is_called_again(standard: ComputeAws, tmp_path: Pat
     assert standard.producer().retrieve_result(job_id).result == "alive"
 
 
-def test_poison_goes_to_the_dead_letters_and_its_caller_is_told(site: ComputeAws) -> None:
-    job_id, delivery = posted(site, None)
+def test_poison_goes_to_the_dead_letters_and_its_caller_is_told(services: ComputeAws) -> None:
+    job_id, delivery = posted(services, None)
     for _ in range(2):
         assert run(job_id, "die", delivery).name == "Died"
-        [received] = site.received()
+        [received] = services.received()
         delivery = received.delivery
 
     state = run(job_id, "die", delivery)
 
     assert (state.name, state.is_failed()) == ("Rejected", True)
-    [(body, attributes)] = received_dead(site.aws, site.queue)
+    [(body, attributes)] = received_dead(services.aws, services.queue)
     assert job_id in body
     assert "2 runs ended without a result" in attributes["reason"]
-    assert remaining(site.aws, site.queue) == (0, 0)
-    error = site.producer().retrieve_result(job_id).error
+    assert remaining(services.aws, services.queue) == (0, 0)
+    error = services.producer().retrieve_result(job_id).error
     assert error is not None
     assert error.type == "Abandoned"
 
@@ -230,9 +232,9 @@ def test_the_bridge_buries_what_is_no_job(standard: ComputeAws, body: str, reaso
     standard.client("sqs").send_message(QueueUrl=standard.queue.queue_url, MessageBody=body)
     standard.producer().post_non_blocking({"number": 4})
 
-    doorbell = bridge(standard, "answer")
+    publisher = bridge(standard, "answer")
 
-    assert [state.name for state in doorbell.states] == ["Computed"]
+    assert [state.name for state in publisher.states] == ["Computed"]
     [(buried, attributes)] = received_dead(standard.aws, standard.queue)
     assert buried == body
     assert attributes["reason"].startswith(reason)

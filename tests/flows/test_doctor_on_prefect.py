@@ -76,8 +76,8 @@ class Server:
 
     def diagnose(self, settings: Settings | None = None) -> dict[str, Finding]:
         installation = Installation(str(PREFECT_API_URL.value()))
-        site = KnownSecrets(settings or Settings(work_pool=POOL), installation, self.client, self.load)
-        return {finding.subject: finding for finding in run_checks(prefect_checks(site, self.project))}
+        context = KnownSecrets(settings or Settings(work_pool=POOL), installation, self.client, self.load)
+        return {finding.subject: finding for finding in run_checks(prefect_checks(context, self.project))}
 
     def load(self, kind: Any, name: str) -> Any:
         if (kind, name) not in self.blocks:
@@ -138,7 +138,7 @@ def blocks() -> dict[tuple[type[Block], str], Block]:
     evalai, [cluster] = SECRETS.evalai, SECRETS.clusters.values()
     compute = LeaderboardCluster(
         cluster=cluster.cluster,
-        generation=LeaderboardVersion.V2,
+        leaderboard_version=LeaderboardVersion.V2,
         compute=LocalCompute(workdir=Path("runs")),
         credentials=credentials,
         bucket=cluster.s3_bucket,
@@ -184,7 +184,7 @@ def notifications(client: SyncPrefectClient) -> list[Automation]:
 def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
     findings = server.diagnose()
 
-    assert [str(finding) for finding in findings.values() if finding.verdict is not CheckStatus.OK] == []
+    assert [str(finding) for finding in findings.values() if finding.exit_code is not CheckStatus.OK] == []
     assert findings["Prefect: worker"].detail == "1 online: doctors-worker"
     assert findings["Prefect: request budget"].detail == "56 requests a minute at most"
     assert findings["Prefect: deployment doctors-reconciler"].detail == f"ready, in {POOL}, by schedule"
@@ -254,7 +254,7 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 
     findings = server.diagnose()
 
-    problems = {subject: found for subject, found in findings.items() if found.verdict is CheckStatus.PROBLEM}
+    problems = {subject: found for subject, found in findings.items() if found.exit_code is CheckStatus.PROBLEM}
     assert set(problems) == set(expected)
     for subject, (detail, remedy) in expected.items():
         assert detail in problems[subject].detail
@@ -266,9 +266,9 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 def test_a_pool_that_is_not_there_is_one_problem_and_its_worker_is_not_checked(server: Server) -> None:
     findings = server.diagnose(Settings(work_pool="absent"))
 
-    assert findings["Prefect: work pool"].verdict is CheckStatus.PROBLEM
+    assert findings["Prefect: work pool"].exit_code is CheckStatus.PROBLEM
     assert findings["Prefect: work pool"].remedy == "Run `leaderboard setup`."
-    assert findings["Prefect: worker"].verdict is CheckStatus.NOT_CHECKED
+    assert findings["Prefect: worker"].exit_code is CheckStatus.NOT_CHECKED
     assert (
         "runs in the work pool doctors-pool, not in absent" in findings["Prefect: deployment doctors-reconciler"].detail
     )
@@ -282,7 +282,7 @@ def test_a_pool_without_a_worker_says_how_to_start_one(server: Server) -> None:
         server.client.delete_work_pool("doctors-other-pool")
 
     worker = findings["Prefect: worker"]
-    assert (worker.verdict, worker.detail) == (
+    assert (worker.exit_code, worker.detail) == (
         CheckStatus.PROBLEM,
         "No worker is online in the work pool doctors-other-pool: there has never been one",
     )
@@ -292,10 +292,10 @@ def test_a_pool_without_a_worker_says_how_to_start_one(server: Server) -> None:
 def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
     nowhere = "http://127.0.0.1:1/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), get_client(sync_client=True) as client:
-        site = KnownSecrets(Settings(), Installation(nowhere), client)
-        findings = list(run_checks(prefect_checks(site, folder)))
+        context = KnownSecrets(Settings(), Installation(nowhere), client)
+        findings = list(run_checks(prefect_checks(context, folder)))
 
-    [problem] = [finding for finding in findings if finding.verdict is CheckStatus.PROBLEM]
+    [problem] = [finding for finding in findings if finding.exit_code is CheckStatus.PROBLEM]
     assert problem.detail == f"Prefect's server at {nowhere} does not answer: ConnectError"
     assert problem.remedy.startswith("Start it, or correct PREFECT_API_URL")
     others = {finding.detail for finding in findings if finding is not problem}
@@ -305,4 +305,7 @@ def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
 def test_without_the_projects_file_nobody_knows_the_deployments(server: Server, tmp_path: Path) -> None:
     found = replace(server, project=tmp_path).diagnose()["Prefect: deployments"]
 
-    assert (found.verdict, found.remedy) == (CheckStatus.NOT_CHECKED, "Run the doctor from a checkout of the project.")
+    assert (found.exit_code, found.remedy) == (
+        CheckStatus.NOT_CHECKED,
+        "Run the doctor from a checkout of the project.",
+    )

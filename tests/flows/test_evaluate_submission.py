@@ -18,10 +18,8 @@ from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
 
 
-def run(
-    message: SubmissionMessage, delivery: Delivery | None = None, succession: Takeover | None = None
-) -> State[None]:
-    return asyncio.run(evaluate_submission(message, delivery, succession, return_state=True))
+def run(message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None) -> State[None]:
+    return asyncio.run(evaluate_submission(message, delivery, takeover, return_state=True))
 
 
 def page_of(submission: int) -> str:
@@ -217,19 +215,19 @@ def test_a_run_that_breaks_leaves_its_shards_to_a_successor(world: World, monkey
 
 
 @pytest.mark.parametrize(
-    ("succession", "reason"),
+    ("takeover", "reason"),
     [
-        (Takeover(owner="first", start=3, stopped=True), "a host stopped its run in Prefect"),
-        (Takeover(owner="first", start=8, deaths=6), "its run broke 6 times"),
+        (Takeover(owner="first", epoch=3, stopped=True), "a host stopped its run in Prefect"),
+        (Takeover(owner="first", epoch=8, crashes=6), "its run broke 6 times"),
     ],
 )
 def test_a_successor_that_is_to_end_the_evaluation_tells_evalai_and_stops_the_shards(
-    world: World, succession: Takeover, reason: str
+    world: World, takeover: Takeover, reason: str
 ) -> None:
     message, delivery = world.submitted(7)
     world.ledger.rows[7] = {"attempt": 1, "claim-owner": "first", "claim-key": "", "status": "running"}
 
-    state = run(message, delivery, succession)
+    state = run(message, delivery, takeover)
 
     assert state.name == "InfrastructureFailed"
     [report] = world.evalai.reports
@@ -300,7 +298,7 @@ def test_an_outcome_is_told_as_it_was_decided_and_never_decided_again(world: Wor
     world.backend.endings = {}  # another simulation would succeed
     owner = str(world.ledger.rows[7]["claim-owner"])
 
-    second = run(message, None, Takeover(owner=owner, start=2))
+    second = run(message, None, Takeover(owner=owner, epoch=2))
 
     assert (first.name, second.name) == ("Undelivered", "AgentFailed")
     assert len(world.backend.created) == 4
@@ -314,7 +312,7 @@ def test_a_run_that_takes_over_adopts_the_shards_and_their_claim(world: World) -
     world.evalai.statuses[7] = SubmissionStatus.RUNNING
     world.ledger.rows[7] = {"attempt": 1, "claim-owner": "the-run-that-died", "claim-key": "", "status": "running"}
 
-    state = run(message, delivery, Takeover(owner="the-run-that-died", start=2))
+    state = run(message, delivery, Takeover(owner="the-run-that-died", epoch=2))
 
     assert state.is_completed()
     assert world.ledger.rows[7]["status"] == "finished"
@@ -347,7 +345,7 @@ def test_a_report_that_was_not_delivered_is_sent_when_the_run_is_retried(world: 
     world.evalai.refuses_reports = None
     owner = str(world.ledger.rows[7]["claim-owner"])
 
-    state = run(message, delivery, Takeover(owner=owner, start=2))
+    state = run(message, delivery, Takeover(owner=owner, epoch=2))
 
     assert state.is_completed()
     [report] = world.evalai.reports

@@ -45,10 +45,8 @@ class Outage:
         monkeypatch.setattr(owner, method, sometimes)
 
 
-def run(
-    message: SubmissionMessage, delivery: Delivery | None = None, succession: Takeover | None = None
-) -> State[None]:
-    return asyncio.run(evaluate_submission(message, delivery, succession, return_state=True))
+def run(message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None) -> State[None]:
+    return asyncio.run(evaluate_submission(message, delivery, takeover, return_state=True))
 
 
 def successor(world: World, message: SubmissionMessage) -> State[None]:

@@ -57,7 +57,7 @@ def claimed(world: World, pk: int, lease_until: datetime, **more: Any) -> None:
     world.ledger.rows[pk] = {
         "team-id": "1", "submission-id": str(pk), "challenge-id": "1", "phase-id": "1", "cluster": "leaderboard-20",
         "phase": "leaderboard-20-SENSORS", "image": "demo/agent:steady", "attempt": 1, "claim-owner": f"first-{pk}",
-        "claim-key": "", "claim-start": 1, "claimed-at": LONG_AGO, "stage": "simulating", "stage-since": LONG_AGO,
+        "claim-key": "", "claim-epoch": 1, "claimed-at": LONG_AGO, "stage": "simulating", "stage-since": LONG_AGO,
         "lease-until": lease_until, "status": "running", **more,
     }  # fmt: skip
 
@@ -85,8 +85,8 @@ def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) ->
 
     [successor] = runs_of(pk)
     assert successor.work_queue_name == TAKEOVER_QUEUE
-    assert successor.parameters["succession"]["owner"] == f"first-{pk}"
-    assert successor.parameters["succession"]["start"] == 2
+    assert successor.parameters["takeover"]["owner"] == f"first-{pk}"
+    assert successor.parameters["takeover"]["epoch"] == 2
     assert successor.parameters["message"]["submission_pk"] == pk
     assert [state.message for state in states] == [
         "1 submissions: 1 repairs, 0 for a host.",
@@ -161,7 +161,7 @@ def test_a_run_that_lives_and_is_stuck_loses_its_claim_to_a_successor(
         await stuck.wait()
         world.ledger.rows[pk].update({"stage-since": datetime.now(UTC) - timedelta(hours=4), "phase-id": "1"})
         looks = [await reconcile(return_state=True) for _ in range(2)]
-        [successor] = [run for run in runs_of(pk) if run.parameters["succession"]]
+        [successor] = [run for run in runs_of(pk) if run.parameters["takeover"]]
         second = await evaluate_submission(**_typed(successor), return_state=True)
         return [*looks, second, await first]
 
@@ -233,7 +233,7 @@ def test_the_hooks_start_the_same_successor_as_the_reconciler(
     world: World, deployment: UUID, pk: int, ended: State[None], stopped: bool
 ) -> None:
     message, _ = world.submitted(pk)
-    parameters = {"message": message.model_dump(), "delivery": None, "succession": None}
+    parameters = {"message": message.model_dump(), "delivery": None, "takeover": None}
     with get_client(sync_client=True) as client:
         first = client.create_flow_run_from_deployment(deployment, parameters=parameters, name=f"submission-{pk}")
         client.set_flow_run_state(first.id, Running(), force=True)
@@ -244,17 +244,17 @@ def test_the_hooks_start_the_same_successor_as_the_reconciler(
         look()
 
     [_, successor] = runs_of(pk)
-    assert successor.parameters["succession"] == {
+    assert successor.parameters["takeover"] == {
         "owner": str(first.id),
         "start": 2,
-        "deaths": 0 if stopped else 1,
+        "crashes": 0 if stopped else 1,
         "stopped": stopped,
     }
 
 
 def test_a_zombie_in_prefect_is_shown_as_crashed(world: World, deployment: UUID, pk: int) -> None:
     message, _ = world.submitted(pk)
-    parameters = {"message": message.model_dump(), "delivery": None, "succession": None}
+    parameters = {"message": message.model_dump(), "delivery": None, "takeover": None}
     with get_client(sync_client=True) as client:
         first = client.create_flow_run_from_deployment(deployment, parameters=parameters, name=f"submission-{pk}")
         client.set_flow_run_state(first.id, Running(), force=True)
@@ -311,7 +311,7 @@ def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
 
     async def only_look() -> list[str]:
         return [
-            finding.repair.value for finding in find_all_discrepancies(await take_snapshot(await world.load_site()))
+            finding.action.value for finding in find_all_discrepancies(await take_snapshot(await world.load_site()))
         ]
 
     assert asyncio.run(only_look()) == ["go on"]
@@ -339,32 +339,32 @@ def _typed(flow_run: FlowRun) -> dict[str, Any]:
 
 
 @dataclass
-class Doorbell:
+class Publisher:
     """Prefect's events; `refusals` are raised by the next rings."""
 
     refusals: list[EvaluationError] = field(default_factory=list)
     told: list[Mapping[str, object]] = field(default_factory=list)
 
-    def ring(self, event: OutgoingEvent) -> None:
+    def publish(self, event: OutgoingEvent) -> None:
         if self.refusals:
             raise self.refusals.pop()
         self.told.append(event.payload)
 
 
 @pytest.fixture
-def doorbell(monkeypatch: pytest.MonkeyPatch) -> Doorbell:
-    doorbell = Doorbell()
-    monkeypatch.setattr("flows.reconciler.flow.prefect_events", lambda: nullcontext(doorbell))
-    return doorbell
+def publisher(monkeypatch: pytest.MonkeyPatch) -> Doorbell:
+    publisher = Publisher()
+    monkeypatch.setattr("flows.reconciler.flow.prefect_events", lambda: nullcontext(publisher))
+    return publisher
 
 
-def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: int, doorbell: Doorbell) -> None:
+def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: int, publisher: Doorbell) -> None:
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING  # and no run of ours has ever claimed it
 
     first, second = look(), look()
 
     assert first.message == second.message == "1 submissions: 0 repairs, 1 for a host."
-    assert doorbell.told == [
+    assert publisher.told == [
         {
             "finding": "EvalAI says running, and no run ever claimed it. "
             "If no other system evaluates it, let it fail at EvalAI and resume it."
@@ -372,16 +372,16 @@ def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: in
     ]
 
 
-def test_a_host_whom_prefect_did_not_tell_is_told_at_the_next_look(world: World, pk: int, doorbell: Doorbell) -> None:
+def test_a_host_whom_prefect_did_not_tell_is_told_at_the_next_look(world: World, pk: int, publisher: Doorbell) -> None:
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING
-    doorbell.refusals.append(ServiceUnavailable("Prefect's API does not answer"))
+    publisher.refusals.append(ServiceUnavailable("Prefect's API does not answer"))
 
     look()
-    assert doorbell.told == []
+    assert publisher.told == []
     look()
     look()
 
-    assert len(doorbell.told) == 1
+    assert len(publisher.told) == 1
 
 
 def test_a_notification_block_that_is_not_there_is_named(deployment: UUID) -> None:

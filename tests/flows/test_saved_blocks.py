@@ -1,4 +1,4 @@
-"""The site's secrets as block documents on a real Prefect server."""
+"""The services's secrets as block documents on a real Prefect server."""
 
 from typing import cast
 
@@ -18,7 +18,7 @@ from prefect_api.errors import prefect_errors
 ADDRESSES = QueueAddresses("http://127.0.0.1/1/submissions", "http://127.0.0.1/1/dead")
 
 
-def site(token: str) -> InstallationSecrets:
+def services(token: str) -> InstallationSecrets:
     values = ("local", "", "simulator:1", "leaderboard:1", "logcopy:1", "a-bucket", "a-table", "a-group")
     cluster = ClusterSecret("leaderboard-20", "eks", *values)
     evalai = EvalAISecret("https://eval.ai", SecretStr(token), {"2203": "leaderboard-20-SENSORS"})
@@ -29,7 +29,7 @@ def test_blocks_are_saved_again_over_the_earlier_ones() -> None:
     saved: list[str] = []
     for token in ("old-token", "new-token"):
         credentials = AwsCredentials(region_name="us-west-2", aws_access_key_id=f"id-of-{token}")
-        save_blocks(site(token), credentials, ADDRESSES, lambda cluster, _: saved.append(cluster.cluster), 1)
+        save_blocks(services(token), credentials, ADDRESSES, lambda cluster, _: saved.append(cluster.cluster), 1)
 
     evalai = cast(EvalAI, EvalAI.load(EVALAI))
     ledger = cast(LedgerTable, LedgerTable.load("leaderboard-20"))

@@ -25,7 +25,7 @@ def batch_job(
             **({"exitCode": codes[name]} if codes and name in codes else {}),
             **({"reason": reasons[name]} if reasons and name in reasons else {}),
         }
-        for name in ("init", "evaluator", "logcopy", "simulator", "agent")
+        for name in ("init", "evaluator", "supervisor", "simulator", "agent")
     ]
     return read_job(
         {

@@ -7,12 +7,12 @@ from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest
 
-GENERATIONS = tuple(LeaderboardVersion)
+VERSIONS = tuple(LeaderboardVersion)
 Manifest = dict[str, Any]
 
 
-def render(generation: LeaderboardVersion = LeaderboardVersion.V2, **cluster: Any) -> Manifest:
-    return job_manifest(example_job(generation), replace(example_cluster(generation), **cluster))
+def render(version: LeaderboardVersion = LeaderboardVersion.V2, **cluster: Any) -> Manifest:
+    return job_manifest(example_job(version), replace(example_cluster(version), **cluster))
 
 
 def pod(manifest: Manifest) -> Manifest:

@@ -88,7 +88,7 @@ class TestStorage:
         (public,) = properties("public-contents", "AWS::S3::Bucket")
         assert public["PublicAccessBlockConfiguration"]["BlockPublicAcls"] is True
 
-    def test_the_bucket_forgets_what_the_keeper_tags_as_log_and_nothing_else(self) -> None:
+    def test_the_bucket_forgets_what_the_supervisor_tags_as_log_and_nothing_else(self) -> None:
         (bucket,) = properties("storage", "AWS::S3::Bucket")
         key, _, value = LOG_TAG.partition("=")
         expiring = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule]

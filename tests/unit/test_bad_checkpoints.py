@@ -27,9 +27,9 @@ from tests.result_files import V1, V2, as_bytes, make_document, make_record
 PAGE = Path(__file__).resolve().parents[2] / "docs/bad-data.md"
 
 
-def taken(data: bytes, expected: tuple[RouteRun, ...] = SENT, generation: LeaderboardVersion = V2) -> Checkpoint:
-    """As the keeper and the flow take a shard's file."""
-    checkpoint = parse_checkpoint(data, "shard.json", generation)
+def taken(data: bytes, expected: tuple[RouteRun, ...] = SENT, version: LeaderboardVersion = V2) -> Checkpoint:
+    """As the supervisor and the flow take a shard's file."""
+    checkpoint = parse_checkpoint(data, "shard.json", version)
     check_expected(checkpoint, expected, "shard.json")
     return checkpoint
 
@@ -131,12 +131,12 @@ def members(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @st.composite
-def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], generation: LeaderboardVersion) -> bytes:
+def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], version: LeaderboardVersion) -> bytes:
     """A shard's file, sound or with members replaced, taken away or added, or with bytes changed; or anything."""
     if draw(st.integers(0, 19)) == 19:
         return draw(st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()))
     count = draw(st.sampled_from([len(runs), len(runs), len(runs) - 1]))
-    document = make_document([make_record(run, n, generation) for n, run in enumerate(runs[:count])], len(runs))
+    document = make_document([make_record(run, n, version) for n, run in enumerate(runs[:count])], len(runs))
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
         places = list(members(document))
         container, key = places[draw(st.integers(0, len(places) - 1))]
@@ -156,16 +156,16 @@ def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], generation: Leaderboa
 
 
 @settings(max_examples=400, deadline=None)
-@given(data=st.data(), generation=st.sampled_from([V1, V2]))
+@given(data=st.data(), version=st.sampled_from([V1, V2]))
 def test_whatever_two_shards_hand_in_is_published_soundly_or_refused(
-    data: st.DataObject, generation: LeaderboardVersion
+    data: st.DataObject, version: LeaderboardVersion
 ) -> None:
     sent = [expand([0, 1], 1), expand([2], 1)]
-    files = [data.draw(handed_in(runs, generation)) for runs in sent]
+    files = [data.draw(handed_in(runs, version)) for runs in sent]
     refusal = ""
     try:
-        parts = [(f"{n}.json", taken(content, sent[n], generation)) for n, content in enumerate(files)]
-        merged = merge(parts, sent[0] + sent[1], generation)
+        parts = [(f"{n}.json", taken(content, sent[n], version)) for n, content in enumerate(files)]
+        merged = merge(parts, sent[0] + sent[1], version)
     except InvalidCheckpoint as error:
         refusal = str(error)
     if refusal:
@@ -178,20 +178,20 @@ def test_whatever_two_shards_hand_in_is_published_soundly_or_refused(
 
 def assert_sound(merged: Merged, sent: tuple[RouteRun, ...], parts: list[tuple[str, Checkpoint]]) -> None:
     """Exactly the expected routes, every figure finite and in its range, and everything that is published of it."""
-    text = render_document(merged.document, merged.generation)  # refuses NaN
-    again = parse_checkpoint(text.encode(), "merged.json", merged.generation)
+    text = render_document(merged.document, merged.version)  # refuses NaN
+    again = parse_checkpoint(text.encode(), "merged.json", merged.version)
     driven = {run for _, part in parts for run in part.runs}
     assert again.runs == tuple(run for run in sent if run in driven)
     assert merged.missing == tuple(run for run in sent if run not in driven)
     for record in again.records:
         assert all(0 <= record["scores"][key] <= most for key, most in SCORES.items())
-    summary_text(merged.document, merged.generation, len(sent), merged.missing).encode()
+    summary_text(merged.document, merged.version, len(sent), merged.missing).encode()
     published = [*partial_result(merged)] if merged.routes_done else []
     if merged.complete:
-        figures = accuracies(merged.document, merged.generation)
+        figures = accuracies(merged.document, merged.version)
         assert all(map(math.isfinite, figures.values()))
         assert 0 <= figures["Driving score"] <= 100
         assert 0 <= figures["Route completion"] <= 100
         assert 0 <= figures["Infraction penalty"] <= 1
-        published += evalai_result(merged.document, merged.generation)
+        published += evalai_result(merged.document, merged.version)
     json.dumps(published, allow_nan=False)

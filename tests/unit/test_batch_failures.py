@@ -7,33 +7,33 @@ from evaluation.errors import Fault
 from evaluation.pair.protocol import PairExitCode, failure_of
 from tests.unit.batch_jobs_made import batch_job
 
-TOLD = {"logcopy": 30, "simulator": 30}
+TOLD = {"supervisor": 30, "simulator": 30}
 HOUR = 3600.0
-VERDICTS = sorted(set(PairExitCode) - {PairExitCode.FINISHED, PairExitCode.CANCELLED})
+EXIT_CODES = sorted(set(PairExitCode) - {PairExitCode.FINISHED, PairExitCode.CANCELLED})
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_the_keepers_verdict_counts_whatever_the_agent_ended_with(verdict: PairExitCode) -> None:
-    for agent in (int(verdict), 0, 1, 137):
-        job = batch_job("FAILED", {"logcopy": int(verdict), "simulator": int(verdict), "agent": agent})
+@pytest.mark.parametrize("exit_code", EXIT_CODES)
+def test_the_supervisors_exit_code_counts_whatever_the_agent_ended_with(exit_code: PairExitCode) -> None:
+    for agent in (int(exit_code), 0, 1, 137):
+        job = batch_job("FAILED", {"supervisor": int(exit_code), "simulator": int(exit_code), "agent": agent})
 
         failure = failure_of_job(job, HOUR, "its own words")
 
-        assert (failure.summary, failure.fault) == (failure_of(verdict).summary, failure_of(verdict).fault)
+        assert (failure.summary, failure.fault) == (failure_of(exit_code).summary, failure_of(exit_code).fault)
         assert failure.cause == "its own words"
 
 
 @pytest.mark.parametrize(
     ("codes", "summary", "fault"),
     [
-        # The agent cannot shift its fault: a verdict of ours that it exits with is not the keeper's.
+        # The agent cannot shift its fault: a exit_code of ours that it exits with is not the supervisor's.
         ({**TOLD, "agent": 20}, "The agent's container ended by itself", Fault.TEAM),
         ({**TOLD, "agent": 1}, "The agent's container ended by itself", Fault.TEAM),
         ({**TOLD, "agent": 10}, "The agent crashed again and again", Fault.TEAM),
         ({**TOLD, "agent": 137}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
         ({**TOLD, "agent": 30}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
-        ({"logcopy": 30, "simulator": 139, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
-        ({"logcopy": 1, "simulator": 30, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
+        ({"supervisor": 30, "simulator": 139, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
+        ({"supervisor": 1, "simulator": 30, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
         ({"init": 22}, "The earlier checkpoint cannot be used", Fault.INFRASTRUCTURE),
         ({"init": 0, "evaluator": 40}, "The pair is configured wrongly", Fault.INFRASTRUCTURE),
         ({}, "The shard's Batch job failed", Fault.INFRASTRUCTURE),

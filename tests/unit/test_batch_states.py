@@ -87,8 +87,8 @@ def test_after_a_lost_machine_the_wait_begins_anew() -> None:
     assert status_of(batch_job("RUNNABLE", attempts=[LOST]), seconds=day + 10, since=day).failure is None
 
 
-def test_what_the_keeper_finished_is_finished_though_the_agent_would_not_end() -> None:
-    job = batch_job("FAILED", {"logcopy": 0, "simulator": 0, "agent": 137})
+def test_what_the_supervisor_finished_is_finished_though_the_agent_would_not_end() -> None:
+    job = batch_job("FAILED", {"supervisor": 0, "simulator": 0, "agent": 137})
 
     assert status_of(job).state is ShardState.FINISHED
 

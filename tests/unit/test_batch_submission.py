@@ -29,7 +29,7 @@ def job(**changes: Any) -> ShardJob:
         "attempt": 2,
         "shard": Shard(1, 4, (5, 6, 7)),
         "phase": parse_phase("leaderboard-20-SENSORS"),
-        "generation": LeaderboardVersion.V2,
+        "version": LeaderboardVersion.V2,
         "repetitions": 1,
         "image": "registry/team:1",
         "team_name": "Team",
@@ -106,10 +106,10 @@ class TestSpec:
 
 
 class TestDefinition:
-    def test_with_the_shards_values_the_keeper_has_all_its_settings(self) -> None:
-        settings = read_settings(environment("logcopy"))
+    def test_with_the_shards_values_the_supervisor_has_all_its_settings(self) -> None:
+        settings = read_settings(environment("supervisor"))
 
-        assert environment("init") == environment("logcopy")
+        assert environment("init") == environment("supervisor")
         assert (settings.submission, settings.attempt, settings.shard) == (7, 2, 1)
         assert [run.route for run in settings.expected] == [5, 6, 7]
         assert settings.log_group == "leaderboard-20"
@@ -123,16 +123,16 @@ class TestDefinition:
         assert set(required[1].replace("\\\n", " ").split()) <= set(environment(party))
         assert containers()[party]["Command"] == ["bash", f"/scripts/{party}.sh"]
 
-    @pytest.mark.parametrize("generation", ["1.0", "2.0"])
-    def test_the_evaluators_command_is_the_one_of_kubernetes(self, generation: str) -> None:
-        text = resources.files("k8s_jobs").joinpath("templates", f"shard-job-{generation}.yaml").read_text("utf-8")
+    @pytest.mark.parametrize("version", ["1.0", "2.0"])
+    def test_the_evaluators_command_is_the_one_of_kubernetes(self, version: str) -> None:
+        text = resources.files("k8s_jobs").joinpath("templates", f"shard-job-{version}.yaml").read_text("utf-8")
         pod = next(iter(yaml.safe_load_all(text)))["spec"]["template"]["spec"]
         (agent,) = [each for each in pod["containers"] if each["name"] == "agent"]
         (command,) = [
             each["value"] for each in agent["env"] if isinstance(each, dict) and each["name"] == "EVALUATOR_COMMAND"
         ]
 
-        assert aws("batch-shards")["Mappings"]["Commands"][generation]["Evaluator"] == command
+        assert aws("batch-shards")["Mappings"]["Commands"][version]["Evaluator"] == command
 
     def test_lost_machines_are_retried_and_everything_else_ends(self) -> None:
         first, *rest = shard()["RetryStrategy"]["EvaluateOnExit"]
@@ -150,7 +150,7 @@ class TestDefinition:
     def test_the_key_to_the_storage_is_in_containers_of_ours_only(self) -> None:
         with_key = {name for name, each in containers().items() if each.get("Secrets")}
 
-        assert with_key == {"init", "logcopy"}
+        assert with_key == {"init", "supervisor"}
         assert not any(each.get("Privileged") for each in containers().values())
         writable = {each["ContainerPath"] for each in containers()["agent"]["MountPoints"] if not each.get("ReadOnly")}
         assert writable == {"/pair/agent"}
@@ -168,5 +168,5 @@ class TestDefinition:
         definition = {"ecsProperties": {"taskProperties": [task]}, "jobDefinitionName": "x"}
 
         assert needs_gpu(definition)
-        with pytest.raises(InvalidConfiguration, match="no container simulator, logcopy"):
+        with pytest.raises(InvalidConfiguration, match="no container simulator, supervisor"):
             require_base("x", [definition])

@@ -14,14 +14,14 @@ from tests.result_files import V1, V2, as_checkpoint, make_document, make_record
 SENT = expand([3, 4, 5], 1)
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
+@pytest.mark.parametrize("version", [V1, V2])
 def test_quarantined_route_is_a_record_with_zero_scores_after_which_the_shard_goes_on(
-    generation: LeaderboardVersion,
+    version: LeaderboardVersion,
 ) -> None:
-    before = make_document([make_record(SENT[0], 0, generation)], total=3, entry="Crashed")
+    before = make_document([make_record(SENT[0], 0, version)], total=3, entry="Crashed")
     untouched = copy.deepcopy(before)
 
-    after = as_checkpoint(append_quarantined(before, SENT[1], generation), generation)
+    after = as_checkpoint(append_quarantined(before, SENT[1], version), version)
 
     check_expected(after, SENT, "a.json")
     assert before == untouched
@@ -50,11 +50,11 @@ def test_quarantined_record_has_the_exact_form_of_v1() -> None:
     assert record["route_id"] == "RouteScenario_3"
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_evaluators_own_record_of_the_route_is_replaced(generation: LeaderboardVersion) -> None:
-    half_driven = make_record(SENT[1], 1, generation, status="Failed - Simulation crashed")
-    document = make_document([make_record(SENT[0], 0, generation), half_driven], total=3, entry="Crashed")
-    after = as_checkpoint(append_quarantined(document, SENT[1], generation), generation)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_evaluators_own_record_of_the_route_is_replaced(version: LeaderboardVersion) -> None:
+    half_driven = make_record(SENT[1], 1, version, status="Failed - Simulation crashed")
+    document = make_document([make_record(SENT[0], 0, version), half_driven], total=3, entry="Crashed")
+    after = as_checkpoint(append_quarantined(document, SENT[1], version), version)
     assert after.runs == SENT[:2]
     assert after.records[1]["scores"]["score_route"] == 0.0
 
@@ -89,7 +89,7 @@ def test_set_with_a_quarantined_route_is_complete_and_counts_it_as_zero() -> Non
 
 
 @pytest.mark.parametrize(
-    ("generation", "entry", "done", "records", "following"),
+    ("version", "entry", "done", "records", "following"),
     [
         (V2, "Started", 2, 2, 2),
         (V2, "Crashed", 2, 2, 1),  # repeats the route on which the simulator crashed
@@ -99,11 +99,11 @@ def test_set_with_a_quarantined_route_is_complete_and_counts_it_as_zero() -> Non
     ],
 )
 def test_next_record_is_where_the_evaluator_resumes(
-    generation: LeaderboardVersion, entry: str, done: int, records: int, following: int
+    version: LeaderboardVersion, entry: str, done: int, records: int, following: int
 ) -> None:
-    document = make_document([make_record(SENT[n], n, generation) for n in range(records)], total=3, entry=entry)
+    document = make_document([make_record(SENT[n], n, version) for n in range(records)], total=3, entry=entry)
     document["_checkpoint"]["progress"][0] = done
-    assert as_checkpoint(document, generation).next_record == following
+    assert as_checkpoint(document, version).next_record == following
 
 
 def test_v2_file_has_the_evaluators_key_order_and_no_final_newline() -> None:

@@ -18,23 +18,23 @@ from tests.result_files import V1, V2, as_bytes, make_checkpoint, make_document,
 Change = Callable[[dict[str, Any]], object]
 
 
-def two_routes(generation: LeaderboardVersion = V2) -> dict[str, Any]:
-    return make_document([make_record(RouteRun(route), route, generation) for route in (0, 1)], total=5)
+def two_routes(version: LeaderboardVersion = V2) -> dict[str, Any]:
+    return make_document([make_record(RouteRun(route), route, version) for route in (0, 1)], total=5)
 
 
-def refusal(data: bytes, generation: LeaderboardVersion | None = None) -> str:
+def refusal(data: bytes, version: LeaderboardVersion | None = None) -> str:
     with pytest.raises(InvalidCheckpoint) as caught:
-        parse_checkpoint(data, "shard-2.json", generation)
+        parse_checkpoint(data, "shard-2.json", version)
     message = str(caught.value)
     assert message.startswith("shard-2.json: ")
     assert "\n" not in message
     return message
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_sound_file_is_read_and_its_generation_recognised(generation: LeaderboardVersion) -> None:
-    found = parse_checkpoint(as_bytes(two_routes(generation)), "a.json")
-    assert found.generation is generation
+@pytest.mark.parametrize("version", [V1, V2])
+def test_sound_file_is_read_and_its_version_recognised(version: LeaderboardVersion) -> None:
+    found = parse_checkpoint(as_bytes(two_routes(version)), "a.json")
+    assert found.version is version
     assert found.runs == (RouteRun(0), RouteRun(1))
     assert (found.records_done, found.total, found.last_status) == (2, 5, "Completed")
 
@@ -162,7 +162,7 @@ def test_distance_outside_the_lanes_must_be_readable(message: str) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "written"), [(V1, V2), (V2, V1)])
-def test_file_of_the_other_generation_is_refused(wanted: LeaderboardVersion, written: LeaderboardVersion) -> None:
+def test_file_of_the_other_version_is_refused(wanted: LeaderboardVersion, written: LeaderboardVersion) -> None:
     message = refusal(as_bytes(two_routes(written)), wanted)
     assert message.startswith("shard-2.json: _checkpoint.records[0].route_id ")
     assert f"in a file of {wanted.value}" in message
@@ -172,7 +172,7 @@ def test_v1_template_is_a_start_without_total() -> None:
     template = make_document([]) | {"entry_status": "", "eligible": ""}
     template["_checkpoint"]["progress"] = []
     found = parse_checkpoint(render_document(template, V1).encode(), "a.json")
-    assert (found.generation, found.total, found.records_done, found.last_status) == (V1, None, 0, None)
+    assert (found.version, found.total, found.records_done, found.last_status) == (V1, None, 0, None)
     assert "_checkpoint.progress" in refusal(as_bytes(template), V2)
 
 
@@ -232,12 +232,12 @@ def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return [path] * bool(path) + [each for key, child in items for each in paths_of(child, (*path, key))]
 
 
-def parses_or_refuses(data: bytes, generation: LeaderboardVersion | None = None) -> None:
+def parses_or_refuses(data: bytes, version: LeaderboardVersion | None = None) -> None:
     """Whatever is accepted can be written and read again; whatever is not raises InvalidCheckpoint in one line."""
     message, again = "", None
     try:
-        found = parse_checkpoint(data, "a.json", generation)
-        again = parse_checkpoint(render_document(found.document, found.generation).encode(), "b.json").runs
+        found = parse_checkpoint(data, "a.json", version)
+        again = parse_checkpoint(render_document(found.document, found.version).encode(), "b.json").runs
     except InvalidCheckpoint as error:
         message = str(error)
     if message:
@@ -248,13 +248,13 @@ def parses_or_refuses(data: bytes, generation: LeaderboardVersion | None = None)
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), replacement=JSON, generation=st.sampled_from([None, V1, V2]), written=st.sampled_from([V1, V2]))
+@given(data=st.data(), replacement=JSON, version=st.sampled_from([None, V1, V2]), written=st.sampled_from([V1, V2]))
 def test_any_member_replaced_by_anything(
-    data: st.DataObject, replacement: Any, generation: LeaderboardVersion | None, written: LeaderboardVersion
+    data: st.DataObject, replacement: Any, version: LeaderboardVersion | None, written: LeaderboardVersion
 ) -> None:
     document = two_routes(written)
     put(*data.draw(st.sampled_from(paths_of(document))), value=replacement)(document)
-    parses_or_refuses(json.dumps(document).encode(), generation)
+    parses_or_refuses(json.dumps(document).encode(), version)
 
 
 @settings(max_examples=100, deadline=None)

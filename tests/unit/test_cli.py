@@ -109,7 +109,7 @@ MERGE = ("merge", "a.json", "--output", "merged.json")
         (MERGE, "--routes requires an argument"),
         ((*MERGE, "--routes"), "--routes requires an argument"),
         ((*MERGE, "--routes", "0-3", "--repetitions", "x"), '--repetitions: unable to convert "x" into int'),
-        ((*MERGE, "--routes", "0-3", "--generation", "3"), "--generation"),
+        ((*MERGE, "--routes", "0-3", "--leaderboard-version", "3"), "--leaderboard-version"),
         (("merge", "--routes", "0-3", "--output", "merged.json"), "No result files are given"),
     ],
 )

@@ -39,7 +39,7 @@ def test_the_example_file_and_the_secret_make_a_backend_on_eks(name: str) -> Non
 
 def test_the_file_may_choose_a_kubeconfig_instead() -> None:
     compute = {"kind": "kubernetes", "access": {"kind": "kubeconfig", "path": "/k"}, "storage_secret": "aws"}
-    fields = {"generation": "2.0", "routes": "s3://a/b", "image_registries": ["demo"], "compute": compute}
+    fields = {"leaderboard_version": "2.0", "routes": "s3://a/b", "image_registries": ["demo"], "compute": compute}
 
     backend = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields).backend()
 
@@ -49,7 +49,7 @@ def test_the_file_may_choose_a_kubeconfig_instead() -> None:
 
 def test_shards_of_this_machine_log_into_the_secrets_group_too(tmp_path: Path) -> None:
     fields = {
-        "generation": "2.0",
+        "leaderboard_version": "2.0",
         "routes": "s3://a/b",
         "image_registries": ["demo"],
         "compute": {"kind": "local", "workdir": str(tmp_path)},
@@ -72,7 +72,7 @@ def test_shards_of_this_machine_log_into_the_secrets_group_too(tmp_path: Path) -
     ],
 )
 def test_a_setting_that_is_none_is_refused_by_name(compute: dict[str, object], setting: str) -> None:
-    fields = {"generation": "2.0", "routes": "s3://a/b", "image_registries": ["demo"], "compute": compute}
+    fields = {"leaderboard_version": "2.0", "routes": "s3://a/b", "image_registries": ["demo"], "compute": compute}
     with pytest.raises(InvalidConfiguration, match=rf"compute\.{setting}: Extra inputs are not permitted"):
         compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)
 
@@ -80,7 +80,7 @@ def test_a_setting_that_is_none_is_refused_by_name(compute: dict[str, object], s
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"generation": "3.0"}, "generation: Input should be '1.0' or '2.0'"),
+        ({"leaderboard_version": "3.0"}, "leaderboard_version: Input should be '1.0' or '2.0'"),
         ({"shards": 0}, "shards: Input should be greater than or equal to 1"),
         ({"compute": {"kind": "slurm"}}, "compute: Input tag 'slurm'"),
     ],
@@ -92,7 +92,7 @@ def test_a_wrong_setting_is_named(change: dict[str, object], problem: str) -> No
     assert problem in str(raised.value)
 
 
-def test_a_keeper_without_a_way_to_s3_is_named_when_the_backend_is_made() -> None:
+def test_a_supervisor_without_a_way_to_s3_is_named_when_the_backend_is_made() -> None:
     fields = yaml.safe_load(FILE.read_text("utf-8"))["leaderboard-20"]
     del fields["compute"]["worker_role_arn"]
     block: LeaderboardCluster = compute_cluster(secret("leaderboard-20"), CREDENTIALS, fields)

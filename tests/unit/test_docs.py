@@ -68,14 +68,14 @@ def test_every_test_that_is_named_is_in_the_file_that_it_leads_to(page: Path) ->
 
 
 def test_the_deadlines_on_the_page_are_those_of_the_code() -> None:
-    patience = ReconcilerTimeouts(timedelta(seconds=LEASE_SECONDS))
+    timeouts = ReconcilerTimeouts(timedelta(seconds=LEASE_SECONDS))
     times = {f"`{stage}`": limit for stage, limit in LONGEST.items()} | {
-        "unclaimed": patience.claim,
-        "scheduled": patience.start,
-        "starting": patience.start,
-        "any of these, silent": patience.lease,
-        "report refused, or run blocked": patience.refused,
-        "ended, with Jobs left or EvalAI still waiting": patience.settled,
+        "unclaimed": timeouts.until_claimed,
+        "scheduled": timeouts.until_started,
+        "starting": timeouts.until_started,
+        "any of these, silent": timeouts.lease,
+        "report refused, or run blocked": timeouts.retry_refused,
+        "ended, with Jobs left or EvalAI still waiting": timeouts.settle,
     }
 
     rows = dict(re.findall(r"^\| ([^|]+) \| [^|]*\| ([^|]+) \| [^|]+ \|$", read("docs/reliability.md"), re.MULTILINE))

@@ -97,8 +97,8 @@ class TestClusters:
     @pytest.mark.parametrize("name", CLUSTERS)
     def test_gpu_nodes_come_from_zero_and_suit_the_shards(self, name: str) -> None:
         (gpus,) = [group for group in cluster(name)["managedNodeGroups"] if "taints" in group]
-        generation = LeaderboardVersion.V1 if name == "leaderboard-10" else LeaderboardVersion.V2
-        tolerations = job_manifest(example_job(generation), example_cluster(generation))
+        version = LeaderboardVersion.V1 if name == "leaderboard-10" else LeaderboardVersion.V2
+        tolerations = job_manifest(example_job(version), example_cluster(version))
         (toleration,) = tolerations["spec"]["template"]["spec"]["tolerations"]
 
         assert (gpus["minSize"], gpus["desiredCapacity"]) == (0, 0)
@@ -186,8 +186,8 @@ class TestNamespace:
         # A maximum without a default is the default: a GPU for every container.
         assert set(container_limits["max"]) <= set(container_limits["default"])
         assert "nvidia.com/gpu" not in json.dumps(limits)
-        for generation in LeaderboardVersion:
-            pod = job_manifest(example_job(generation), example_cluster(generation))["spec"]["template"]["spec"]
+        for version in LeaderboardVersion:
+            pod = job_manifest(example_job(version), example_cluster(version))["spec"]["template"]["spec"]
             for container in pod["initContainers"] + pod["containers"]:
                 resources = container["resources"]
                 assert {"cpu", "memory"} <= set(resources["requests"])

@@ -55,7 +55,7 @@ def test_who_writes_is_of_our_account(service: str) -> None:
 
 
 def rights_to_logs() -> Iterator[tuple[str, str]]:
-    """(action, group) of all parties in these networks: keepers, Fluent Bit, flow runs whose shards are on Batch."""
+    """(action, group) of all parties in these networks: supervisors, Fluent Bit, flow runs with shards on Batch."""
     fluent_bit = yaml.safe_load((FOLDER / "leaderboard-20.yaml").read_text("utf-8"))["iam"]["serviceAccounts"]
     policies: list[Any] = [each["attachPolicy"] for each in fluent_bit]
     policies += [each["PolicyDocument"] for each in properties("batch-roles", "AWS::IAM::ManagedPolicy")]

@@ -21,17 +21,17 @@ BY_POLICY = condition(
 
 
 def failed_pod(agent: Json, simulator: Json, **more: Any) -> Json:
-    states = {"private-contents": DONE, "logcopy": running(), "simulator": simulator, "agent": agent}
+    states = {"private-contents": DONE, "supervisor": running(), "simulator": simulator, "agent": agent}
     return pod_object(states, phase="Failed", **more)
 
 
-@pytest.mark.parametrize("verdict", sorted(set(PairExitCode) - {PairExitCode.FINISHED}))
-def test_verdict_of_the_pair_decides(verdict: PairExitCode) -> None:
-    pod = failed_pod(ended(verdict), ended(verdict, message="the keeper's words"))
+@pytest.mark.parametrize("exit_code", sorted(set(PairExitCode) - {PairExitCode.FINISHED}))
+def test_exit_code_of_the_pair_decides(exit_code: PairExitCode) -> None:
+    pod = failed_pod(ended(exit_code), ended(exit_code, message="the supervisor's words"))
 
     failure = failure_of_pod(pod)
 
-    assert failure == failure_of(verdict, "the keeper's words")
+    assert failure == failure_of(exit_code, "the supervisor's words")
 
 
 CASES = {
@@ -58,8 +58,8 @@ CASES = {
     "agent blames the simulator, which blames nobody": (failed_pod(ended(20), DONE), TEAM),
     "agent contradicts the simulator": (failed_pod(ended(20), ended(11)), TEAM),
     "agent admits": (failed_pod(ended(12), DONE), TEAM),
-    "agent's container ends by itself, the keeper calls the pair lost": (failed_pod(ended(1), ended(23)), TEAM),
-    "the keeper calls the pair lost": (failed_pod(ended(23), ended(23)), INFRASTRUCTURE),
+    "agent's container ends by itself, the supervisor calls the pair lost": (failed_pod(ended(1), ended(23)), TEAM),
+    "the supervisor calls the pair lost": (failed_pod(ended(23), ended(23)), INFRASTRUCTURE),
     "simulator's container breaks": (failed_pod(DONE, ended(139)), INFRASTRUCTURE),
     "no bash in the agent's image": (
         failed_pod(ended(128, "StartError", 'exec: "bash": executable file not found'), ended(23)),

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 ALL_RUN = {
     "evaluator": DONE,
     "private-contents": DONE,
-    "logcopy": running(350),
+    "supervisor": running(350),
     "simulator": running(300),
     "agent": running(300),
 }
@@ -173,9 +173,9 @@ STUCK = {
 
 @pytest.mark.parametrize("case", STUCK)
 def test_no_state_lasts_for_ever(case: str) -> None:
-    job, pods, patience, summary = STUCK[case]
+    job, pods, timeouts, summary = STUCK[case]
 
-    status = shard_status(0, job, pods, NOW, patience)
+    status = shard_status(0, job, pods, NOW, timeouts)
 
     assert status.state is ShardState.FAILED
     assert status.failure is not None

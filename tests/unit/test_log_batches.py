@@ -92,7 +92,7 @@ def test_the_other_partitions_have_consoles_of_their_own(region: str, console: s
 def cluster(log_group: str = "leaderboard-20", **credentials: object) -> LeaderboardCluster:
     return LeaderboardCluster(
         cluster="leaderboard-20",
-        generation="2.0",
+        leaderboard_version="2.0",
         compute={"kind": "local", "workdir": "/nowhere"},
         credentials=AwsCredentials(**{"region_name": "us-west-2", **credentials}),
         bucket="leaderboard-20",

@@ -18,22 +18,22 @@ from k8s_jobs import manifest as rendering
 from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import attempt_selector, job_manifest, network_policies, scripts_config_map
-from tests.unit.rendered import GENERATIONS, containers, environment, pod, render
+from tests.unit.rendered import VERSIONS, containers, environment, pod, render
 
-VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.35")
+KUBERNETES = ("1.31", "1.32", "1.33", "1.34", "1.35")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 texts = st.text(max_size=220) | st.text(st.characters(exclude_categories=()), max_size=220)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_every_supported_kubernetes_takes_the_manifest_strictly(generation: LeaderboardVersion, version: str) -> None:
-    documents = [render(generation), scripts_config_map("leaderboard"), *network_policies(example_cluster(generation))]
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_every_supported_kubernetes_takes_the_manifest_strictly(version: LeaderboardVersion, kubernetes: str) -> None:
+    documents = [render(version), scripts_config_map("leaderboard"), *network_policies(example_cluster(version))]
 
-    validated = [kubernetes_validate.validate(document, version, strict=True) for document in documents]
+    validated = [kubernetes_validate.validate(document, kubernetes, strict=True) for document in documents]
 
-    assert validated == [version] * 5
+    assert validated == [kubernetes] * 5
 
 
 @pytest.mark.parametrize("version", ["1.34", "1.35"])
@@ -134,9 +134,9 @@ def test_a_placeholder_without_a_value_is_no_manifest(monkeypatch: pytest.Monkey
         render()
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_nothing_is_left_to_fill(generation: LeaderboardVersion) -> None:
-    assert "{{" not in json.dumps(render(generation))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_is_left_to_fill(version: LeaderboardVersion) -> None:
+    assert "{{" not in json.dumps(render(version))
 
 
 class TestFailurePolicy:
@@ -145,7 +145,7 @@ class TestFailurePolicy:
 
         assert first == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
-    def test_verdicts_that_another_pod_would_repeat_fail_the_job(self) -> None:
+    def test_exit_codes_that_another_pod_would_repeat_fail_the_job(self) -> None:
         rules = render()["spec"]["podFailurePolicy"]["rules"]
 
         (codes,) = [r["onExitCodes"] for r in rules if r.get("onExitCodes", {}).get("containerName") == "simulator"]
@@ -175,13 +175,13 @@ class TestFailurePolicy:
 
 
 class TestPod:
-    def test_the_keeper_is_a_native_sidecar_behind_the_init_containers(self) -> None:
+    def test_the_supervisor_is_a_native_sidecar_behind_the_init_containers(self) -> None:
         spec = pod(render())
 
         assert [container["name"] for container in spec["initContainers"]] == [
             "evaluator",
             "private-contents",
-            "logcopy",
+            "supervisor",
         ]
         assert [container.get("restartPolicy") for container in spec["initContainers"]] == [None, None, "Always"]
         assert [container["name"] for container in spec["containers"]] == ["simulator", "agent"]
@@ -202,7 +202,7 @@ class TestPod:
         # A variable of the pod's spec would win over the device plugin's.
         assert not {name for name in environment(parties["agent"]) if name.startswith("NVIDIA_")}
         assert "NVIDIA_VISIBLE_DEVICES" not in environment(parties["evaluator"])
-        assert environment(parties["logcopy"])["NVIDIA_VISIBLE_DEVICES"] == "void"
+        assert environment(parties["supervisor"])["NVIDIA_VISIBLE_DEVICES"] == "void"
 
     def test_four_pairs_fit_on_a_machine_with_four_gpus(self) -> None:
         main = [c["resources"]["requests"] for c in pod(render())["containers"]]

@@ -1,4 +1,4 @@
-"""The manifest of a shard's Job: its scripts, their environment, and the commands of each generation, run in bash."""
+"""The manifest of a shard's Job: its scripts, their environment, and the commands of each version, run in bash."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from k8s_jobs.cluster_spec import GpuJoin
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest, scripts_config_map, scripts_name
 from shard_pod.settings import read_settings
-from tests.unit.rendered import GENERATIONS, containers, environment, pod, render, texts_of
+from tests.unit.rendered import VERSIONS, containers, environment, pod, render, texts_of
 
 
 class TestScripts:
@@ -40,17 +40,17 @@ class TestScripts:
 
 
 class TestContract:
-    """What the scripts and the keeper ask their environment for is there."""
+    """What the scripts and the supervisor ask their environment for is there."""
 
-    @pytest.mark.parametrize("generation", GENERATIONS)
-    @pytest.mark.parametrize("name", ["private-contents", "logcopy"])
-    def test_the_keeper_understands_its_environment(self, generation: LeaderboardVersion, name: str) -> None:
-        job = example_job(generation)
+    @pytest.mark.parametrize("version", VERSIONS)
+    @pytest.mark.parametrize("name", ["private-contents", "supervisor"])
+    def test_the_supervisor_understands_its_environment(self, version: LeaderboardVersion, name: str) -> None:
+        job = example_job(version)
 
-        read = read_settings(texts_of(environment(containers(render(generation))[name])))
+        read = read_settings(texts_of(environment(containers(render(version))[name])))
 
         assert (read.submission, read.attempt, read.shard) == (job.submission, job.attempt, job.shard.index)
-        assert (read.generation, read.expected, read.budgets) == (generation, job.expected, job.budgets)
+        assert (read.version, read.expected, read.budgets) == (version, job.expected, job.budgets)
         assert (read.bucket, read.hang_seconds, read.copy_seconds) == (job.bucket, 800, 30)
 
     @pytest.mark.parametrize("party", ["simulator", "agent"])
@@ -65,7 +65,7 @@ class TestContract:
         shared = ("PAIR_DIR", "CHECKPOINT_ENDPOINT", "ROUTES", "ROUTES_SUBSET", "REPETITIONS", "WORKER_ID")
 
         for name in shared:
-            assert environment(parties["logcopy"])[name] == environment(parties["agent"])[name]
+            assert environment(parties["supervisor"])[name] == environment(parties["agent"])[name]
         assert environment(parties["agent"])["CARLA_PORT"] == environment(parties["simulator"])["CARLA_PORT"]
 
     def test_small_times_are_written_as_the_scripts_read_them(self) -> None:
@@ -75,11 +75,11 @@ class TestContract:
         assert values["SIMULATOR_WARMUP_SECONDS"] == "0.5"
 
 
-class TestGenerations:
+class TestVersions:
     def test_templates_differ_in_their_commands_only(self) -> None:
         job, cluster = example_job(LeaderboardVersion.V1), example_cluster(LeaderboardVersion.V1)
-        first, second = (job_manifest(replace(job, generation=generation), cluster) for generation in GENERATIONS)
-        own = {"SIMULATOR_COMMAND", "EVALUATOR_COMMAND", "GENERATION", "SDL_VIDEODRIVER", "SCENARIOS"}
+        first, second = (job_manifest(replace(job, version=version), cluster) for version in VERSIONS)
+        own = {"SIMULATOR_COMMAND", "EVALUATOR_COMMAND", "LEADERBOARD_VERSION", "SDL_VIDEODRIVER", "SCENARIOS"}
 
         for manifest in (first, second):
             for container in containers(manifest).values():
@@ -101,9 +101,9 @@ class TestGenerations:
         assert "-vulkan" in environment(parties["simulator"])["SIMULATOR_COMMAND"]
         assert "--traffic-manager-port" in flags(environment(parties["agent"])["EVALUATOR_COMMAND"])
 
-    @pytest.mark.parametrize("generation", GENERATIONS)
-    def test_the_evaluator_gets_the_arguments_of_the_leaderboard(self, generation: LeaderboardVersion) -> None:
-        agent = containers(render(generation))["agent"]
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_the_evaluator_gets_the_arguments_of_the_leaderboard(self, version: LeaderboardVersion) -> None:
+        agent = containers(render(version))["agent"]
         command = environment(agent)["EVALUATOR_COMMAND"]
         used = set(re.findall(r"\$\{?([A-Z_]+)", command))
 
@@ -124,9 +124,9 @@ class TestGenerations:
 class TestCommands:
     """The shell in the templates, run with the paths of this machine."""
 
-    @pytest.mark.parametrize("generation", GENERATIONS)
-    def test_all_of_it_is_bash(self, generation: LeaderboardVersion) -> None:
-        parties = containers(render(generation))
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_all_of_it_is_bash(self, version: LeaderboardVersion) -> None:
+        parties = containers(render(version))
         commands = [
             parties["evaluator"]["command"][-1],
             environment(parties["simulator"])["SIMULATOR_COMMAND"],
@@ -166,7 +166,7 @@ class TestCommands:
         assert copy_evaluator(tmp_path, GPU_JOIN="none").returncode == 0
 
     @pytest.mark.parametrize(
-        ("generation", "told"),
+        ("version", "told"),
         [
             (LeaderboardVersion.V1, "-opengl -nosound -carla-rpc-port=2010 SDL_HINT_CUDA_DEVICE=2"),
             (
@@ -177,12 +177,12 @@ class TestCommands:
         ],
     )
     def test_the_simulator_draws_on_the_agents_gpu(
-        self, tmp_path: Path, generation: LeaderboardVersion, told: str
+        self, tmp_path: Path, version: LeaderboardVersion, told: str
     ) -> None:
         (tmp_path / "uuid").write_text("GPU-1234\n")
         stub(tmp_path / "nvidia-smi", '[[ "$*" == "--id=GPU-1234 --query-gpu=index --format=csv,noheader" ]] && echo 2')
         stub(tmp_path / "CarlaUE4.sh", 'echo "$* SDL_HINT_CUDA_DEVICE=${SDL_HINT_CUDA_DEVICE:-}"')
-        values = environment(containers(render(generation))["simulator"])
+        values = environment(containers(render(version))["simulator"])
         command = values["SIMULATOR_COMMAND"].replace("/gpu/uuid", f"{tmp_path}/uuid")
 
         result = bash(command, tmp_path, CARLA_PORT=values["CARLA_PORT"])

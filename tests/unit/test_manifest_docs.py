@@ -12,13 +12,13 @@ from k8s_jobs import example
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("generation", ["1.0", "2.0"])
-def test_the_manifest_in_the_docs_is_todays(generation: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = (ROOT / f"docs/manifests/shard-job-{generation}.yaml").read_text(encoding="utf-8")
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_the_manifest_in_the_docs_is_todays(version: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = (ROOT / f"docs/manifests/shard-job-{version}.yaml").read_text(encoding="utf-8")
 
-    code = example.main([generation])
+    code = example.main([version])
 
-    remedy = f"python -m k8s_jobs.example {generation} > docs/manifests/shard-job-{generation}.yaml"
+    remedy = f"python -m k8s_jobs.example {version} > docs/manifests/shard-job-{version}.yaml"
     assert (code, shown) == (0, capsys.readouterr().out), remedy
 
 

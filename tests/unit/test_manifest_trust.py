@@ -8,28 +8,28 @@ import pytest
 from evaluation.submission.model import LeaderboardVersion, Phase
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest, network_policies
-from tests.unit.rendered import GENERATIONS, containers, environment, mounts, pod, render
+from tests.unit.rendered import VERSIONS, containers, environment, mounts, pod, render
 
 UNTRUSTED_OR_BLIND = ("agent", "simulator", "evaluator")
 
 
 class TestTrust:
-    def test_only_the_keeper_and_prepare_have_a_way_to_aws(self) -> None:
+    def test_only_the_supervisor_and_prepare_have_a_way_to_aws(self) -> None:
         parties = containers(render())
 
         for name, container in parties.items():
             aws = {key for key in environment(container) if key.startswith("AWS_")} if "env" in container else set()
             token = "/var/run/secrets/submission-worker" in mounts(container)
             assert (bool(aws), token) == ((name not in UNTRUSTED_OR_BLIND,) * 2), name
-        assert environment(parties["logcopy"])["AWS_EC2_METADATA_DISABLED"] == "true"
+        assert environment(parties["supervisor"])["AWS_EC2_METADATA_DISABLED"] == "true"
 
     def test_a_secret_outside_aws_goes_to_the_same_two(self) -> None:
         manifest = render(worker_role_arn="", storage_secret="s3-keys", storage_endpoint="https://s3.example")
 
         with_secret = {name for name, container in containers(manifest).items() if "envFrom" in container}
 
-        assert with_secret == {"private-contents", "logcopy"}
-        assert environment(containers(manifest)["logcopy"])["AWS_ENDPOINT_URL"] == "https://s3.example"
+        assert with_secret == {"private-contents", "supervisor"}
+        assert environment(containers(manifest)["supervisor"])["AWS_ENDPOINT_URL"] == "https://s3.example"
         assert "aws-token" not in {volume["name"] for volume in pod(manifest)["volumes"]}
 
     def test_no_token_of_the_api_server_is_mounted_anywhere(self) -> None:
@@ -55,7 +55,7 @@ class TestTrust:
 
         assert written["agent"] == {"/pair/agent", "/dev/shm"}  # noqa: S108 - a path in the pod
         assert written["simulator"] == {"/pair/simulator"}
-        assert written["logcopy"] == {"/pair/keeper", "/pair/agent", "/tmp"}  # noqa: S108 - likewise
+        assert written["supervisor"] == {"/pair/supervisor", "/pair/agent", "/tmp"}  # noqa: S108 - likewise
         assert "/gpu" not in mounts(parties["agent"])
 
     def test_nobody_can_gain_privileges(self) -> None:
@@ -81,9 +81,9 @@ class TestTrust:
 
         assert values["CHALLENGE_TRACK_CODENAME"] == "MAP$$(AWS_ROLE_ARN)"  # Kubernetes makes $$ a $
 
-    @pytest.mark.parametrize("generation", GENERATIONS)
-    def test_no_command_is_changed_by_kubernetes_expansion(self, generation: LeaderboardVersion) -> None:
-        for container in containers(render(generation)).values():
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_no_command_is_changed_by_kubernetes_expansion(self, version: LeaderboardVersion) -> None:
+        for container in containers(render(version)).values():
             names = {entry["name"] for entry in container.get("env", [])}
             values = environment(container).values() if "env" in container else ()
             for text in [*container["command"], *(value for value in values if isinstance(value, str))]:

@@ -12,27 +12,25 @@ from tests.result_files import V1, V2, as_checkpoint, make_checkpoint, make_docu
 OUTSIDE = "Agent went outside its route lanes for about {} meters (4.28% of the completed route)"
 
 
-def part(name: str, *routes: int, generation: LeaderboardVersion = V2, **members: Any) -> Part:
-    return name, make_checkpoint([RouteRun(route) for route in routes], generation, **members)
+def part(name: str, *routes: int, version: LeaderboardVersion = V2, **members: Any) -> Part:
+    return name, make_checkpoint([RouteRun(route) for route in routes], version, **members)
 
 
-def with_status(
-    *statuses: str, generation: LeaderboardVersion = V2, entry: str = "Started", sensors: Any = None
-) -> Part:
-    records = [make_record(RouteRun(n), n, generation, status=status) for n, status in enumerate(statuses)]
-    return "a.json", as_checkpoint(make_document(records, entry=entry, sensors=sensors), generation)
+def with_status(*statuses: str, version: LeaderboardVersion = V2, entry: str = "Started", sensors: Any = None) -> Part:
+    records = [make_record(RouteRun(n), n, version, status=status) for n, status in enumerate(statuses)]
+    return "a.json", as_checkpoint(make_document(records, entry=entry, sensors=sensors), version)
 
 
-def refusal(parts: list[Part], routes: int, generation: LeaderboardVersion = V2) -> str:
+def refusal(parts: list[Part], routes: int, version: LeaderboardVersion = V2) -> str:
     with pytest.raises(InvalidCheckpoint) as caught:
-        merge(parts, expand(range(routes), 1), generation)
+        merge(parts, expand(range(routes), 1), version)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_complete_set_is_finished(generation: LeaderboardVersion) -> None:
-    parts = [part("a.json", 0, 1, generation=generation), part("b.json", 2, generation=generation)]
-    result = merge(parts, expand(range(3), 1), generation)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_complete_set_is_finished(version: LeaderboardVersion) -> None:
+    parts = [part("a.json", 0, 1, version=version), part("b.json", 2, version=version)]
+    result = merge(parts, expand(range(3), 1), version)
     assert (result.complete, result.missing, result.routes_done) == (True, (), 3)
     assert result.document["entry_status"] == "Finished"
     assert result.document["eligible"] is True
@@ -40,9 +38,9 @@ def test_complete_set_is_finished(generation: LeaderboardVersion) -> None:
     assert [record["index"] for record in result.document["_checkpoint"]["records"]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_nothing_driven_yet_is_a_start(generation: LeaderboardVersion) -> None:
-    result = merge([], expand(range(3), 1), generation)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_nothing_driven_yet_is_a_start(version: LeaderboardVersion) -> None:
+    result = merge([], expand(range(3), 1), version)
     assert (result.complete, result.routes_done) == (False, 0)
     assert result.document["_checkpoint"] == {"global_record": {}, "progress": [0, 3], "records": []}
     assert (result.document["entry_status"], result.document["eligible"]) == ("Started", False)
@@ -77,18 +75,18 @@ def test_same_routes_twice_are_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_same_file_twice_is_refused(generation: LeaderboardVersion) -> None:
-    once = part("a.json", 0, generation=generation)
-    assert "a.json holds already" in refusal([once, once], 3, generation)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_same_file_twice_is_refused(version: LeaderboardVersion) -> None:
+    once = part("a.json", 0, version=version)
+    assert "a.json holds already" in refusal([once, once], 3, version)
 
 
 def test_route_that_was_not_sent_out_is_refused() -> None:
     assert refusal([part("a.json", 0, 9)], 3).startswith("a.json: _checkpoint.records[1].route_id names route 9, which")
 
 
-def test_file_of_the_other_generation_is_refused() -> None:
-    assert refusal([part("a.json", 0), part("b.json", 1, generation=V1)], 3).startswith("b.json: ")
+def test_file_of_the_other_version_is_refused() -> None:
+    assert refusal([part("a.json", 0), part("b.json", 1, version=V1)], 3).startswith("b.json: ")
 
 
 def test_other_sensors_are_refused() -> None:
@@ -114,7 +112,7 @@ def test_without_expected_routes_nothing_is_merged() -> None:
 def test_shards_that_have_not_begun_are_missing() -> None:
     template = make_document([])
     template["_checkpoint"]["progress"] = []
-    parts = [part("a.json", 0, generation=V1), ("b.json", as_checkpoint(template, V1))]
+    parts = [part("a.json", 0, version=V1), ("b.json", as_checkpoint(template, V1))]
     assert merge(parts, expand(range(2), 1), V1).missing == (RouteRun(1),)
 
 
@@ -158,26 +156,26 @@ def test_v2_result_without_sensors_is_invalid_and_still_scored() -> None:
     ],
 )
 def test_v1_entry_keeps_what_the_shards_say(statuses: list[str], shard: str, entry: str, eligible: bool) -> None:
-    document = merge([with_status(*statuses, generation=V1, entry=shard)], expand(range(2), 1), V1).document
+    document = merge([with_status(*statuses, version=V1, entry=shard)], expand(range(2), 1), V1).document
     assert (document["entry_status"], document["eligible"]) == (entry, eligible)
 
 
 def test_single_route_has_no_deviation() -> None:
     v2 = merge([part("a.json", 0)], [RouteRun(0)], V2).document["_checkpoint"]["global_record"]["scores_std_dev"]
-    v1 = merge([part("a.json", 0, generation=V1)], [RouteRun(0)], V1).document["_checkpoint"]["global_record"]
+    v1 = merge([part("a.json", 0, version=V1)], [RouteRun(0)], V1).document["_checkpoint"]["global_record"]
     assert list(v2.values()) == [0, 0, 0]
     assert set(v1["scores_std_dev"].values()) == {"NaN"}
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_route_without_a_metre_divides_nothing_by_zero(generation: LeaderboardVersion) -> None:
+@pytest.mark.parametrize("version", [V1, V2])
+def test_route_without_a_metre_divides_nothing_by_zero(version: LeaderboardVersion) -> None:
     meta = {"route_length": 0, "duration_game": -1, "duration_system": -1}
     scores = {"score_route": 5e-324, "score_penalty": 0, "score_composed": 0}
     crash = {"collisions_vehicle": ["crash"]}
-    record = make_record(RouteRun(0), 0, generation, meta=meta, scores=scores, infractions=crash)
-    result = merge([("a.json", as_checkpoint(make_document([record]), generation))], [RouteRun(0)], generation)
+    record = make_record(RouteRun(0), 0, version, meta=meta, scores=scores, infractions=crash)
+    result = merge([("a.json", as_checkpoint(make_document([record]), version))], [RouteRun(0)], version)
     rates = result.document["_checkpoint"]["global_record"]["infractions"]
-    assert rates["collisions_vehicle"] == (0.0 if generation is V1 else 1000.0)
+    assert rates["collisions_vehicle"] == (0.0 if version is V1 else 1000.0)
 
 
 def test_v2_figures_by_hand() -> None:

@@ -17,8 +17,8 @@ app.command(merge)
 ROUTES_XML = "<routes>" + "".join(f'<route id="{n}" town="Town12"/>' for n in range(4)) + "</routes>"
 
 
-def shard(folder: Path, name: str, *routes: int, generation: LeaderboardVersion = V2, total: int | None = None) -> Path:
-    records = [make_record(RouteRun(route), index, generation) for index, route in enumerate(routes)]
+def shard(folder: Path, name: str, *routes: int, version: LeaderboardVersion = V2, total: int | None = None) -> Path:
+    records = [make_record(RouteRun(route), index, version) for index, route in enumerate(routes)]
     file = folder / name
     file.write_bytes(as_bytes(make_document(records, total)))
     return file
@@ -95,7 +95,7 @@ def refused(words: list[object], folder: Path, capsys: pytest.CaptureFixture[str
         (as_bytes(make_document([make_record(RouteRun(2))], sensors=["carla_imu"])), "sensors"),
         (as_bytes(make_document([make_record(RouteRun(2), 0, V1)])), "_checkpoint.records[0].route_id"),
     ],
-    ids=["empty", "no-members", "cut-off", "status", "stranger", "twice", "sensors", "generation"],
+    ids=["empty", "no-members", "cut-off", "status", "stranger", "twice", "sensors", "version"],
 )
 def test_bad_file_is_named_with_its_field(
     content: bytes, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -165,15 +165,15 @@ def test_output_that_cannot_be_written_is_refused(
     assert sorted(tmp_path.iterdir()) == halves
 
 
-def test_generation_can_be_told_and_must_fit(halves: list[Path], tmp_path: Path) -> None:
+def test_version_can_be_told_and_must_fit(halves: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "merged.json"
-    assert run(*halves, "--routes", "0-3", "--output", output, "--generation", "2.0") == 0
-    assert run(*halves, "--routes", "0-3", "--output", output, "--generation", "1.0") == 2
+    assert run(*halves, "--routes", "0-3", "--output", output, "--leaderboard-version", "2.0") == 0
+    assert run(*halves, "--routes", "0-3", "--output", output, "--leaderboard-version", "1.0") == 2
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_shard_that_has_not_begun_goes_with_either_generation(generation: LeaderboardVersion, tmp_path: Path) -> None:
-    begun = shard(tmp_path, "a.json", 0, 1, generation=generation)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_shard_that_has_not_begun_goes_with_either_version(version: LeaderboardVersion, tmp_path: Path) -> None:
+    begun = shard(tmp_path, "a.json", 0, 1, version=version)
     empty = shard(tmp_path, "b.json", total=2)
     assert merge_files([empty, begun], "0-3", tmp_path / "merged.json") == 3
 

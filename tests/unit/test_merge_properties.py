@@ -18,27 +18,27 @@ STATUSES = ("Completed", "Failed", "Failed - Agent got blocked", "Failed - Agent
 
 
 @st.composite
-def drives(draw: st.DrawFn, generation: LeaderboardVersion) -> dict[RouteRun, dict[str, Any]]:
+def drives(draw: st.DrawFn, version: LeaderboardVersion) -> dict[RouteRun, dict[str, Any]]:
     """Records of all repetitions of some routes, with random results."""
     runs = expand(draw(st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True)), draw(st.integers(1, 2)))
-    return {run: draw(results(run, generation)) for run in runs}
+    return {run: draw(results(run, version)) for run in runs}
 
 
 @st.composite
-def results(draw: st.DrawFn, run: RouteRun, generation: LeaderboardVersion) -> dict[str, Any]:
+def results(draw: st.DrawFn, run: RouteRun, version: LeaderboardVersion) -> dict[str, Any]:
     share = st.floats(0, 1, allow_nan=False)
     route, penalty = 100 * draw(share), draw(share)
-    kinds = draw(st.lists(st.sampled_from([key for key in INFRACTIONS[generation] if "lanes" not in key]), max_size=4))
+    kinds = draw(st.lists(st.sampled_from([key for key in INFRACTIONS[version] if "lanes" not in key]), max_size=4))
     infractions = {key: ["message"] * kinds.count(key) for key in kinds}
     scores = {"score_route": route, "score_penalty": penalty, "score_composed": route * penalty}
     meta = {"route_length": 5000 * draw(share), "duration_game": draw(share), "duration_system": -1}
     status = draw(st.sampled_from(STATUSES))
-    return make_record(run, 0, generation, infractions=infractions, scores=scores, meta=meta, status=status)
+    return make_record(run, 0, version, infractions=infractions, scores=scores, meta=meta, status=status)
 
 
-def files(groups: list[list[dict[str, Any]]], generation: LeaderboardVersion) -> list[Part]:
+def files(groups: list[list[dict[str, Any]]], version: LeaderboardVersion) -> list[Part]:
     return [
-        (f"{n}.json", as_checkpoint(make_document([{**r, "index": i} for i, r in enumerate(group)]), generation))
+        (f"{n}.json", as_checkpoint(make_document([{**r, "index": i} for i, r in enumerate(group)]), version))
         for n, group in enumerate(groups)
     ]
 
@@ -56,19 +56,19 @@ def split(data: st.DataObject, groups: list[list[dict[str, Any]]]) -> list[list[
     return data.draw(st.permutations(shards))
 
 
-GENERATIONS = st.sampled_from([V1, V2])
+VERSIONS = st.sampled_from([V1, V2])
 
 
 @settings(max_examples=80, deadline=None)
-@given(data=st.data(), generation=GENERATIONS)
-def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, generation: LeaderboardVersion) -> None:
-    records = data.draw(drives(generation))
+@given(data=st.data(), version=VERSIONS)
+def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, version: LeaderboardVersion) -> None:
+    records = data.draw(drives(version))
     expected = data.draw(st.permutations(list(records)))
-    whole = merge(files([[r for group in by_route(records) for r in group]], generation), expected, generation)
-    parts = merge(files(split(data, by_route(records)), generation), expected, generation)
+    whole = merge(files([[r for group in by_route(records) for r in group]], version), expected, version)
+    parts = merge(files(split(data, by_route(records)), version), expected, version)
     assert parts.complete
     assert reread(parts).runs == tuple(sorted(records))
-    if generation is V2:  # 1.0 sums in the files' order, without rounding
+    if version is V2:  # 1.0 sums in the files' order, without rounding
         assert render_document(parts.document, V2) == render_document(whole.document, V2)
         return
     assert parts.document["_checkpoint"]["records"] == whole.document["_checkpoint"]["records"]
@@ -78,19 +78,17 @@ def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, genera
 
 
 def reread(result: Merged) -> Checkpoint:
-    return parse_checkpoint(
-        render_document(result.document, result.generation).encode(), "merged.json", result.generation
-    )
+    return parse_checkpoint(render_document(result.document, result.version).encode(), "merged.json", result.version)
 
 
 @settings(max_examples=80, deadline=None)
-@given(data=st.data(), generation=GENERATIONS)
-def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, generation: LeaderboardVersion) -> None:
-    records = data.draw(drives(generation))
+@given(data=st.data(), version=VERSIONS)
+def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, version: LeaderboardVersion) -> None:
+    records = data.draw(drives(version))
     last = max(run.repetition for run in records)
     lost = {run for run in records if run.repetition == last and data.draw(st.booleans())}
     kept = {run: record for run, record in records.items() if run not in lost}
-    result = merge(files(split(data, by_route(kept)), generation), list(records), generation)
+    result = merge(files(split(data, by_route(kept)), version), list(records), version)
     document = result.document
     assert set(result.missing) == lost
     assert document["_checkpoint"]["progress"] == [len(records) - len(lost), len(records)]
@@ -104,13 +102,13 @@ def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, generati
 @given(data=st.data())
 def test_any_files_merge_or_are_refused(data: st.DataObject) -> None:
     """No other exception, and a complete result has exactly the expected routes."""
-    generation = data.draw(GENERATIONS)
+    version = data.draw(VERSIONS)
     runs = st.lists(st.builds(RouteRun, st.integers(0, 3)), max_size=3, unique=True)
-    groups = [[make_record(run, 0, generation) for run in data.draw(runs)] for _ in range(data.draw(st.integers(0, 3)))]
+    groups = [[make_record(run, 0, version) for run in data.draw(runs)] for _ in range(data.draw(st.integers(0, 3)))]
     expected = expand(range(data.draw(st.integers(0, 4))), 1)
     result = None
     try:
-        result = merge(files(groups, generation), expected, generation)
+        result = merge(files(groups, version), expected, version)
     except EvaluationError:
         routes = sorted(record["route_id"] for group in groups for record in group)
         assert not expected or len(set(routes)) < len(routes) or len(expected) < 4

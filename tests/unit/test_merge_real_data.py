@@ -25,7 +25,7 @@ def shards(case: str) -> list[tuple[str, Checkpoint]]:
 
 
 def merged(parts: list[tuple[str, Checkpoint]]) -> Merged:
-    return merge(parts, [run for _, part in parts for run in part.runs], parts[0][1].generation)
+    return merge(parts, [run for _, part in parts for run in part.runs], parts[0][1].version)
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> set[str]:
@@ -76,7 +76,7 @@ def test_set_without_one_shard_is_not_finished(case: str, lost: int) -> None:
     parts = shards(case)
     everything = [run for _, part in parts for run in part.runs]
     _, gone = parts.pop(lost)
-    result = merge(parts, everything, gone.generation)
+    result = merge(parts, everything, gone.version)
     assert result.missing == gone.runs
     assert result.document["entry_status"] == "Started"
     assert result.document["eligible"] is False
@@ -133,7 +133,7 @@ def test_result_of_another_tool_is_refused_by_name() -> None:
 )
 def test_every_file_of_the_merge_cases_is_rendered_as_it_was_read(file: Path) -> None:
     checkpoint = parse_checkpoint(file.read_bytes(), file.name)
-    assert render_document(checkpoint.document, checkpoint.generation).encode() == file.read_bytes()
-    assert summary_text(checkpoint.document, checkpoint.generation, len(checkpoint.runs)).count(
-        "RouteScenario_"
-    ) >= len(checkpoint.runs)
+    assert render_document(checkpoint.document, checkpoint.version).encode() == file.read_bytes()
+    assert summary_text(checkpoint.document, checkpoint.version, len(checkpoint.runs)).count("RouteScenario_") >= len(
+        checkpoint.runs
+    )

@@ -1,4 +1,4 @@
-"""progress.json: written by the keeper, read by the flow and by the pod that replaces another."""
+"""progress.json: written by the supervisor, read by the flow and by the pod that replaces another."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ PROGRESS = PairProgress(
     routes_total=5,
     route=3,
     counters=Counters(2, 1, 1, {3: 1}, (RouteRun(1), RouteRun(2, 1))),
-    verdict=None,
+    exit_code=None,
     detail="driving route 3 (start 2)",
     updated_at=datetime(2026, 11, 21, 12, 0, 0, 5, UTC),
 )
@@ -43,7 +43,7 @@ def test_the_file_reads_as_agreed() -> None:
         "infrastructure_restarts": 1,
         "simulator_crashes": {"3": 1},
         "quarantined": [[1, 0], [2, 1]],
-        "verdict": None,
+        "exit_code": None,
         "detail": "driving route 3 (start 2)",
         "updated_at": "2026-11-21T12:00:00.000005+00:00",
     }

@@ -18,21 +18,21 @@ LONG_AGO = NOW - timedelta(hours=2)
 PATIENCE = ReconcilerTimeouts(timedelta(seconds=180))
 HELD = LedgerEntry(
     submission=7, team=1, challenge=1, phase_pk=1, cluster="leaderboard-20", phase="leaderboard-20-SENSORS",
-    team_name="Team", key="", owner="first", start=1, attempt=2, claimed_at=LONG_AGO, lease_until=NOW + MINUTE,
+    team_name="Team", key="", owner="first", epoch=1, attempt=2, claimed_at=LONG_AGO, lease_until=NOW + MINUTE,
     stage=Stage.SIMULATING, stage_since=LONG_AGO, ended_at=None, status="running", reason="", outcome=None,
     undelivered="", refused=False, image="demo/agent:1",
 )  # fmt: skip
 DEAD = replace(HELD, lease_until=NOW - MINUTE)
-ENDED = replace(HELD, ended_at=LONG_AGO, status="finished", outcome="7/outcomes/attempt-2-start-1.json", stage=None)
+ENDED = replace(HELD, ended_at=LONG_AGO, status="finished", outcome="7/outcomes/attempt-2-epoch-1.json", stage=None)
 
 
 def shown(status: SubmissionStatus, since: datetime = LONG_AGO, key: str = "") -> EvalAIRow:
     return EvalAIRow(7, 1, status, since, key)
 
 
-def run(state: RunState, start: int = 1, since: datetime = LONG_AGO, deaths: int = 0, message: str = "") -> Run:
-    succession = Takeover(owner="first", start=start, deaths=deaths)
-    return Run("first" if start == 1 else f"start-{start}", state, since, succession, message)
+def run(state: RunState, epoch: int = 1, since: datetime = LONG_AGO, crashes: int = 0, message: str = "") -> Run:
+    takeover = Takeover(owner="first", epoch=epoch, crashes=crashes)
+    return Run("first" if epoch == 1 else f"epoch-{epoch}", state, since, takeover, message)
 
 
 def view(
@@ -64,82 +64,84 @@ def test_what_agrees_is_left_alone(healthy: SubmissionSnapshot) -> None:
 
 def test_a_dead_run_is_followed_by_a_successor_and_shown_as_dead() -> None:
     finding = only(view(DEAD, SubmissionStatus.RUNNING, run(RunState.RUNNING), jobs=(2,)))
-    assert finding.repair is Action.GO_ON
-    assert finding.succession == Takeover(owner="first", start=2, deaths=1)
+    assert finding.action is Action.TAKE_OVER
+    assert finding.takeover == Takeover(owner="first", epoch=2, crashes=1)
     assert finding.dead_runs == ("first",)
     assert "No run has renewed its claim since 2026-11-21 11:59:00 UTC" in finding.sentence
 
 
 @pytest.mark.parametrize(
-    ("state", "deaths"),
-    [(RunState.DIED, 1), (RunState.WAITED, 0), (RunState.PENDING, 0), (RunState.RUNNING, 1)],
+    ("state", "crashes"),
+    [(RunState.CRASHED, 1), (RunState.POSTPONED, 0), (RunState.PENDING, 0), (RunState.RUNNING, 1)],
 )
-def test_only_deaths_count_as_deaths(state: RunState, deaths: int) -> None:
+def test_only_deaths_count_as_deaths(state: RunState, crashes: int) -> None:
     finding = only(view(DEAD, None, run(state)))
-    assert finding.succession == Takeover(owner="first", start=2, deaths=deaths)
+    assert finding.takeover == Takeover(owner="first", epoch=2, crashes=crashes)
 
 
 def test_a_run_that_prefect_has_forgotten_is_followed_too() -> None:
-    assert only(view(DEAD)).succession == Takeover(owner="first", start=2)
+    assert only(view(DEAD)).takeover == Takeover(owner="first", epoch=2)
 
 
-@pytest.mark.parametrize(("state", "dead"), [(RunState.STOPPED, ()), (RunState.STOPPING, ("first",))])
+@pytest.mark.parametrize(("state", "dead"), [(RunState.CANCELLED, ()), (RunState.CANCELLING, ("first",))])
 def test_a_run_that_a_host_stopped_is_ended_and_not_started_again(state: RunState, dead: tuple[str, ...]) -> None:
     finding = only(view(DEAD, None, run(state)))
-    assert finding.succession == Takeover(owner="first", start=2, stopped=True)
+    assert finding.takeover == Takeover(owner="first", epoch=2, stopped=True)
     assert finding.dead_runs == dead
 
 
 @pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING, RunState.RUNNING])
 def test_a_successor_on_its_way_is_waited_for(state: RunState) -> None:
-    assert find_discrepancies(view(DEAD, None, run(RunState.DIED), run(state, 2, NOW - MINUTE, deaths=1)), NOW) == []
+    assert (
+        find_discrepancies(view(DEAD, None, run(RunState.CRASHED), run(state, 2, NOW - MINUTE, crashes=1)), NOW) == []
+    )
 
 
 def test_a_successor_that_a_dead_worker_took_is_followed_by_the_next() -> None:
-    finding = only(view(DEAD, None, run(RunState.DIED), run(RunState.PENDING, 2, deaths=1)))
-    assert finding.succession == Takeover(owner="first", start=3, deaths=1)
-    assert finding.dead_runs == ("start-2",)
+    finding = only(view(DEAD, None, run(RunState.CRASHED), run(RunState.PENDING, 2, crashes=1)))
+    assert finding.takeover == Takeover(owner="first", epoch=3, crashes=1)
+    assert finding.dead_runs == ("epoch-2",)
 
 
 def test_a_successor_that_no_worker_takes_is_told_and_not_doubled() -> None:
-    finding = only(view(DEAD, None, run(RunState.DIED), run(RunState.SCHEDULED, 2, deaths=1)))
-    assert finding.repair is Action.TELL
+    finding = only(view(DEAD, None, run(RunState.CRASHED), run(RunState.SCHEDULED, 2, crashes=1)))
+    assert finding.action is Action.NOTIFY_OPERATOR
     assert "Does a worker poll the work pool" in finding.sentence
 
 
 def test_a_submission_whose_runs_keep_breaking_is_told_and_tried_again_only_now_and_then() -> None:
-    last = run(RunState.DIED, 8, NOW - 5 * MINUTE, deaths=7, message="KeyError")
-    assert only(view(DEAD, None, last)).repair is Action.TELL
-    assert only(view(DEAD, None, replace(last, state_since=LONG_AGO))).repair is Action.GO_ON
+    last = run(RunState.CRASHED, 8, NOW - 5 * MINUTE, crashes=7, message="KeyError")
+    assert only(view(DEAD, None, last)).action is Action.NOTIFY_OPERATOR
+    assert only(view(DEAD, None, replace(last, state_since=LONG_AGO))).action is Action.TAKE_OVER
 
 
 def test_a_refused_report_is_told_and_sent_again_only_now_and_then() -> None:
     refused = replace(DEAD, refused=True, undelivered="EvalAI refused the result.", stage_since=NOW - 5 * MINUTE)
-    finding = only(view(refused, SubmissionStatus.RUNNING, run(RunState.WAITED)))
-    assert (finding.repair, "EvalAI refused the result." in finding.sentence) == (Action.TELL, True)
-    assert only(view(replace(refused, stage_since=LONG_AGO), None, run(RunState.WAITED))).repair is Action.GO_ON
+    finding = only(view(refused, SubmissionStatus.RUNNING, run(RunState.POSTPONED)))
+    assert (finding.action, "EvalAI refused the result." in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
+    assert only(view(replace(refused, stage_since=LONG_AGO), None, run(RunState.POSTPONED))).action is Action.TAKE_OVER
 
 
 def test_what_is_set_up_wrong_is_told_and_tried_again_only_now_and_then() -> None:
     blocked = run(RunState.BLOCKED, since=NOW - 5 * MINUTE, message="S3 refuses our role.")
     assert only(view(DEAD, None, blocked)).sentence == "S3 refuses our role. The next try comes within the hour."
     later = only(view(DEAD, None, replace(blocked, state_since=LONG_AGO)))
-    assert later.succession == Takeover(owner="first", start=2)
+    assert later.takeover == Takeover(owner="first", epoch=2)
 
 
 @pytest.mark.parametrize("status", [SubmissionStatus.SUBMITTED, SubmissionStatus.RESUMING])
 def test_what_was_never_queued_is_started(status: SubmissionStatus) -> None:
-    assert only(view(None, status)).repair is Action.START
+    assert only(view(None, status)).action is Action.START_RUN
 
 
 def test_a_resume_that_was_never_queued_is_started() -> None:
     resumed = SubmissionSnapshot(7, shown(SubmissionStatus.RESUMING, key="2026-11-21T10"), ENDED, PATIENCE, 0)
-    assert only(resumed).repair is Action.START
+    assert only(resumed).action is Action.START_RUN
 
 
 def test_a_rejected_message_is_a_hosts_to_mend() -> None:
     finding = only(view(None, SubmissionStatus.SUBMITTED, run(RunState.REJECTED, message="Phase 9 is unknown.")))
-    assert finding.repair is Action.TELL
+    assert finding.action is Action.NOTIFY_OPERATOR
     assert "Phase 9 is unknown. Mend that, then `leaderboard queue redrive 7`." in finding.sentence
 
 
@@ -151,12 +153,12 @@ def test_a_phase_that_is_not_ours_is_a_hosts_to_add() -> None:
 
 
 def test_a_first_run_that_no_worker_takes_is_told() -> None:
-    assert only(view(None, SubmissionStatus.SUBMITTED, run(RunState.SCHEDULED))).repair is Action.TELL
+    assert only(view(None, SubmissionStatus.SUBMITTED, run(RunState.SCHEDULED))).action is Action.NOTIFY_OPERATOR
 
 
 def test_running_at_evalai_and_unknown_here_is_told() -> None:
     finding = only(view(None, SubmissionStatus.RUNNING))
-    assert finding.repair is Action.TELL
+    assert finding.action is Action.NOTIFY_OPERATOR
     assert "no run ever claimed it" in finding.sentence
 
 
@@ -166,17 +168,19 @@ def test_jobs_of_an_ended_evaluation_and_of_earlier_attempts_are_removed() -> No
 
 
 def test_jobs_that_the_ledger_does_not_know_are_left_to_a_person() -> None:
-    assert only(view(None, None, jobs=(1,))).repair is Action.TELL
+    assert only(view(None, None, jobs=(1,))).action is Action.NOTIFY_OPERATOR
 
 
 def test_an_end_that_evalai_does_not_show_is_reported_again() -> None:
-    assert only(view(ENDED, SubmissionStatus.RUNNING)).repair is Action.SEND_AGAIN
-    assert only(view(replace(ENDED, status="failed"), SubmissionStatus.PARTIALLY_EVALUATED)).repair is Action.SEND_AGAIN
+    assert only(view(ENDED, SubmissionStatus.RUNNING)).action is Action.RESEND_REPORT
+    assert (
+        only(view(replace(ENDED, status="failed"), SubmissionStatus.PARTIALLY_EVALUATED)).action is Action.RESEND_REPORT
+    )
 
 
 def test_an_end_that_somebody_else_wrote_is_told() -> None:
     finding = only(view(replace(ENDED, status="failed"), SubmissionStatus.FINISHED))
-    assert (finding.repair, "somebody else wrote there" in finding.sentence) == (Action.TELL, True)
+    assert (finding.action, "somebody else wrote there" in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
 
 
 STUCK = replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW - timedelta(hours=4))
@@ -184,26 +188,26 @@ TOO_LONG = "It has been launching since 2026-11-21 08:00:00 UTC, longer than 3 h
 
 
 def test_a_stage_that_lasts_too_long_is_told_and_a_successor_goes_on() -> None:
-    stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING, deaths=1))
+    stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING, crashes=1))
     assert needs_runs(stuck, NOW)
 
     told, repaired = find_discrepancies(stuck, NOW)
 
-    assert (told.repair, told.sentence) == (Action.TELL, TOO_LONG)
-    assert (repaired.repair, repaired.sentence) == (Action.GO_ON, f"{TOO_LONG} Start 2 goes on.")
-    assert repaired.succession == Takeover(owner="first", start=2, deaths=2)
+    assert (told.action, told.sentence) == (Action.NOTIFY_OPERATOR, TOO_LONG)
+    assert (repaired.action, repaired.sentence) == (Action.TAKE_OVER, f"{TOO_LONG} Start 2 goes on.")
+    assert repaired.takeover == Takeover(owner="first", epoch=2, crashes=2)
     assert repaired.dead_runs == ()  # it lives, and learns from the ledger that it has lost the claim
 
 
 @pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING])
 def test_a_stuck_run_gets_one_successor(state: RunState) -> None:
-    stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING), run(state, 2, NOW - MINUTE, deaths=1))
-    assert only(stuck).repair is Action.TELL
+    stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING), run(state, 2, NOW - MINUTE, crashes=1))
+    assert only(stuck).action is Action.NOTIFY_OPERATOR
 
 
 def test_a_dead_run_in_a_stage_that_lasts_too_long_gets_one_successor() -> None:
     dead = view(replace(STUCK, lease_until=NOW - MINUTE), None, run(RunState.RUNNING))
-    assert [finding.repair for finding in find_discrepancies(dead, NOW)] == [Action.TELL, Action.GO_ON]
+    assert [finding.action for finding in find_discrepancies(dead, NOW)] == [Action.NOTIFY_OPERATOR, Action.TAKE_OVER]
 
 
 def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() -> None:
@@ -217,7 +221,7 @@ def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() ->
     )
     finding = only(waiting)
     assert needs_runs(waiting, NOW)
-    assert (finding.repair, finding.dead_runs) == (Action.START, ("first",))
+    assert (finding.action, finding.dead_runs) == (Action.START_RUN, ("first",))
 
 
 def waiting(*runs: Run) -> SubmissionSnapshot:
@@ -226,18 +230,18 @@ def waiting(*runs: Run) -> SubmissionSnapshot:
 
 def test_a_message_that_may_still_come_is_waited_for() -> None:
     assert find_discrepancies(waiting(), NOW) == []
-    assert find_discrepancies(waiting(run(RunState.WAITED)), NOW) == []
+    assert find_discrepancies(waiting(run(RunState.POSTPONED)), NOW) == []
 
 
 def test_a_run_that_died_before_its_claim_is_replaced_once_its_hook_had_its_chance() -> None:
-    assert find_discrepancies(waiting(run(RunState.DIED, since=NOW - MINUTE)), NOW) == []
-    assert only(waiting(run(RunState.DIED, since=NOW - 4 * MINUTE))).repair is Action.START
+    assert find_discrepancies(waiting(run(RunState.CRASHED, since=NOW - MINUTE)), NOW) == []
+    assert only(waiting(run(RunState.CRASHED, since=NOW - 4 * MINUTE))).action is Action.START_RUN
 
 
 def test_runs_that_keep_dying_before_the_claim_are_told_and_tried_again_only_now_and_then() -> None:
-    died = [replace(run(RunState.DIED, since=NOW - 5 * MINUTE, message="KeyError"), id=str(n)) for n in range(6)]
+    died = [replace(run(RunState.CRASHED, since=NOW - 5 * MINUTE, message="KeyError"), id=str(n)) for n in range(6)]
     finding = only(waiting(*died))
-    assert (finding.repair, "6 of its runs broke" in finding.sentence) == (Action.TELL, True)
+    assert (finding.action, "6 of its runs broke" in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
 
 
 @pytest.mark.parametrize(
@@ -245,10 +249,12 @@ def test_runs_that_keep_dying_before_the_claim_are_told_and_tried_again_only_now
     [
         (ENDED, ("first",)),
         (replace(HELD, owner="another"), ("first",)),
-        (replace(HELD, start=2), ("first",)),
+        (replace(HELD, epoch=2), ("first",)),
         (HELD, ()),
     ],
 )
 def test_a_run_with_nothing_left_to_do_is_shown_as_crashed(entry: LedgerEntry, buried: tuple[str, ...]) -> None:
     findings = find_discrepancies(view(entry, None, run(RunState.RUNNING)), NOW)
-    assert [(finding.repair, finding.dead_runs) for finding in findings] == ([(Action.BURY, buried)] if buried else [])
+    assert [(finding.action, finding.dead_runs) for finding in findings] == (
+        [(Action.MARK_CRASHED, buried)] if buried else []
+    )

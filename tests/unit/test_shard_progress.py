@@ -16,7 +16,7 @@ JOB = ShardJob(
     attempt=1,
     shard=Shard(0, 1, (0, 1, 2, 3)),
     phase=parse_phase("leaderboard-20-MAP"),
-    generation=LeaderboardVersion.V2,
+    version=LeaderboardVersion.V2,
     repetitions=1,
     image="demo/agent:steady",
     team_name="Rocket",
@@ -32,7 +32,7 @@ TOLD = PairProgress(
     routes_total=4,
     route=2,
     counters=Counters(),
-    verdict=None,
+    exit_code=None,
     detail="restart 1 of 4",
     updated_at=datetime(2026, 11, 21, tzinfo=UTC),
 )

@@ -16,7 +16,7 @@ def job(**changes: object) -> ShardJob:
         "attempt": 2,
         "shard": Shard(3, 4, (15, 16)),
         "phase": Phase("leaderboard-20-SENSORS", "leaderboard-20", "SENSORS"),
-        "generation": LeaderboardVersion.V2,
+        "version": LeaderboardVersion.V2,
         "repetitions": 2,
         "image": "demo/agent:steady",
         "team_name": "Ünïcode & Søns; rm -rf /",

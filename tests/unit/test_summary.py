@@ -10,29 +10,29 @@ from tests.result_files import V1, V2, as_checkpoint, make_checkpoint, make_docu
 
 
 def text_of(merged: Merged, total: int) -> str:
-    return summary_text(merged.document, merged.generation, total)
+    return summary_text(merged.document, merged.version, total)
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_complete_result_in_words(generation: LeaderboardVersion) -> None:
-    checkpoint = make_checkpoint(list(expand([0, 1], 1)), generation)
-    text = text_of(merge([("a.json", checkpoint)], expand([0, 1], 1), generation), 2)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_complete_result_in_words(version: LeaderboardVersion) -> None:
+    checkpoint = make_checkpoint(list(expand([0, 1], 1)), version)
+    text = text_of(merge([("a.json", checkpoint)], expand([0, 1], 1), version), 2)
     lines = text.splitlines()
-    assert lines[0] == f"CARLA Leaderboard {generation.value}: Finished"
+    assert lines[0] == f"CARLA Leaderboard {version.value}: Finished"
     assert "Sensors: carla_camera, carla_gnss" in lines
     assert "Routes completed: 2 of 2" in lines
     assert "Game time / system time: 0.500 (10.0 FPS)" in lines
-    assert all(label in text for label in LABELS[generation])
+    assert all(label in text for label in LABELS[version])
     assert [line.split() for line in lines[-2:]] == [
         [str(index), checkpoint.records[index]["route_id"], "Completed", "0.500"] for index in (0, 1)
     ]
     assert "INCOMPLETE" not in text
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_incomplete_result_says_so_and_shows_figures_so_far(generation: LeaderboardVersion) -> None:
-    checkpoint = make_checkpoint([RouteRun(0)], generation, total=20)
-    text = text_of(merge([("a.json", checkpoint)], expand(range(20), 1), generation), 20)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_incomplete_result_says_so_and_shows_figures_so_far(version: LeaderboardVersion) -> None:
+    checkpoint = make_checkpoint([RouteRun(0)], version, total=20)
+    text = text_of(merge([("a.json", checkpoint)], expand(range(20), 1), version), 20)
     assert "Routes completed: 1 of 20" in text
     assert "INCOMPLETE: 19 are missing" in text
     assert "100.000" in text
@@ -49,9 +49,9 @@ def test_crash_that_the_evaluator_scored_is_no_quarantine() -> None:
     assert "Quarantined" not in text_of(merged, 1)
 
 
-@pytest.mark.parametrize("generation", [V1, V2])
-def test_result_without_a_route_is_still_readable(generation: LeaderboardVersion) -> None:
-    text = text_of(merge([], [RouteRun(0)], generation), 1)
+@pytest.mark.parametrize("version", [V1, V2])
+def test_result_without_a_route_is_still_readable(version: LeaderboardVersion) -> None:
+    text = text_of(merge([], [RouteRun(0)], version), 1)
     assert "Routes completed: 0 of 1" in text
     assert "Sensors: none recorded" in text
     assert "Game time / system time: unknown" in text

@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.05
 
 
 @dataclass
-class BatchSite(PairProcesses):
+class BatchTestbed(PairProcesses):
     """Jobs go through Batch's API; a job's task is a run directory of local_jobs with the pair's real scripts."""
 
     workdir: Path
@@ -94,7 +94,7 @@ class BatchSite(PairProcesses):
             return Ended(HOST_LOST)
         if not code.isdigit():
             return Ended("Job attempt duration exceeded timeout" if code == "deadline" else TASK_ENDED)
-        return Ended(TASK_ENDED, {"init": 0, **{name: int(code) for name in ("simulator", "agent", "logcopy")}})
+        return Ended(TASK_ENDED, {"init": 0, **{name: int(code) for name in ("simulator", "agent", "supervisor")}})
 
     def _task(self, directory: RunDirectory, containers: dict[str, Any], seconds: float) -> dict[str, Any]:
         """job.json of a local pod. The paths of the containers become the run directory's, images our stand-ins."""
@@ -117,7 +117,7 @@ class BatchSite(PairProcesses):
             },
             "simulator": [bash, str(scripts / "simulator.sh")],
             "agent": [bash, str(scripts / "agent.sh")],
-            "keeper": [sys.executable, "-m", "shard_pod.supervisor"],
+            "supervisor": [sys.executable, "-m", "shard_pod.supervisor"],
             "prepare": ["--prepare"],
             "deadline": time.time() + seconds,
         }
@@ -139,8 +139,8 @@ class _Logs:
         self._files = {
             "simulator": directory.path / "simulator.log",
             "agent": directory.path / "agent.log",
-            "logcopy": directory.path / "keeper.log",
-            "init": directory.pair_dir / "keeper" / "init.log",
+            "supervisor": directory.path / "supervisor.log",
+            "init": directory.pair_dir / "supervisor" / "init.log",
         }
         self._groups = {name: containers[name]["logConfiguration"]["options"]["awslogs-group"] for name in self._files}
         self._sent = dict.fromkeys(self._files, 0)
@@ -174,7 +174,7 @@ def create_stacks(aws: dict[str, Any]) -> None:
     _deploy(aws, "batch-roles", Leaderboard=LEADERBOARD, SubmissionRepositories=SUBMISSIONS)
     images = {f"{name}Image": f"registry/{name.lower()}:1" for name in ("Simulator", "Leaderboard", "Logcopy")}
     times = {"WarmupSeconds": "0.1", "CopySeconds": "0.2", "PollSeconds": "0.05"}
-    _deploy(aws, "batch-shards", Leaderboard=LEADERBOARD, Generation="2.0", **images, **times)
+    _deploy(aws, "batch-shards", Leaderboard=LEADERBOARD, LeaderboardVersion="2.0", **images, **times)
 
 
 def _deploy(aws: dict[str, Any], name: str, **parameters: str) -> None:

@@ -1,4 +1,4 @@
-"""The stack that chaos is let loose on: the embedded one, with every patience five times shorter."""
+"""The stack that chaos is let loose on: the embedded one, with every timeouts five times shorter."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ FOLDER = PROJECT / ".leaderboard" / "chaos"
 
 
 def chaos_settings() -> Settings:
-    """An hour's patience does not fit in ten minutes. EvalAI's limit is raised alike: 40 submissions in 5 minutes ask
+    """An hour's timeouts does not fit in ten minutes. EvalAI's limit is raised alike: 40 submissions in 5 minutes ask
     it more often than 60 times a minute."""
     return Settings(
         state_dir=FOLDER,
@@ -33,7 +33,7 @@ def chaos_settings() -> Settings:
 
 
 @dataclass(frozen=True)
-class Site:
+class Testbed:
     """The running stack."""
 
     stack: Stack

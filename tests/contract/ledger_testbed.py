@@ -20,7 +20,7 @@ ENDED = {"end-time": "2026-11-21T10:00:00Z"}
 
 
 @dataclass
-class Site:
+class Testbed:
     """A ledger with a clock that the test moves, and a network that can lose the answer to a write."""
 
     ledger: LedgerTable
@@ -50,12 +50,12 @@ class Site:
 
 
 @contextmanager
-def ledger_site(aws: dict[str, Any]) -> Iterator[Site]:
+def ledger_testbed(aws: dict[str, Any]) -> Iterator[Testbed]:
     create_table(aws, "leaderboard-20")
     credentials = credentials_of(aws)
-    site = Site(LedgerTable(table="leaderboard-20", credentials=credentials))
-    site.ledger = site.ledger.with_clock(lambda: site.now)
+    testbed = Testbed(LedgerTable(table="leaderboard-20", credentials=credentials))
+    testbed.ledger = testbed.ledger.with_clock(lambda: testbed.now)
     events = credentials.get_client("dynamodb").meta.events
-    events.register("after-call.dynamodb.UpdateItem", site.lose)
-    yield site
-    events.unregister("after-call.dynamodb.UpdateItem", site.lose)
+    events.register("after-call.dynamodb.UpdateItem", testbed.lose)
+    yield testbed
+    events.unregister("after-call.dynamodb.UpdateItem", testbed.lose)

@@ -12,7 +12,7 @@ from tests.contract.pair_processes import PairProcesses
 STORAGE = {"AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"}
 
 
-class LocalSite(PairProcesses):
+class LocalTestbed(PairProcesses):
     def __init__(self, workdir: Path, endpoint: str) -> None:
         self.workdir = workdir
         self.endpoint = endpoint
@@ -23,7 +23,7 @@ class LocalSite(PairProcesses):
             "routes": str(Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml"),
             "storage": {**STORAGE, "AWS_ENDPOINT_URL": self.endpoint},
             "scripts": Path(shard_pod.__file__).parent,
-            "keeper": (sys.executable, "-m", "shard_pod.supervisor"),
+            "supervisor": (sys.executable, "-m", "shard_pod.supervisor"),
             "route_seconds": 0.3,
             "warmup_seconds": 0.1,
             "poll_seconds": 0.05,
