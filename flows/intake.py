@@ -16,7 +16,7 @@ from flows.task_retries import on_transient_errors
 HOLD_SECONDS = 600  # longer than the retries of everything up to the claim
 
 
-@task(name="hold-message", **on_transient_errors(2))
+@task(name="extend-visibility", **on_transient_errors(2))
 async def extend_visibility(services: Services, delivery: Delivery | None) -> None:
     """Keep the message hidden until the claim is made or has failed."""
     if delivery:
@@ -50,7 +50,7 @@ async def acknowledge(services: Services, delivery: Delivery | None) -> None:
         await asyncio.to_thread(services.queue.acknowledge, delivery)
 
 
-@task(name="set-aside", **on_transient_errors(3))
+@task(name="reject-message", **on_transient_errors(3))
 async def reject_message(
     services: Services, message: SubmissionMessage, delivery: Delivery | None, error: EvaluationError
 ) -> None:

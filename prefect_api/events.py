@@ -29,7 +29,7 @@ class OutgoingEvent:
 
 
 class PrefectEvents:
-    """Publishes events by Prefect's API. Prefect's own client brings the authentication, TLS settings and CSRF tokens."""
+    """Publishes events. Prefect's own client brings the authentication, TLS settings and CSRF tokens."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client

@@ -39,7 +39,7 @@ class World:
     def __post_init__(self) -> None:
         self.backend = FakeBackend(self.store, checkpoint_of)
 
-    async def load_site(self) -> Services:
+    async def load_services(self) -> Services:
         return Services(self.evalai, self.phases, self.queue)
 
     async def load_cluster(self, name: str) -> Cluster:
@@ -83,8 +83,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         partial_result_seconds=0.05,
     )
     the_world = World(settings)
-    monkeypatch.setattr("flows.evaluate_submission.load_site", the_world.load_site)
-    monkeypatch.setattr("flows.reconciler.flow.load_site", the_world.load_site)
+    monkeypatch.setattr("flows.evaluate_submission.load_services", the_world.load_services)
+    monkeypatch.setattr("flows.reconciler.flow.load_services", the_world.load_services)
     monkeypatch.setattr("flows.intake.load_cluster", the_world.load_cluster)
     monkeypatch.setattr("flows.reconciler.snapshot.load_cluster", the_world.load_cluster)
     return the_world

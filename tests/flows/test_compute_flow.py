@@ -24,6 +24,7 @@ from services.bridge import run_bridge
 from services.compute_bridge import compute_reader, compute_settings
 from tests.contract.aws_blocks import UNREACHABLE, received_dead, remaining
 from tests.contract.compute_testbed import ComputeAws
+from tests.contract.conftest import aws, moto_url  # noqa: F401 - fixtures
 from tests.waiting import eventually, runs
 
 FUNCTIONS = "tests.compute_functions"
@@ -55,7 +56,7 @@ def connect(
         metrics = ComputeMetrics(name, measures or services.client)
         return ComputeServices(services.jobs(most_attempts=2, **settings), services.queue, delivery, metrics)
 
-    monkeypatch.setattr("flows.compute.load_compute_site", load)
+    monkeypatch.setattr("flows.compute.load_compute_services", load)
 
 
 def run(job_id: str, function: str, delivery: Delivery | None = None, **parameters: Any) -> State[Any]:
@@ -266,7 +267,7 @@ def test_a_broken_set_up_leaves_the_message(standard: ComputeAws, monkeypatch: p
     async def load(name: str, delivery: Delivery | None) -> ComputeServices:
         raise InvalidConfiguration("The block compute-jobs/compute cannot be loaded", "there is none")
 
-    monkeypatch.setattr("flows.compute.load_compute_site", load)
+    monkeypatch.setattr("flows.compute.load_compute_services", load)
     job_id, delivery = posted(standard, 1)
 
     assert run(job_id, "echo", delivery).name == "Postponed"

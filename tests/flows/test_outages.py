@@ -18,7 +18,8 @@ from flows.evaluate_submission import evaluate_submission
 from tests.flows.conftest import World
 
 TASKS = (
-    *(f"flows.intake.{name}" for name in ("hold", "enrich", "choose_cluster", "claim_submission", "acknowledge")),
+    *(f"flows.intake.{name}" for name in ("extend_visibility", "enrich", "choose_cluster")),
+    *(f"flows.intake.{name}" for name in ("claim_submission", "acknowledge")),
     *(f"flows.simulation.{name}" for name in ("plan_shards", "mark_running", "launch_shards")),
     *(f"flows.simulation.{name}" for name in ("watch_shards", "remove_jobs")),
     *(f"flows.reporting.{name}" for name in ("merge_results", "keep_outcome", "send_report", "record")),

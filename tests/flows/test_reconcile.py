@@ -246,7 +246,7 @@ def test_the_hooks_start_the_same_successor_as_the_reconciler(
     [_, successor] = runs_of(pk)
     assert successor.parameters["takeover"] == {
         "owner": str(first.id),
-        "start": 2,
+        "epoch": 2,
         "crashes": 0 if stopped else 1,
         "stopped": stopped,
     }
@@ -311,7 +311,7 @@ def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
 
     async def only_look() -> list[str]:
         return [
-            finding.action.value for finding in find_all_discrepancies(await take_snapshot(await world.load_site()))
+            finding.action.value for finding in find_all_discrepancies(await take_snapshot(await world.load_services()))
         ]
 
     assert asyncio.run(only_look()) == ["go on"]
@@ -319,7 +319,7 @@ def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
 
 
 async def _explained(world: World, pk: int) -> dict[str, str]:
-    return dict((await explain_submission(await world.load_site(), pk)).lines)
+    return dict((await explain_submission(await world.load_services(), pk)).lines)
 
 
 def planned(world: World, pk: int) -> None:
@@ -352,13 +352,13 @@ class Publisher:
 
 
 @pytest.fixture
-def publisher(monkeypatch: pytest.MonkeyPatch) -> Doorbell:
+def publisher(monkeypatch: pytest.MonkeyPatch) -> Publisher:
     publisher = Publisher()
     monkeypatch.setattr("flows.reconciler.flow.prefect_events", lambda: nullcontext(publisher))
     return publisher
 
 
-def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: int, publisher: Doorbell) -> None:
+def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: int, publisher: Publisher) -> None:
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING  # and no run of ours has ever claimed it
 
     first, second = look(), look()
@@ -372,7 +372,7 @@ def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: in
     ]
 
 
-def test_a_host_whom_prefect_did_not_tell_is_told_at_the_next_look(world: World, pk: int, publisher: Doorbell) -> None:
+def test_a_host_whom_prefect_did_not_tell_is_told_at_the_next_look(world: World, pk: int, publisher: Publisher) -> None:
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING
     publisher.refusals.append(ServiceUnavailable("Prefect's API does not answer"))
 

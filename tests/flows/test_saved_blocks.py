@@ -62,8 +62,8 @@ def test_a_refusal_by_prefect_which_repeats_a_secret_is_told_without_it() -> Non
 def test_every_block_is_registered_with_the_module() -> None:
     assert set(collection.__all__) == {
         "ArtifactBucket",
-        "ComputeCluster",
-        "ComputeJobs",
+        "ComputeJobTable",
+        "LeaderboardCluster",
         "EvalAI",
         "LedgerTable",
         "SubmissionQueue",
