@@ -34,7 +34,7 @@ SomeBlock = TypeVar("SomeBlock", bound=Block)
 def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, tell: str | None = None) -> list[str]:
     """Fill the server of PREFECT_API_URL: work pool, request budget, blocks. Returns what is there now, for people.
 
-    `clusters` is a YAML file, cluster -> fields of its LeaderboardCluster block; without it those blocks are left alone.
+    `clusters` is a YAML file, cluster -> fields of its LeaderboardCluster block; without it they are left alone.
     `tell` names the notification block through which the hosts hear of what only a person can mend.
     Raises InvalidConfiguration for settings, secrets and files that are wrong, ServiceUnavailable.
     """

@@ -15,9 +15,9 @@ from embedded.challenge import PHASES, TEAMS
 from embedded.stack import running_stack
 from evaluation.errors import EvaluationError, ServiceUnavailable
 from tests.chaos.evidence import gather
+from tests.chaos.harness import FOLDER, Harness, chaos_settings
 from tests.chaos.havoc import Havoc
 from tests.chaos.plan import Arrival, Incident, Plan, draw
-from tests.chaos.testbed import FOLDER, Testbed, chaos_settings
 from tests.chaos.verdict import Evidence, Verdict, judge
 
 AROUND_SECONDS = 75.0  # for the stack's start and stop and the verdict
@@ -33,16 +33,16 @@ Say = Callable[[str], None]
 class Drill:
     """One run: the plan's arrivals and incidents in their time, then the wait for the last submission."""
 
-    def __init__(self, testbed: Testbed, plan: Plan, deadline: float, say: Say) -> None:
+    def __init__(self, harness: Harness, plan: Plan, deadline: float, say: Say) -> None:
         self.images: dict[int, str] = {}
         self.missed: list[Incident] = []
-        self._site = testbed
+        self._site = harness
         self._arrivals = deque(plan.arrivals)
         self._incidents = list(plan.incidents)
         self._began = time.monotonic()
         self._deadline = deadline
         self._say = lambda line: say(f"{time.monotonic() - self._began:6.1f} s  {line}")
-        self.havoc = Havoc(testbed, self.images, self._say)
+        self.havoc = Havoc(harness, self.images, self._say)
 
     def run(self) -> Evidence:
         """Returns when all submissions have ended, or when the time is up."""
@@ -120,7 +120,7 @@ def run(seed: int, submissions: int, minutes: float, say: Say) -> bool:
     plan = draw(seed, submissions, minutes * 60 - AROUND_SECONDS, list(PHASES), TEAMS)
     say(f"seed {seed}: {len(plan.arrivals)} submissions, {len(plan.incidents)} incidents, {minutes:g} minutes at most")
     with running_stack(chaos_settings(), say) as stack:
-        drill = Drill(Testbed(stack), plan, began + minutes * 60 - AROUND_SECONDS / 3, say)
+        drill = Drill(Harness(stack), plan, began + minutes * 60 - AROUND_SECONDS / 3, say)
         evidence = drill.run()
         verdict = judge(evidence)
     seconds = time.monotonic() - began

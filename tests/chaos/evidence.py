@@ -13,23 +13,23 @@ from embedded.aws import CLUSTERS
 from embedded.processes import family_of
 from local_jobs.backend import JOURNAL
 from local_jobs.run_directory import processes_of
-from tests.chaos.testbed import Testbed
+from tests.chaos.harness import Harness
 from tests.chaos.verdict import Driven, Evidence, FlowRun, Hit, Row, Write
 
 FLOW = "evaluate-submission"
 
 
-def gather(testbed: Testbed, images: Mapping[int, str], hits: Sequence[Hit]) -> Evidence:
+def gather(harness: Harness, images: Mapping[int, str], hits: Sequence[Hit]) -> Evidence:
     """Everything as it is now. Raises requests.RequestException while Prefect's server does not answer."""
-    runs = list(_flow_runs(testbed))
+    runs = list(_flow_runs(harness))
     return Evidence(
         images=dict(images),
-        writes=[_write(write) for write in testbed.standin.history()],
-        rows=list(_rows(testbed)),
+        writes=[_write(write) for write in harness.standin.history()],
+        rows=list(_rows(harness)),
         runs=runs,
-        driven=list(_driven(testbed)),
+        driven=list(_driven(harness)),
         hits=list(hits),
-        left=list(_left(testbed, {run.id for run in runs})),
+        left=list(_left(harness, {run.id for run in runs})),
     )
 
 
@@ -38,9 +38,9 @@ def _write(values: Mapping[str, Any]) -> Write:
     return Write(at, values["submission"], values["status"], values["by"], values["digest"])
 
 
-def _rows(testbed: Testbed) -> Iterator[Row]:
+def _rows(harness: Harness) -> Iterator[Row]:
     for table in CLUSTERS:
-        for page in testbed.stack.aws.dynamodb.get_paginator("scan").paginate(TableName=table):
+        for page in harness.stack.aws.dynamodb.get_paginator("scan").paginate(TableName=table):
             for item in page["Items"]:
                 values = {name: str(next(iter(value.values()))) for name, value in item.items()}
                 yield Row(
@@ -53,13 +53,13 @@ def _rows(testbed: Testbed) -> Iterator[Row]:
                 )
 
 
-def _flow_runs(testbed: Testbed) -> Iterator[FlowRun]:
+def _flow_runs(harness: Harness) -> Iterator[FlowRun]:
     page, offset = 200, 0
     with requests.Session() as session:
         session.trust_env = False
         while True:
             wanted = {"limit": page, "offset": offset, "flows": {"name": {"any_": [FLOW]}}}
-            answer = session.post(f"{testbed.stack.state.prefect_api_url}/flow_runs/filter", json=wanted, timeout=30)
+            answer = session.post(f"{harness.stack.state.prefect_api_url}/flow_runs/filter", json=wanted, timeout=30)
             answer.raise_for_status()
             runs = answer.json()
             yield from map(_flow_run, runs)
@@ -79,29 +79,29 @@ def _flow_run(run: Mapping[str, Any]) -> FlowRun:
     )
 
 
-def _driven(testbed: Testbed) -> Iterator[Driven]:
-    journal = testbed.stack.state.shards / JOURNAL
+def _driven(harness: Harness) -> Iterator[Driven]:
+    journal = harness.stack.state.shards / JOURNAL
     for line in journal.read_text("utf-8").splitlines() if journal.exists() else ():
         yield Driven(**json.loads(line))
 
 
-def _left(testbed: Testbed, runs: Collection[str]) -> Iterator[str]:
+def _left(harness: Harness, runs: Collection[str]) -> Iterator[str]:
     """Shards on this machine, and the processes of these flow runs."""
-    shards = testbed.stack.state.shards
+    shards = harness.stack.state.shards
     for path in sorted(shards.glob("submission-*")):
         yield f"run directory {path.name}"
     for process in processes_of(str(shards)):
         with contextlib.suppress(psutil.Error):
             yield f"process {process.pid}: {' '.join(process.cmdline())[:100]}"
-    for process, run in engines(testbed):
+    for process, run in engines(harness):
         if run in runs:  # the reconciler's come and go
             yield f"process {process.pid}: flow run {run}"
 
 
-def engines(testbed: Testbed) -> list[tuple[psutil.Process, str]]:
+def engines(harness: Harness) -> list[tuple[psutil.Process, str]]:
     """The processes of all flow runs of evaluate-submission and the reconciler, with the runs' ids; by their age."""
     found = []
-    for process in family_of(testbed.stack.state.id, testbed.stack.state.shards):
+    for process in family_of(harness.stack.state.id, harness.stack.state.shards):
         with contextlib.suppress(psutil.Error, OSError):
             if "prefect.engine" in process.cmdline():
                 found.append((process.create_time(), process, process.environ()["PREFECT__FLOW_RUN_ID"]))

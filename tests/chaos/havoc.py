@@ -18,8 +18,8 @@ from evaluation.errors import EvaluationError
 from evaluation.submission.model import SubmissionStatus
 from local_jobs.run_directory import processes_of
 from tests.chaos.evidence import engines
+from tests.chaos.harness import Harness
 from tests.chaos.plan import Incident, Kind
-from tests.chaos.testbed import Testbed
 from tests.chaos.verdict import Hit
 
 PARTS = {Kind.WORKER: "worker", Kind.MACHINE: "worker", Kind.BRIDGE: "bridge", Kind.SERVER: "prefect-server"}
@@ -43,10 +43,10 @@ Target = TypeVar("Target")
 class Havoc:
     """Stands for bad luck; the stack's own supervisor starts bridge, worker and server again."""
 
-    def __init__(self, testbed: Testbed, images: Mapping[int, str], say: Say) -> None:
+    def __init__(self, harness: Harness, images: Mapping[int, str], say: Say) -> None:
         """`images` are those of the submissions sent so far."""
         self.hits: list[Hit] = []
-        self._site = testbed
+        self._site = harness
         self._images = images
         self._say = say
         self._outage_until = 0.0

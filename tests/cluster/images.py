@@ -25,7 +25,7 @@ COREUTILS = ("cat", "chmod", "cp", "env", "id", "ls", "mkdir", "mv", "rm", "slee
 SUPERVISORS_DISTRIBUTIONS = ("boto3", "pydantic")  # and what they require
 # Python's own tests and windows, and all of AWS but S3.
 _LEFT_OUT = re.compile(
-    r"/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|distutils|testbed-packages|config-3[^/]*)(/|$)"
+    r"/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|distutils|harness-packages|config-3[^/]*)(/|$)"
     r"|/lib-dynload/(_tkinter|_test|_ctypes_test|xxlimited)|/botocore/data/(?!s3/)[^/]+/"
 )
 _LIBRARY = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)

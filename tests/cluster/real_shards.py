@@ -54,7 +54,7 @@ AGENTS = (
 
 
 @dataclass(frozen=True)
-class RealTestbed:
+class RealHarness:
     """Raises TimeoutError where what a method waits for does not come."""
 
     cluster: ClusterUnderTest

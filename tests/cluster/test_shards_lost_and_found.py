@@ -11,7 +11,7 @@ import pytest
 from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from kubernetes_asyncio import client
-from shard_testbed import Testbed, drives, follow, follow_until
+from shard_harness import Harness, drives, follow, follow_until
 from simulated_jobs import annotate, running_pod
 
 from evaluation.errors import CleanupIncomplete
@@ -24,20 +24,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-async def testbed(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Testbed:
+async def harness(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Harness:
     account = client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="submission-worker"))
     await client.CoreV1Api(api).create_namespaced_service_account(namespace, account)
-    return Testbed(cluster, api, namespace)
+    return Harness(cluster, api, namespace)
 
 
 @pytest.mark.timeout(170, func_only=True)
 async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
-    testbed: Testbed, simulated: ControlPlane
+    harness: Harness, simulated: ControlPlane
 ) -> None:
-    backend = testbed.backend()
+    backend = harness.backend()
     jobs = [shard_job(index=0), shard_job(index=1, budgets=Budgets(infrastructure_restarts=0))]
     await backend.ensure(jobs)
-    evicted, lost = [await running_pod(testbed.api, testbed.namespace, job.name) for job in jobs]
+    evicted, lost = [await running_pod(harness.api, harness.namespace, job.name) for job in jobs]
     details: dict[int, set[str]] = {0: set(), 1: set()}
 
     async def note() -> ShardStatuses:
@@ -52,33 +52,33 @@ async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
     try:
         name = evicted.metadata.name
         eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=name))
-        await client.CoreV1Api(testbed.api).create_namespaced_pod_eviction(name, testbed.namespace, eviction)
+        await client.CoreV1Api(harness.api).create_namespaced_pod_eviction(name, harness.namespace, eviction)
         # The pod garbage collector looks every 20 s and gives a missing node 40 s to come back.
         for job, before in zip(jobs, (evicted, lost), strict=True):
-            await running_pod(testbed.api, testbed.namespace, job.name, other_than=before.metadata.uid, seconds=110)
+            await running_pod(harness.api, harness.namespace, job.name, other_than=before.metadata.uid, seconds=110)
     finally:
         await asyncio.to_thread(simulated.add_node, lost.spec.node_name)
         await asyncio.to_thread(simulated.await_node, lost.spec.node_name)
-    async with testbed.played():
+    async with harness.played():
         last = await asyncio.wait_for(watching, 30)
 
     assert [status.state for status in last.values()] == [ShardState.FINISHED] * 2
-    assert [await testbed.failed_pods(job) for job in jobs] == [0, 0]
+    assert [await harness.failed_pods(job) for job in jobs] == [0, 0]
     assert any("nobody is charged" in detail for detail in details[0])
     assert any("nobody is charged" in detail for detail in details[1])
     await backend.remove(7, 1)
 
 
 @pytest.mark.parametrize("grace_seconds", [10, 0], ids=["terminated", "killed"])
-async def test_watch_outlives_a_restart_of_the_api_server(testbed: Testbed, grace_seconds: float) -> None:
-    backend, jobs = testbed.backend(worth_telling_seconds=0.5), shard_jobs()
+async def test_watch_outlives_a_restart_of_the_api_server(harness: Harness, grace_seconds: float) -> None:
+    backend, jobs = harness.backend(worth_telling_seconds=0.5), shard_jobs()
     await backend.ensure(jobs)
     await follow_until(backend, jobs, drives)
     watching = asyncio.create_task(follow(backend, jobs, 90))
     await asyncio.sleep(0.5)
 
-    await asyncio.to_thread(testbed.cluster.restart_apiserver, grace_seconds=grace_seconds)
-    async with testbed.played():
+    await asyncio.to_thread(harness.cluster.restart_apiserver, grace_seconds=grace_seconds)
+    async with harness.played():
         snapshots = await watching
 
     assert all(status.state is ShardState.FINISHED for status in snapshots[-1].values())
@@ -105,31 +105,31 @@ asyncio.run(main())
 """
 
 
-async def test_jobs_of_a_killed_process_are_adopted_and_there_is_never_a_fifth(testbed: Testbed) -> None:
-    command = (sys.executable, "-c", ENSURE_AND_WAIT, str(testbed.cluster.kubeconfig), testbed.namespace)
+async def test_jobs_of_a_killed_process_are_adopted_and_there_is_never_a_fifth(harness: Harness) -> None:
+    command = (sys.executable, "-c", ENSURE_AND_WAIT, str(harness.cluster.kubeconfig), harness.namespace)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     assert await asyncio.wait_for(process.stdout.readline(), 30) == b"watching\n"
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
-    before = await testbed.jobs()
+    before = await harness.jobs()
 
-    await asyncio.gather(testbed.backend().ensure(shard_jobs()), testbed.backend().ensure(shard_jobs()))
-    async with testbed.played():
-        last = (await follow(testbed.backend(), shard_jobs()))[-1]
+    await asyncio.gather(harness.backend().ensure(shard_jobs()), harness.backend().ensure(shard_jobs()))
+    async with harness.played():
+        last = (await follow(harness.backend(), shard_jobs()))[-1]
 
-    assert await testbed.jobs() == before
+    assert await harness.jobs() == before
     assert len(before) == 4
     assert all(status.state is ShardState.FINISHED for status in last.values())
-    await testbed.backend().remove(7, 1)
+    await harness.backend().remove(7, 1)
 
 
-async def test_cancel_returns_when_no_pod_is_left(testbed: Testbed) -> None:
-    backend, jobs = testbed.backend(), [*shard_jobs(7), *shard_jobs(8)]
+async def test_cancel_returns_when_no_pod_is_left(harness: Harness) -> None:
+    backend, jobs = harness.backend(), [*shard_jobs(7), *shard_jobs(8)]
     await backend.ensure(jobs)
     for job in jobs:
-        pod = await running_pod(testbed.api, testbed.namespace, job.name)
-        await annotate(testbed.api, pod, stopping_seconds="2")
+        pod = await running_pod(harness.api, harness.namespace, job.name)
+        await annotate(harness.api, pod, stopping_seconds="2")
     watching = asyncio.create_task(follow(backend, shard_jobs(7)))
 
     began = time.monotonic()
@@ -137,25 +137,25 @@ async def test_cancel_returns_when_no_pod_is_left(testbed: Testbed) -> None:
     seconds = time.monotonic() - began
 
     assert seconds >= 2  # the pods' own time to stop
-    assert {pod.metadata.labels["leaderboard/submission"] for pod in await testbed.pods()} == {"8"}
-    assert len(await testbed.jobs()) == 4
+    assert {pod.metadata.labels["leaderboard/submission"] for pod in await harness.pods()} == {"8"}
+    assert len(await harness.jobs()) == 4
     assert all(status.state is ShardState.GONE for status in (await watching)[-1].values())
     await backend.remove(8, 1)
 
 
-async def test_pod_whose_node_never_ends_it_is_taken_off_the_books(testbed: Testbed) -> None:
+async def test_pod_whose_node_never_ends_it_is_taken_off_the_books(harness: Harness) -> None:
     jobs = shard_jobs()[:1]
-    await testbed.backend().ensure(jobs)
-    pod = await running_pod(testbed.api, testbed.namespace, jobs[0].name)
-    await annotate(testbed.api, pod, stopping_seconds="3600")
+    await harness.backend().ensure(jobs)
+    pod = await running_pod(harness.api, harness.namespace, jobs[0].name)
+    await annotate(harness.api, pod, stopping_seconds="3600")
     # its own grace period, of 30 s, is cut short for the test
-    await client.CoreV1Api(testbed.api).delete_namespaced_pod(
-        pod.metadata.name, testbed.namespace, grace_period_seconds=1
+    await client.CoreV1Api(harness.api).delete_namespaced_pod(
+        pod.metadata.name, harness.namespace, grace_period_seconds=1
     )
 
     with pytest.raises(CleanupIncomplete, match=jobs[0].name):
-        await testbed.backend(removal=RemovalLimits(deadline_seconds=1.5)).remove(7, 1)
-    await testbed.backend(removal=RemovalLimits(force_after_seconds=1)).remove(7, 1)
+        await harness.backend(removal=RemovalLimits(deadline_seconds=1.5)).remove(7, 1)
+    await harness.backend(removal=RemovalLimits(force_after_seconds=1)).remove(7, 1)
 
-    assert await testbed.jobs() == {}
-    assert await testbed.pods() == []
+    assert await harness.jobs() == {}
+    assert await harness.pods() == []

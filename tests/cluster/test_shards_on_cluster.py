@@ -13,7 +13,7 @@ import yaml
 from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from kubernetes_asyncio import client
-from shard_testbed import Testbed, drives, follow, follow_until
+from shard_harness import Harness, drives, follow, follow_until
 from simulated_jobs import running_pod
 
 from evaluation.errors import InvalidConfiguration
@@ -29,27 +29,27 @@ RBAC = Path(__file__).parents[2] / "deployments/eks/cluster/rbac.yaml"
 
 
 @pytest.fixture
-async def testbed(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Testbed:
+async def harness(simulated: ControlPlane, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> Harness:
     account = client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="submission-worker"))
     await client.CoreV1Api(api).create_namespaced_service_account(namespace, account)
-    return Testbed(cluster, api, namespace)
+    return Harness(cluster, api, namespace)
 
 
-async def test_four_shards_run_finish_and_are_removed(testbed: Testbed) -> None:
-    backend, jobs = testbed.backend(), shard_jobs()
+async def test_four_shards_run_finish_and_are_removed(harness: Harness) -> None:
+    backend, jobs = harness.backend(), shard_jobs()
     await backend.ensure(jobs)
 
     await follow_until(backend, jobs, drives)
-    async with testbed.played():
+    async with harness.played():
         snapshots = await follow(backend, jobs)
     await backend.remove(7, 1)
 
     assert [status.state for status in snapshots[-1].values()] == [ShardState.FINISHED] * 4
-    assert await testbed.jobs() == {}
-    assert await testbed.pods() == []
+    assert await harness.jobs() == {}
+    assert await harness.pods() == []
 
 
-async def test_every_exit_code_is_explained_and_charged_as_it_should_be(testbed: Testbed) -> None:
+async def test_every_exit_code_is_explained_and_charged_as_it_should_be(harness: Harness) -> None:
     exit_codes = sorted(set(PairExitCode) - {PairExitCode.FINISHED})
     # a exit_code that another pod may not repeat fails the Job once the pods are used up
     none, some = Budgets(infrastructure_restarts=0), Budgets()
@@ -58,10 +58,10 @@ async def test_every_exit_code_is_explained_and_charged_as_it_should_be(testbed:
         for index, exit_code in enumerate(exit_codes)
     ]
     codes = {job.name: str(int(exit_code)) for job, exit_code in zip(jobs, exit_codes, strict=True)}
-    backend = testbed.backend()
+    backend = harness.backend()
     await backend.ensure(jobs)
 
-    async with testbed.played(lambda name: {"outcome": "fail", "exit-code": codes[name], "message": "words"}):
+    async with harness.played(lambda name: {"outcome": "fail", "exit-code": codes[name], "message": "words"}):
         last = (await follow(backend, jobs))[-1]
 
     assert {exit_codes[index]: status.failure for index, status in last.items()} == {
@@ -69,27 +69,27 @@ async def test_every_exit_code_is_explained_and_charged_as_it_should_be(testbed:
     }
     # The Job controller counts a failed pod some moments after it has judged the Job.
     async with asyncio.timeout(30):
-        while 0 in (counts := {await testbed.failed_pods(job) for job in jobs}):
+        while 0 in (counts := {await harness.failed_pods(job) for job in jobs}):
             await asyncio.sleep(0.2)
     assert counts == {1}
     await backend.remove(7, 1)
 
 
-async def test_running_names_every_attempt_with_jobs_and_no_strangers(testbed: Testbed) -> None:
-    backend = testbed.backend()
+async def test_running_names_every_attempt_with_jobs_and_no_strangers(harness: Harness) -> None:
+    backend = harness.backend()
     others = shard_jobs(submission=8, attempt=2)
     await backend.ensure([*shard_jobs(), *others])
     await follow_until(backend, others, drives)
 
-    async with testbed.played(lambda name: {"outcome": "succeed"} if name.startswith("submission-7-") else None):
+    async with harness.played(lambda name: {"outcome": "succeed"} if name.startswith("submission-7-") else None):
         await follow(backend, shard_jobs())
     stranger = client.V1Pod(
         metadata=client.V1ObjectMeta(name="stranger", labels={"app": "something-else"}),
         spec=client.V1PodSpec(containers=[client.V1Container(name="c", image="x")]),
     )
-    await client.CoreV1Api(testbed.api).create_namespaced_pod(testbed.namespace, stranger)
+    await client.CoreV1Api(harness.api).create_namespaced_pod(harness.namespace, stranger)
 
-    both = await testbed.backend().running()
+    both = await harness.backend().running()
     await backend.remove(7, 1)
     left = await backend.running()
     await backend.remove(8, 2)
@@ -99,10 +99,10 @@ async def test_running_names_every_attempt_with_jobs_and_no_strangers(testbed: T
     assert await backend.running() == frozenset()
 
 
-async def test_waiting_shard_says_the_schedulers_words(testbed: Testbed, simulated: ControlPlane) -> None:
+async def test_waiting_shard_says_the_schedulers_words(harness: Harness, simulated: ControlPlane) -> None:
     # given: 17 shards for 16 GPUs
     jobs = [shard_job(shard=Shard(index, 17, (index,))) for index in range(17)]
-    backend = testbed.backend()
+    backend = harness.backend()
     await backend.ensure(jobs)
 
     async with asyncio.timeout(60), aclosing(backend.watch(jobs)) as snapshots:
@@ -119,7 +119,7 @@ async def test_waiting_shard_says_the_schedulers_words(testbed: Testbed, simulat
 
 async def test_job_without_a_pod_says_why(cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> None:
     # given: a namespace without the shards' service account
-    backend, jobs = Testbed(cluster, api, namespace).backend(no_pod_seconds=1, news_seconds=0.5), shard_jobs()[:1]
+    backend, jobs = Harness(cluster, api, namespace).backend(no_pod_seconds=1, news_seconds=0.5), shard_jobs()[:1]
     await backend.ensure(jobs)
 
     said = 'serviceaccount "submission-worker" not found'
@@ -129,12 +129,12 @@ async def test_job_without_a_pod_says_why(cluster: ClusterUnderTest, api: client
     await backend.remove(7, 1)
 
 
-async def test_logs_of_every_container(testbed: Testbed, simulated: ControlPlane) -> None:
+async def test_logs_of_every_container(harness: Harness, simulated: ControlPlane) -> None:
     simulated.write_log("agent", ["loading the world", "Segmentation fault"])
     simulated.write_log("supervisor", ["copied"])
-    backend, jobs = testbed.backend(), shard_jobs()[:1]
+    backend, jobs = harness.backend(), shard_jobs()[:1]
     await backend.ensure(jobs)
-    await running_pod(testbed.api, testbed.namespace, jobs[0].name)
+    await running_pod(harness.api, harness.namespace, jobs[0].name)
 
     logs = await backend.logs(jobs[0], 1)
 
@@ -158,13 +158,13 @@ def two_hundred_gpus(simulated: ControlPlane) -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_hundred_gpus")
 async def test_fifty_submissions_at_once_are_all_accounted_for(
-    testbed: Testbed, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     driving: set[str] = set()
     everybody_drives = asyncio.Event()
 
     async def evaluate(number: int) -> ShardStatuses:
-        backend, jobs = testbed.backend(), shard_jobs(number)
+        backend, jobs = harness.backend(), shard_jobs(number)
         await backend.ensure(jobs)
         async with asyncio.timeout(90), aclosing(backend.watch(jobs)) as snapshots:
             async for statuses in snapshots:
@@ -179,36 +179,36 @@ async def test_fifty_submissions_at_once_are_all_accounted_for(
     try:
         await asyncio.wait_for(everybody_drives.wait(), 60)
     except TimeoutError:
-        print(len(driving), Counter(each.status.phase for each in await testbed.pods()))
+        print(len(driving), Counter(each.status.phase for each in await harness.pods()))
         raise
-    async with testbed.played():
+    async with harness.played():
         ends = await evaluating
     seconds = time.monotonic() - began
 
     states = Counter(status.state for statuses in ends for status in statuses.values())
     with capsys.disabled():
-        requests = ", ".join(f"{count} {verb}" for verb, count in sorted(testbed.requests.items()))
-        each = testbed.requests.total() / len(ends)
+        requests = ", ".join(f"{count} {verb}" for verb, count in sorted(harness.requests.items()))
+        each = harness.requests.total() / len(ends)
         print(f"\n{len(ends)} submissions = {states.total()} Jobs at once, in {seconds:.0f} s, ", end="")
         print(f"with {each:.1f} API requests a submission ({requests})")
     assert states == {ShardState.FINISHED: 200}
-    assert await testbed.jobs() == {}
-    assert await testbed.pods() == []
+    assert await harness.jobs() == {}
+    assert await harness.pods() == []
 
 
-async def kubeconfig_of_orchestrator(testbed: Testbed, folder: Path) -> Path:
-    """A kubeconfig for an account that has the rights of deployments/eks in the testbed's namespace, and no others."""
-    core, rbac = client.CoreV1Api(testbed.api), client.RbacAuthorizationV1Api(testbed.api)
-    subject = {"kind": "ServiceAccount", "name": "orchestrator", "namespace": testbed.namespace}
-    await core.create_namespaced_service_account(testbed.namespace, {"metadata": {"name": subject["name"]}})
+async def kubeconfig_of_orchestrator(harness: Harness, folder: Path) -> Path:
+    """A kubeconfig for an account that has the rights of deployments/eks in the harness's namespace, and no others."""
+    core, rbac = client.CoreV1Api(harness.api), client.RbacAuthorizationV1Api(harness.api)
+    subject = {"kind": "ServiceAccount", "name": "orchestrator", "namespace": harness.namespace}
+    await core.create_namespaced_service_account(harness.namespace, {"metadata": {"name": subject["name"]}})
     role, binding = yaml.safe_load_all(RBAC.read_text())
     for each in (role, binding):
-        each["metadata"]["namespace"] = testbed.namespace
-    await rbac.create_namespaced_role(testbed.namespace, role)
-    await rbac.create_namespaced_role_binding(testbed.namespace, binding | {"subjects": [subject]})
+        each["metadata"]["namespace"] = harness.namespace
+    await rbac.create_namespaced_role(harness.namespace, role)
+    await rbac.create_namespaced_role_binding(harness.namespace, binding | {"subjects": [subject]})
     request: Any = {"spec": {"audiences": [], "expirationSeconds": 600}}
-    answer = await core.create_namespaced_service_account_token(subject["name"], testbed.namespace, request)
-    content = yaml.safe_load(testbed.cluster.kubeconfig.read_text())
+    answer = await core.create_namespaced_service_account_token(subject["name"], harness.namespace, request)
+    content = yaml.safe_load(harness.cluster.kubeconfig.read_text())
     content["users"] = [{"name": "user", "user": {"token": answer.status.token}}]
     path = folder / "orchestrator.kubeconfig"
     path.touch(mode=0o600)
@@ -216,20 +216,20 @@ async def kubeconfig_of_orchestrator(testbed: Testbed, folder: Path) -> Path:
     return path
 
 
-async def test_orchestrators_role_is_enough_and_reaches_no_other_namespace(testbed: Testbed, tmp_path: Path) -> None:
-    access, jobs = Kubeconfig(str(await kubeconfig_of_orchestrator(testbed, tmp_path))), shard_jobs()
-    backend = KubernetesJobBackend(access, cluster_spec(testbed.namespace))
+async def test_orchestrators_role_is_enough_and_reaches_no_other_namespace(harness: Harness, tmp_path: Path) -> None:
+    access, jobs = Kubeconfig(str(await kubeconfig_of_orchestrator(harness, tmp_path))), shard_jobs()
+    backend = KubernetesJobBackend(access, cluster_spec(harness.namespace))
 
     await backend.ensure(jobs)
     await backend.ensure(jobs)
-    await running_pod(testbed.api, testbed.namespace, jobs[0].name)
+    await running_pod(harness.api, harness.namespace, jobs[0].name)
     logs = await backend.logs(jobs[0], 1)
-    async with testbed.played():
+    async with harness.played():
         last = (await follow(backend, jobs))[-1]
     await backend.remove(7, 1)
 
     assert set(logs) >= {"simulator", "agent"}
     assert all(status.state is ShardState.FINISHED for status in last.values())
-    assert await testbed.pods() == []
+    assert await harness.pods() == []
     with pytest.raises(InvalidConfiguration, match="the cluster forbids it"):
         await KubernetesJobBackend(access, cluster_spec("default")).ensure(jobs)

@@ -1,4 +1,4 @@
-"""The processes of a testbed that runs pairs on this machine, by the run directories below its folder."""
+"""The processes of a harness that runs pairs on this machine, by the run directories below its folder."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from local_jobs.run_directory import describe, processes_of
 
 
 class PairProcesses:
-    """What a testbed's tests ask of its processes."""
+    """What a harness's tests ask of its processes."""
 
     workdir: Path
 

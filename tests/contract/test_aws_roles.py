@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from aws_blocks import a_submission, credentials_of
+from aws_harness import CLUSTER, Harness, make_harness
 from aws_rights import Right, allowed, granted, managed_policy, recorded, role_policies
-from aws_testbed import CLUSTER, Testbed, make_testbed
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -32,42 +32,42 @@ REGISTRY = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
 
 
 @pytest.fixture
-def testbed(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Testbed:
+def harness(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Harness:
     """The environment is that of a shard's pod, whose AWS is moto."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws["endpoint_url"])
     monkeypatch.setenv("AWS_DEFAULT_REGION", aws["region_name"])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", aws["aws_access_key_id"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", aws["aws_secret_access_key"])
-    return make_testbed(aws)
+    return make_harness(aws)
 
 
-def flow_run(testbed: Testbed) -> None:
+def flow_run(harness: Harness) -> None:
     for body in ("acknowledged", "rejected"):
-        testbed.send(body)
-        (received,) = testbed.queue.receive(wait_seconds=0)  # the bridge's part, taken out below
-        testbed.queue.extend(received.delivery, 60)
+        harness.send(body)
+        (received,) = harness.queue.receive(wait_seconds=0)  # the bridge's part, taken out below
+        harness.queue.extend(received.delivery, 60)
         if body == "rejected":
-            testbed.queue.reject(received.delivery, body, "nobody can evaluate it")
+            harness.queue.reject(received.delivery, body, "nobody can evaluate it")
         else:
-            testbed.queue.acknowledge(received.delivery)
-    claim = testbed.ledger.claim(a_submission(), "run-1")
-    testbed.ledger.renew(claim)
-    testbed.ledger.update(claim, {OUTCOME: "90/outcome.json", END_TIME: "2026-11-21T10:00:00+00:00"})
-    assert testbed.ledger.row(7, 90)
-    assert list(testbed.ledger.entries())
-    testbed.artifacts.write("90/plan.json", b"{}", "application/json")
-    assert testbed.artifacts.read("90/plan.json")
-    assert read_location(routes_location(CLUSTER), credentials_of(testbed.aws))
+            harness.queue.acknowledge(received.delivery)
+    claim = harness.ledger.claim(a_submission(), "run-1")
+    harness.ledger.renew(claim)
+    harness.ledger.update(claim, {OUTCOME: "90/outcome.json", END_TIME: "2026-11-21T10:00:00+00:00"})
+    assert harness.ledger.row(7, 90)
+    assert list(harness.ledger.entries())
+    harness.artifacts.write("90/plan.json", b"{}", "application/json")
+    assert harness.artifacts.read("90/plan.json")
+    assert read_location(routes_location(CLUSTER), credentials_of(harness.aws))
 
 
-def bridge(testbed: Testbed) -> None:
-    testbed.send("not json")
-    (received,) = testbed.queue.receive(wait_seconds=0)
-    testbed.queue.hide(received.delivery, 60)
-    testbed.queue.reject(received.delivery, received.body, "not JSON")
+def bridge(harness: Harness) -> None:
+    harness.send("not json")
+    (received,) = harness.queue.receive(wait_seconds=0)
+    harness.queue.hide(received.delivery, 60)
+    harness.queue.reject(received.delivery, received.body, "not JSON")
 
 
-def supervisor(testbed: Testbed) -> None:
+def supervisor(harness: Harness) -> None:
     LogGroup(CLUSTER).put("submission-90/agent", [{"timestamp": 1795253477000, "message": "driving"}])
     storage = ShardStorage(CLUSTER)
     storage.write("90/shards/0/checkpoint.json", b"{}", "application/json")
@@ -76,27 +76,27 @@ def supervisor(testbed: Testbed) -> None:
     assert storage.of(PRIVATE_CONTENTS).read(f"routes/{CLUSTER}.xml")
 
 
-def host(testbed: Testbed) -> None:
-    assert read_installation_secrets(testbed.client("secretsmanager")).clusters
-    testbed.client("sqs").send_message(QueueUrl=testbed.queue.dead_letter_url, MessageBody="{}")
-    with DeadLetters(testbed.queue, wait_seconds=0) as letters:
+def host(harness: Harness) -> None:
+    assert read_installation_secrets(harness.client("secretsmanager")).clusters
+    harness.client("sqs").send_message(QueueUrl=harness.queue.dead_letter_url, MessageBody="{}")
+    with DeadLetters(harness.queue, wait_seconds=0) as letters:
         (letter, *_) = list(letters)
         assert letters.unseen() == 0
         letters.send_back(letter)
-    entry = next(testbed.ledger.entries(), None)  # what `leaderboard reconcile` compares, and opens again to repair it
+    entry = next(harness.ledger.entries(), None)  # what `leaderboard reconcile` compares, and opens again to repair it
     assert entry
-    testbed.ledger.reopen(entry)
-    assert testbed.artifacts.read("90/plan.json")
-    assert read_location(routes_location(CLUSTER), credentials_of(testbed.aws))
+    harness.ledger.reopen(entry)
+    assert harness.artifacts.read("90/plan.json")
+    assert read_location(routes_location(CLUSTER), credentials_of(harness.aws))
 
 
-def doctor(testbed: Testbed) -> list[Finding]:
+def doctor(harness: Harness) -> list[Finding]:
     """What `leaderboard doctor` finds in AWS, where Prefect does not answer and the secrets have to do."""
     settings = Settings(
-        region=testbed.aws["region_name"],
-        aws_endpoint_url=testbed.aws["endpoint_url"],
-        queue_url=testbed.queue.queue_url,
-        dead_letter_url=testbed.queue.dead_letter_url,
+        region=harness.aws["region_name"],
+        aws_endpoint_url=harness.aws["endpoint_url"],
+        queue_url=harness.queue.queue_url,
+        dead_letter_url=harness.queue.dead_letter_url,
     )
     with (
         temporary_settings({PREFECT_API_URL: NOWHERE, PREFECT_CLIENT_MAX_RETRIES: 0}),
@@ -108,22 +108,22 @@ def doctor(testbed: Testbed) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Party:
-    work: Callable[[Testbed], None]
+    work: Callable[[Harness], None]
     role: str
     helped_by: frozenset[str] = frozenset()  # actions in `work` that are another's
     unseen: frozenset[str] = frozenset()  # actions granted for what `work` does not do
 
 
-def deploy_roles(testbed: Testbed) -> dict[str, str]:
-    arns = {"QueueArn": testbed.attributes(QUEUE)["QueueArn"]}
-    arns["DeadLetterQueueArn"] = testbed.attributes(DEAD_LETTER_QUEUE)["QueueArn"]
-    made = testbed.stacks.deploy("roles", **arns)
-    testbed.stacks.deploy("pods", Leaderboard=CLUSTER, OidcProvider=OIDC)
+def deploy_roles(harness: Harness) -> dict[str, str]:
+    arns = {"QueueArn": harness.attributes(QUEUE)["QueueArn"]}
+    arns["DeadLetterQueueArn"] = harness.attributes(DEAD_LETTER_QUEUE)["QueueArn"]
+    made = harness.stacks.deploy("roles", **arns)
+    harness.stacks.deploy("pods", Leaderboard=CLUSTER, OidcProvider=OIDC)
     return made
 
 
-def hosts_policy(testbed: Testbed) -> list[dict[str, Any]]:
-    return managed_policy(testbed.aws, deploy_roles(testbed)["HostsPolicyArn"])
+def hosts_policy(harness: Harness) -> list[dict[str, Any]]:
+    return managed_policy(harness.aws, deploy_roles(harness)["HostsPolicyArn"])
 
 
 ABSENT = frozenset({"s3:ListBucket"})  # nobody lists: without it, an object that is not there is "denied"
@@ -138,49 +138,49 @@ SENDS = Right("sqs:SendMessage", f"arn:aws:sqs:us-west-2:123456789012:{QUEUE}") 
 class TestRights:
     @pytest.mark.parametrize("name", PARTIES)
     def test_a_role_may_do_what_its_code_does_and_nothing_more(
-        self, testbed: Testbed, monkeypatch: pytest.MonkeyPatch, name: str
+        self, harness: Harness, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         party = PARTIES[name]
-        deploy_roles(testbed)
-        policies = role_policies(testbed.aws, party.role)
+        deploy_roles(harness)
+        policies = role_policies(harness.aws, party.role)
 
         with recorded(monkeypatch) as rights:
-            party.work(testbed)
+            party.work(harness)
 
         needed = {right for right in rights - {SENDS} if right.action not in party.helped_by}
         assert [right for right in sorted(needed) if not allowed(policies, right)] == []
         assert granted(policies) - {right.action for right in needed} == party.unseen
 
-    def test_hosts_may_set_up_look_and_repair(self, testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
-        policies = hosts_policy(testbed)
-        flow_run(testbed)
+    def test_hosts_may_set_up_look_and_repair(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        policies = hosts_policy(harness)
+        flow_run(harness)
 
         with recorded(monkeypatch) as rights:
-            host(testbed)
+            host(harness)
 
         assert len({right.action for right in rights}) >= 9
         assert [right for right in sorted(rights) if not allowed(policies, right)] == []
 
     def test_hosts_may_ask_the_doctor_who_finds_the_stacks_in_order(
-        self, testbed: Testbed, monkeypatch: pytest.MonkeyPatch
+        self, harness: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        policies = hosts_policy(testbed)
-        testbed.stacks.deploy("registries")
-        secret = {**json.loads(testbed.secret(CLUSTER)), "simulator_image": f"{REGISTRY}/{CLUSTER}-simulator:1"}
-        testbed.client("secretsmanager").put_secret_value(SecretId=CLUSTER, SecretString=json.dumps(secret))
+        policies = hosts_policy(harness)
+        harness.stacks.deploy("registries")
+        secret = {**json.loads(harness.secret(CLUSTER)), "simulator_image": f"{REGISTRY}/{CLUSTER}-simulator:1"}
+        harness.client("secretsmanager").put_secret_value(SecretId=CLUSTER, SecretString=json.dumps(secret))
 
         with recorded(monkeypatch) as rights:
-            findings = doctor(testbed)
+            findings = doctor(harness)
 
         assert [right for right in sorted(rights) if not allowed(policies, right)] == []
         problems = {each.subject for each in findings if each.exit_code is CheckStatus.PROBLEM}
         assert problems == {f"AWS: simulator image of {CLUSTER}"}  # nobody has pushed it
         assert sum(each.exit_code is CheckStatus.OK for each in findings) >= 10
 
-    def test_no_role_reaches_the_other_ones_things(self, testbed: Testbed) -> None:
-        deploy_roles(testbed)
+    def test_no_role_reaches_the_other_ones_things(self, harness: Harness) -> None:
+        deploy_roles(harness)
         bridge_may, supervisor_may = (
-            role_policies(testbed.aws, name) for name in ("leaderboard-bridge", "leaderboard-20-submission-worker")
+            role_policies(harness.aws, name) for name in ("leaderboard-bridge", "leaderboard-20-submission-worker")
         )
         table = "arn:aws:dynamodb:us-west-2:123456789012:table/leaderboard-20"
         routes = f"arn:aws:s3:::{PRIVATE_CONTENTS}/routes"
@@ -192,10 +192,10 @@ class TestRights:
         assert not allowed(supervisor_may, Right("s3:GetObject", f"{routes}/leaderboard-10.xml"))
         assert not allowed(supervisor_may, Right("s3:PutObject", f"{routes}/leaderboard-20.xml"))
 
-    def test_only_the_supervisors_service_account_becomes_the_supervisor(self, testbed: Testbed) -> None:
-        deploy_roles(testbed)
+    def test_only_the_supervisors_service_account_becomes_the_supervisor(self, harness: Harness) -> None:
+        deploy_roles(harness)
 
-        role = testbed.client("iam").get_role(RoleName="leaderboard-20-submission-worker")["Role"]
+        role = harness.client("iam").get_role(RoleName="leaderboard-20-submission-worker")["Role"]
 
         (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
         assert statement["Principal"] == {"Federated": f"arn:aws:iam::123456789012:oidc-provider/{OIDC}"}

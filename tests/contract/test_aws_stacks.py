@@ -6,7 +6,7 @@ from typing import Any
 import boto3
 import pytest
 from aws_blocks import credentials_of
-from aws_testbed import CLUSTER, ROUTES, Testbed, make_testbed
+from aws_harness import CLUSTER, ROUTES, Harness, make_harness
 from cfnlint.decode import decode
 
 from blocks.artifact_bucket import read_location
@@ -16,13 +16,13 @@ from evaluation.errors import InvalidConfiguration
 
 
 @pytest.fixture
-def testbed(aws: dict[str, Any]) -> Testbed:
-    return make_testbed(aws)
+def harness(aws: dict[str, Any]) -> Harness:
+    return make_harness(aws)
 
 
 class TestWhatARunFinds:
-    def test_the_queue_gives_up_into_the_dead_letters(self, testbed: Testbed) -> None:
-        queue, dead = testbed.attributes(QUEUE), testbed.attributes(DEAD_LETTER_QUEUE)
+    def test_the_queue_gives_up_into_the_dead_letters(self, harness: Harness) -> None:
+        queue, dead = harness.attributes(QUEUE), harness.attributes(DEAD_LETTER_QUEUE)
         redrive = json.loads(queue["RedrivePolicy"])
 
         assert redrive == {"deadLetterTargetArn": dead["QueueArn"], "maxReceiveCount": 50}
@@ -31,10 +31,10 @@ class TestWhatARunFinds:
         assert queue["SqsManagedSseEnabled"] == dead["SqsManagedSseEnabled"] == "true"
 
     @pytest.mark.parametrize("cluster", CLUSTERS)
-    def test_a_leaderboard_has_table_bucket_and_log_group_of_its_name(self, testbed: Testbed, cluster: str) -> None:
-        table = testbed.client("dynamodb").describe_table(TableName=cluster)["Table"]
-        encryption = testbed.client("s3").get_bucket_encryption(Bucket=cluster)["ServerSideEncryptionConfiguration"]
-        (group,) = testbed.client("logs").describe_log_groups(logGroupNamePrefix=cluster)["logGroups"]
+    def test_a_leaderboard_has_table_bucket_and_log_group_of_its_name(self, harness: Harness, cluster: str) -> None:
+        table = harness.client("dynamodb").describe_table(TableName=cluster)["Table"]
+        encryption = harness.client("s3").get_bucket_encryption(Bucket=cluster)["ServerSideEncryptionConfiguration"]
+        (group,) = harness.client("logs").describe_log_groups(logGroupNamePrefix=cluster)["logGroups"]
 
         assert {key["AttributeName"]: key["KeyType"] for key in table["KeySchema"]} == {
             "team-id": "HASH",
@@ -46,52 +46,52 @@ class TestWhatARunFinds:
         assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
         assert (group["logGroupName"], group["retentionInDays"]) == (cluster, 90)
 
-    def test_the_secrets_name_what_is_there(self, testbed: Testbed) -> None:
-        read = read_installation_secrets(testbed.client("secretsmanager"))
+    def test_the_secrets_name_what_is_there(self, harness: Harness) -> None:
+        read = read_installation_secrets(harness.client("secretsmanager"))
 
         assert set(read.clusters) == set(CLUSTERS)
         for secret in read.clusters.values():
-            assert testbed.client("s3").head_bucket(Bucket=secret.s3_bucket)
-            assert testbed.client("dynamodb").describe_table(TableName=secret.table)
-            groups = testbed.client("logs").describe_log_groups(logGroupNamePrefix=secret.log_group)["logGroups"]
+            assert harness.client("s3").head_bucket(Bucket=secret.s3_bucket)
+            assert harness.client("dynamodb").describe_table(TableName=secret.table)
+            groups = harness.client("logs").describe_log_groups(logGroupNamePrefix=secret.log_group)["logGroups"]
             assert [group["logGroupName"] for group in groups] == [secret.log_group]
 
     @pytest.mark.parametrize("cluster", CLUSTERS)
-    def test_the_routes_are_in_the_private_contents(self, testbed: Testbed, cluster: str) -> None:
-        found = read_location(routes_location(cluster), credentials_of(testbed.aws))
+    def test_the_routes_are_in_the_private_contents(self, harness: Harness, cluster: str) -> None:
+        found = read_location(routes_location(cluster), credentials_of(harness.aws))
 
         assert found == (ROUTES / f"{cluster}.xml").read_bytes()
 
 
 class TestOtherStages:
-    def test_a_queue_that_evalai_has_made_stays_and_is_named(self, testbed: Testbed) -> None:
+    def test_a_queue_that_evalai_has_made_stays_and_is_named(self, harness: Harness) -> None:
         theirs = "arn:aws:sqs:us-east-1:999988887777:their-queue"
 
-        made = testbed.stacks.deploy("queue", stack="other", Stage="staging", ExistingQueueArn=theirs)
+        made = harness.stacks.deploy("queue", stack="other", Stage="staging", ExistingQueueArn=theirs)
 
         assert made["QueueArn"] == theirs
         assert made["QueueUrl"] == "https://sqs.us-east-1.amazonaws.com/999988887777/their-queue"
         assert made["QueueName"] == "their-queue"
         assert made["DeadLetterQueueArn"].endswith(":staging-leaderboard-dead-letters")
-        urls = testbed.client("sqs").list_queues()["QueueUrls"]
+        urls = harness.client("sqs").list_queues()["QueueUrls"]
         assert sorted(url.rpartition("/")[2] for url in urls) == sorted(
             [QUEUE, DEAD_LETTER_QUEUE, "staging-leaderboard-dead-letters"]
         )
 
-    def test_a_staging_stands_beside_the_production(self, testbed: Testbed) -> None:
-        made = testbed.stacks.deploy(
+    def test_a_staging_stands_beside_the_production(self, harness: Harness) -> None:
+        made = harness.stacks.deploy(
             "storage", stack="s", Stage="staging", Leaderboard=CLUSTER, BucketName="our-staging"
         )
-        images = testbed.stacks.deploy("submissions-registry", stack="r", Stage="staging")
+        images = harness.stacks.deploy("submissions-registry", stack="r", Stage="staging")
 
         assert (made["TableName"], made["LogGroupName"]) == ("staging-leaderboard-20", "staging-leaderboard-20")
         assert made["BucketName"] == "our-staging"
         assert images["RepositoryUri"].endswith("/staging-leaderboard-submissions")
 
-    def test_the_registries_hold_what_a_job_is_made_of(self, testbed: Testbed) -> None:
-        testbed.stacks.deploy("registries")
+    def test_the_registries_hold_what_a_job_is_made_of(self, harness: Harness) -> None:
+        harness.stacks.deploy("registries")
 
-        found = {each["repositoryName"] for each in testbed.client("ecr").describe_repositories()["repositories"]}
+        found = {each["repositoryName"] for each in harness.client("ecr").describe_repositories()["repositories"]}
 
         images = {f"{cluster}-{image}" for cluster in CLUSTERS for image in ("simulator", "leaderboard", "logcopy")}
         assert found == images | {"leaderboard-flows"}

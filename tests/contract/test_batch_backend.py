@@ -18,7 +18,7 @@ from evaluation.errors import CleanupIncomplete, InvalidConfiguration, RequestRe
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.model import parse_phase
 from tests.contract.aws_blocks import UNREACHABLE
-from tests.contract.batch_testbed import ADHOC_QUEUE, LEADERBOARD, QUEUE, QUICK, BatchTestbed
+from tests.contract.batch_harness import ADHOC_QUEUE, LEADERBOARD, QUEUE, QUICK, BatchHarness
 from tests.contract.test_job_backend import BUCKET, World, follow, run, to_the_end
 from tests.waiting import eventually
 
@@ -30,25 +30,25 @@ def world(tmp_path: Path, aws: dict[str, Any]) -> Iterator[World]:
     boto3.client("s3", **aws).create_bucket(
         Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]}
     )
-    testbed = BatchTestbed(tmp_path, aws["endpoint_url"])
-    yield World(testbed, boto3.client("s3", **aws))
-    testbed.ignores_stop = False
-    run(testbed.backend().remove(7, 1))
-    assert testbed.left() == []
+    harness = BatchHarness(tmp_path, aws["endpoint_url"])
+    yield World(harness, boto3.client("s3", **aws))
+    harness.ignores_stop = False
+    run(harness.backend().remove(7, 1))
+    assert harness.left() == []
 
 
 @pytest.fixture
-def testbed(world: World) -> BatchTestbed:
-    assert isinstance(world.testbed, BatchTestbed)
-    return world.testbed
+def harness(world: World) -> BatchHarness:
+    assert isinstance(world.harness, BatchHarness)
+    return world.harness
 
 
 def four(world: World, image: str = "hang") -> list[ShardJob]:
     return [world.job(image, shard=Shard(index, 4, (index,)), hang_seconds=60.0) for index in range(4)]
 
 
-def listed(testbed: BatchTestbed, queue: str = QUEUE) -> list[BatchJob]:
-    return run(testbed.backend()._api.jobs([queue], "submission-*"))  # type: ignore[no-any-return]
+def listed(harness: BatchHarness, queue: str = QUEUE) -> list[BatchJob]:
+    return run(harness.backend()._api.jobs([queue], "submission-*"))  # type: ignore[no-any-return]
 
 
 def requests(backend: BatchJobBackend) -> Counter[str]:
@@ -81,17 +81,17 @@ async def until_detail(backend: BatchJobBackend, job: ShardJob, text: str) -> Sh
 
 class TestDefinitions:
     def test_only_the_submissions_image_makes_a_revision_and_only_the_registrar_registers_it(
-        self, world: World, testbed: BatchTestbed
+        self, world: World, harness: BatchHarness
     ) -> None:
-        backend = testbed.backend()
+        backend = harness.backend()
         counted = requests(backend)
-        testbed.stuck = ""
+        harness.stuck = ""
 
         run(backend.ensure(four(world)))
         run(backend.ensure(four(world)))
 
         base, made = (
-            testbed.batch.describe_job_definitions(jobDefinitionName=name)["jobDefinitions"]
+            harness.batch.describe_job_definitions(jobDefinitionName=name)["jobDefinitions"]
             for name in (f"{LEADERBOARD}-shard", f"{LEADERBOARD}-shard-submission-7")
         )
         (base, made) = (base[0], made[0])
@@ -104,18 +104,18 @@ class TestDefinitions:
         assert counted["own:RegisterJobDefinition"] == 0
         assert counted["own:SubmitJob"] == 4
 
-    def test_another_image_or_a_new_base_makes_another_revision(self, world: World, testbed: BatchTestbed) -> None:
-        backend, job = testbed.backend(), world.job("hang")
-        testbed.stuck = ""
+    def test_another_image_or_a_new_base_makes_another_revision(self, world: World, harness: BatchHarness) -> None:
+        backend, job = harness.backend(), world.job("hang")
+        harness.stuck = ""
         run(backend.ensure([job]))
 
         run(backend.ensure([replace(job, attempt=2, image="demo/agent:steady")]))
-        (base,) = testbed.batch.describe_job_definitions(jobDefinitionName=f"{LEADERBOARD}-shard")["jobDefinitions"]
+        (base,) = harness.batch.describe_job_definitions(jobDefinitionName=f"{LEADERBOARD}-shard")["jobDefinitions"]
         kept = ("jobDefinitionName", "type", "ecsProperties", "retryStrategy")
-        testbed.batch.register_job_definition(**{key: base[key] for key in kept})
+        harness.batch.register_job_definition(**{key: base[key] for key in kept})
         run(backend.ensure([replace(job, attempt=3, image="demo/agent:steady")]))
 
-        found = testbed.batch.describe_job_definitions(jobDefinitionName=f"{LEADERBOARD}-shard-submission-7")
+        found = harness.batch.describe_job_definitions(jobDefinitionName=f"{LEADERBOARD}-shard-submission-7")
         assert sorted(each["revision"] for each in found["jobDefinitions"]) == [1, 2, 3]
         run(backend.remove(7, 2))
         run(backend.remove(7, 3))
@@ -131,50 +131,50 @@ class TestDefinitions:
         ],
     )
     def test_what_does_not_fit_is_refused_before_anything_is_submitted(
-        self, world: World, testbed: BatchTestbed, changes: dict[str, Any], words: str
+        self, world: World, harness: BatchHarness, changes: dict[str, Any], words: str
     ) -> None:
-        backend = testbed.backend(**changes)
+        backend = harness.backend(**changes)
 
         with pytest.raises(InvalidConfiguration, match=words):
             run(backend.ensure([world.job("hang")]))
 
         with pytest.raises(InvalidConfiguration, match=words):
             run(backend.preflight())
-        assert listed(testbed) == []
+        assert listed(harness) == []
 
-    def test_a_queue_that_is_not_there_is_named(self, world: World, testbed: BatchTestbed) -> None:
-        backend = testbed.backend(queue="unheard-of")
+    def test_a_queue_that_is_not_there_is_named(self, world: World, harness: BatchHarness) -> None:
+        backend = harness.backend(queue="unheard-of")
 
         with pytest.raises(RequestRefused, match="Job queue unheard-of does not exist"):
             run(backend.ensure([world.job("hang")]))
         with pytest.raises(InvalidConfiguration, match="There is no job queue unheard-of"):
             run(backend.preflight())
 
-    def test_a_disabled_queue_is_refused(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.batch.update_job_queue(jobQueue=QUEUE, state="DISABLED")
+    def test_a_disabled_queue_is_refused(self, world: World, harness: BatchHarness) -> None:
+        harness.batch.update_job_queue(jobQueue=QUEUE, state="DISABLED")
 
         with pytest.raises(InvalidConfiguration, match="the job queue leaderboard-gpu-production is disabled"):
-            run(testbed.backend().ensure([world.job("hang")]))
+            run(harness.backend().ensure([world.job("hang")]))
 
 
 class TestSubmission:
-    def test_a_phase_goes_to_its_queue_under_its_teams_share(self, world: World, testbed: BatchTestbed) -> None:
-        backend = testbed.backend(adhoc_phases=frozenset({"leaderboard-20-MAP"}))
-        testbed.stuck = ""
+    def test_a_phase_goes_to_its_queue_under_its_teams_share(self, world: World, harness: BatchHarness) -> None:
+        backend = harness.backend(adhoc_phases=frozenset({"leaderboard-20-MAP"}))
+        harness.stuck = ""
         trial = world.job("hang", submission=8, phase=parse_phase("leaderboard-20-MAP"))
 
         run(backend.ensure([world.job("hang"), trial]))
 
-        assert [job.name for job in listed(testbed)] == ["submission-7-attempt-1-shard-1"]
-        assert [job.name for job in listed(testbed, ADHOC_QUEUE)] == ["submission-8-attempt-1-shard-1"]
-        (described,) = testbed.batch.describe_jobs(jobs=[listed(testbed)[0].id])["jobs"]
+        assert [job.name for job in listed(harness)] == ["submission-7-attempt-1-shard-1"]
+        assert [job.name for job in listed(harness, ADHOC_QUEUE)] == ["submission-8-attempt-1-shard-1"]
+        (described,) = harness.batch.describe_jobs(jobs=[listed(harness)[0].id])["jobs"]
         assert described["shareIdentifier"].isalnum()
         assert described["tags"]["leaderboard:team"] == "-n-c-d- - S-hne- rm -rf / -"
         run(backend.remove(8, 1))
 
-    def test_a_listing_that_lags_behind_is_waited_for(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = ""
-        backend, job = testbed.backend(), world.job("hang")
+    def test_a_listing_that_lags_behind_is_waited_for(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = ""
+        backend, job = harness.backend(), world.job("hang")
         blind = iter([(SimpleNamespace(status_code=200), {"jobSummaryList": []})] * 4)
         events = backend.access.batch().meta.events
         events.register("before-call.batch.ListJobs", lambda **_: next(blind, None), "lag")
@@ -185,35 +185,35 @@ class TestSubmission:
 
         assert next(blind, None) is None
         assert statuses[1].state is ShardState.WAITING
-        assert len(listed(testbed)) == 1
+        assert len(listed(harness)) == 1
 
-    def test_runs_that_race_leave_one_job_the_oldest(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = ""
+    def test_runs_that_race_leave_one_job_the_oldest(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = ""
 
         async def race() -> None:
-            await asyncio.gather(*(testbed.backend().ensure([world.job("hang")]) for _ in range(3)))
+            await asyncio.gather(*(harness.backend().ensure([world.job("hang")]) for _ in range(3)))
 
         run(race())
-        run(first(testbed.backend(), [world.job("hang")]))
-        eventually(lambda: sum(not job.ended for job in listed(testbed)) == 1)
+        run(first(harness.backend(), [world.job("hang")]))
+        eventually(lambda: sum(not job.ended for job in listed(harness)) == 1)
 
-        assert not listed(testbed)[0].ended
-        assert all(job.removed for job in listed(testbed)[1:])
+        assert not listed(harness)[0].ended
+        assert all(job.removed for job in listed(harness)[1:])
 
-    def test_a_second_job_of_the_name_is_ended_by_whoever_watches(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = ""
-        run(testbed.backend().ensure([world.job("hang")]))
+    def test_a_second_job_of_the_name_is_ended_by_whoever_watches(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = ""
+        run(harness.backend().ensure([world.job("hang")]))
         again = {"jobName": "submission-7-attempt-1-shard-1", "jobQueue": QUEUE, "shareIdentifier": "team"}
         definition = f"{LEADERBOARD}-shard-submission-7"
-        younger = testbed.batch.submit_job(**again, jobDefinition=definition)["jobId"]
+        younger = harness.batch.submit_job(**again, jobDefinition=definition)["jobId"]
 
-        run(first(testbed.backend(), [world.job("hang")]))
-        eventually(lambda: [job.id for job in listed(testbed) if job.ended] == [younger])
+        run(first(harness.backend(), [world.job("hang")]))
+        eventually(lambda: [job.id for job in listed(harness) if job.ended] == [younger])
 
-    def test_a_job_of_others_with_our_name_is_not_adopted(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = ""
-        run(testbed.backend().ensure([world.job("hang", submission=9)]))
-        testbed.batch.submit_job(
+    def test_a_job_of_others_with_our_name_is_not_adopted(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = ""
+        run(harness.backend().ensure([world.job("hang", submission=9)]))
+        harness.batch.submit_job(
             jobName="submission-7-attempt-1-shard-1",
             jobQueue=QUEUE,
             shareIdentifier="team",
@@ -221,11 +221,11 @@ class TestSubmission:
         )
 
         with pytest.raises(RequestRefused, match="its tag leaderboard:submission is None"):
-            run(testbed.backend().ensure([world.job("hang")]))
-        run(testbed.backend().remove(9, 1))
+            run(harness.backend().ensure([world.job("hang")]))
+        run(harness.backend().remove(9, 1))
 
-    def test_a_removed_attempt_can_be_run_again(self, world: World, testbed: BatchTestbed) -> None:
-        backend, job = testbed.backend(), world.job("fast")
+    def test_a_removed_attempt_can_be_run_again(self, world: World, harness: BatchHarness) -> None:
+        backend, job = harness.backend(), world.job("fast")
         run(backend.ensure([job]))
         assert follow(backend, job)[-1].state is ShardState.FINISHED
         run(backend.remove(7, 1))
@@ -234,16 +234,16 @@ class TestSubmission:
         run(backend.ensure([job]))
         assert follow(backend, job)[-1].state is ShardState.FINISHED
 
-        assert len(listed(testbed)) == 2
+        assert len(listed(harness)) == 2
 
 
 class TestMachines:
-    def test_a_lost_machine_is_replaced_and_nobody_is_charged(self, world: World, testbed: BatchTestbed) -> None:
-        job, backend = world.job("steady"), testbed.backend()
+    def test_a_lost_machine_is_replaced_and_nobody_is_charged(self, world: World, harness: BatchHarness) -> None:
+        job, backend = world.job("steady"), harness.backend()
         run(backend.ensure([job]))
-        eventually(lambda: any("standin_agent" in line for line in testbed.left()), 30)
+        eventually(lambda: any("standin_agent" in line for line in harness.left()), 30)
 
-        for process in testbed.processes():
+        for process in harness.processes():
             process.kill()
         seen = follow(backend, job)
 
@@ -251,10 +251,10 @@ class TestMachines:
         (told,) = {status.detail.partition(";")[0] for status in seen if status.state is ShardState.RETRYING}
         assert told == "its machine was lost (Host EC2 (instance i-0123456789abcdef0) terminated), nobody is charged"
         assert world.used(job) == (0, 0, {}, ())
-        assert [attempt for _, attempt, _ in testbed.tasks] == [1, 2]
+        assert [attempt for _, attempt, _ in harness.tasks] == [1, 2]
 
-    def test_a_exit_code_of_the_supervisor_is_not_retried(self, world: World, testbed: BatchTestbed) -> None:
-        job, backend = world.job("bad-sensors"), testbed.backend()
+    def test_a_exit_code_of_the_supervisor_is_not_retried(self, world: World, harness: BatchHarness) -> None:
+        job, backend = world.job("bad-sensors"), harness.backend()
 
         run(backend.ensure([job]))
         end = follow(backend, job)[-1]
@@ -262,13 +262,13 @@ class TestMachines:
         assert end.failure is not None
         assert end.failure.summary == "The agent's sensors are invalid"
         assert "exit" not in end.failure.cause.lower()  # the supervisor's own words, from its log
-        assert [attempt for _, attempt, _ in testbed.tasks] == [1]
+        assert [attempt for _, attempt, _ in harness.tasks] == [1]
 
-    def test_batchs_reason_for_a_stuck_job_is_shown_at_once(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = f"{CAPACITY} - Service cannot fulfill the capacity requested for instance type [g5.4xlarge]"
-        run(testbed.backend().ensure([world.job("hang")]))
+    def test_batchs_reason_for_a_stuck_job_is_shown_at_once(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = f"{CAPACITY} - Service cannot fulfill the capacity requested for instance type [g5.4xlarge]"
+        run(harness.backend().ensure([world.job("hang")]))
 
-        status = run(until_detail(testbed.backend(), world.job("hang"), CAPACITY))
+        status = run(until_detail(harness.backend(), world.job("hang"), CAPACITY))
 
         assert status.state is ShardState.WAITING
         assert status.detail.startswith(
@@ -276,18 +276,18 @@ class TestMachines:
         )
         assert "instance type [g5.4xlarge]" in status.detail
 
-    def test_where_batch_says_nothing_its_queue_is_looked_at(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = ""
-        run(testbed.backend().ensure([world.job("hang")]))
-        testbed.batch.update_compute_environment(computeEnvironment="leaderboard-gpu", state="DISABLED")
+    def test_where_batch_says_nothing_its_queue_is_looked_at(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = ""
+        run(harness.backend().ensure([world.job("hang")]))
+        harness.batch.update_compute_environment(computeEnvironment="leaderboard-gpu", state="DISABLED")
 
-        status = run(until_detail(testbed.backend(), world.job("hang"), "disabled"))
+        status = run(until_detail(harness.backend(), world.job("hang"), "disabled"))
 
         assert status.detail == "no machine has room yet: the compute environment leaderboard-gpu is disabled"
 
-    def test_a_job_that_waits_too_long_has_failed_and_says_why(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - no instance type fits"
-        backend = testbed.backend(waiting_seconds=0.5)
+    def test_a_job_that_waits_too_long_has_failed_and_says_why(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - no instance type fits"
+        backend = harness.backend(waiting_seconds=0.5)
         run(backend.ensure([world.job("hang")]))
 
         end = follow(backend, world.job("hang"))[-1]
@@ -299,23 +299,23 @@ class TestMachines:
 
 
 class TestRemoval:
-    def test_every_page_of_jobs_is_terminated_and_none_is_cancelled(self, world: World, testbed: BatchTestbed) -> None:
-        backend = testbed.backend()
+    def test_every_page_of_jobs_is_terminated_and_none_is_cancelled(self, world: World, harness: BatchHarness) -> None:
+        backend = harness.backend()
         jobs = [world.job("hang", shard=Shard(index, 5, (index,)), hang_seconds=60.0) for index in range(5)]
-        testbed.stuck = ""
+        harness.stuck = ""
         run(backend.ensure(jobs))
         assert run(backend.running()) == {(7, 1)}  # pages of two
         counted = requests(backend)
 
         run(backend.remove(7, 1))
 
-        assert [job.status for job in listed(testbed)] == ["FAILED"] * 5
+        assert [job.status for job in listed(harness)] == ["FAILED"] * 5
         assert counted["own:TerminateJob"] == 5
         assert counted["own:CancelJob"] == 0
         assert run(backend.running()) == frozenset()
 
-    def test_an_ended_job_that_batch_will_not_tag_is_no_trouble(self, world: World, testbed: BatchTestbed) -> None:
-        backend, job = testbed.backend(), world.job("fast")
+    def test_an_ended_job_that_batch_will_not_tag_is_no_trouble(self, world: World, harness: BatchHarness) -> None:
+        backend, job = harness.backend(), world.job("fast")
         run(backend.ensure([job]))
         follow(backend, job)
         refusal = SimpleNamespace(status_code=400), {"Error": {"Code": "ClientException", "Message": "not taggable"}}
@@ -327,37 +327,37 @@ class TestRemoval:
 
         assert follow(backend, job)[-1].state is ShardState.FINISHED
 
-    def test_what_does_not_end_is_named(self, world: World, testbed: BatchTestbed) -> None:
-        testbed.ignores_stop = True
+    def test_what_does_not_end_is_named(self, world: World, harness: BatchHarness) -> None:
+        harness.ignores_stop = True
         quick = replace(QUICK, removal=RemovalLimits(deadline_seconds=1, first_look_seconds=0.1))
-        backend = testbed.backend(quick)
+        backend = harness.backend(quick)
         run(backend.ensure([world.job("hang", hang_seconds=60.0)]))
-        eventually(lambda: listed(testbed)[0].status == "RUNNING", 30)
+        eventually(lambda: listed(harness)[0].status == "RUNNING", 30)
 
         with pytest.raises(CleanupIncomplete, match="submission-7-attempt-1-shard-1 is RUNNING"):
             run(backend.remove(7, 1))
 
 
 class TestOutages:
-    def test_a_batch_that_never_answered_is_an_error(self, world: World, testbed: BatchTestbed) -> None:
+    def test_a_batch_that_never_answered_is_an_error(self, world: World, harness: BatchHarness) -> None:
         limits = BackendLimits(look_seconds=0.1, first_look_seconds=0.3)
-        backend = replace(testbed.backend(limits), access=unreachable(testbed))
+        backend = replace(harness.backend(limits), access=unreachable(harness))
 
         with pytest.raises(ServiceUnavailable, match="AWS Batch has not answered"):
             run(to_the_end(backend, world.job("hang")))
 
-    def test_the_last_states_stay_and_say_so_then_watching_gives_up(self, world: World, testbed: BatchTestbed) -> None:
+    def test_the_last_states_stay_and_say_so_then_watching_gives_up(self, world: World, harness: BatchHarness) -> None:
         limits = replace(QUICK, worth_telling_seconds=0.0, silent_seconds=2.0)
-        job, seen, aws = world.job("hang"), list[ShardStatus](), [testbed.backend().access]
+        job, seen, aws = world.job("hang"), list[ShardStatus](), [harness.backend().access]
         changing = replace(aws[0], batch=lambda: aws[0].batch())
-        backend = replace(testbed.backend(limits), access=changing)
-        testbed.stuck = ""
+        backend = replace(harness.backend(limits), access=changing)
+        harness.stuck = ""
         run(backend.ensure([job]))
 
         async def watch() -> None:
             async for statuses in backend.watch([job]):
                 seen.append(statuses[1])
-                aws[0] = unreachable(testbed)
+                aws[0] = unreachable(harness)
 
         with pytest.raises(ServiceUnavailable, match="AWS Batch has not answered for"):
             run(watch())
@@ -367,17 +367,17 @@ class TestOutages:
         assert seen[-1].warning.startswith("AWS Batch does not answer since ")
 
 
-def unreachable(testbed: BatchTestbed) -> Any:
-    return BatchTestbed.access_to({**testbed.aws, "endpoint_url": UNREACHABLE})
+def unreachable(harness: BatchHarness) -> Any:
+    return BatchHarness.access_to({**harness.aws, "endpoint_url": UNREACHABLE})
 
 
 def test_the_tasks_know_what_the_pair_needs_and_the_agent_no_way_to_the_storage(
-    world: World, testbed: BatchTestbed
+    world: World, harness: BatchHarness
 ) -> None:
-    run(testbed.backend().ensure([world.job("hang", hang_seconds=60.0)]))
-    eventually(lambda: bool(testbed.tasks), 30)
+    run(harness.backend().ensure([world.job("hang", hang_seconds=60.0)]))
+    eventually(lambda: bool(harness.tasks), 30)
 
-    ((name, _, containers),) = testbed.tasks
+    ((name, _, containers),) = harness.tasks
     known = {each: {pair["name"] for pair in entry["environment"]} for each, entry in containers.items()}
     assert name == "submission-7-attempt-1-shard-1"
     assert known["init"] == known["supervisor"]

@@ -12,11 +12,11 @@ from botocore.config import Config
 from compute_client.job import JobError, JobFailed, NotFinished, NotSent, ResultStatus, UnknownJob, read_message
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, RequestRefused, ServiceUnavailable
 from tests.contract.aws_blocks import UNREACHABLE
-from tests.contract.compute_testbed import ComputeAws
+from tests.contract.compute_harness import ComputeAws
 
 
 @pytest.fixture(params=["standard", "fifo"])
-def testbed(aws: dict[str, Any], request: pytest.FixtureRequest) -> ComputeAws:
+def harness(aws: dict[str, Any], request: pytest.FixtureRequest) -> ComputeAws:
     return ComputeAws(aws, fifo=request.param == "fifo")
 
 
@@ -25,29 +25,29 @@ def standard(aws: dict[str, Any]) -> ComputeAws:
     return ComputeAws(aws)
 
 
-def finish(testbed: ComputeAws, job_id: str, result: str = '{"answer": 42}') -> None:
-    jobs = testbed.jobs()
+def finish(harness: ComputeAws, job_id: str, result: str = '{"answer": 42}') -> None:
+    jobs = harness.jobs()
     jobs.succeed(jobs.claim(job_id, "run").lease, result)
 
 
-def test_a_posted_job_is_recorded_and_its_message_names_it(testbed: ComputeAws) -> None:
-    producer = testbed.producer()
+def test_a_posted_job_is_recorded_and_its_message_names_it(harness: ComputeAws) -> None:
+    producer = harness.producer()
 
     job_id = producer.post_non_blocking({"number": 4})
 
     assert producer.retrieve_result_status(job_id) is ResultStatus.SUBMITTED
-    assert [read_message(message.body) for message in testbed.received()] == [job_id]
-    assert "outbox" not in testbed.row(job_id)
-    jobs = testbed.jobs()
+    assert [read_message(message.body) for message in harness.received()] == [job_id]
+    assert "outbox" not in harness.row(job_id)
+    jobs = harness.jobs()
     assert jobs.body(jobs.claim(job_id, "run")) == '{"number": 4}'
 
 
-def test_the_queue_may_be_named(testbed: ComputeAws) -> None:
-    name = testbed.queue.queue_url.rpartition("/")[2]
+def test_the_queue_may_be_named(harness: ComputeAws) -> None:
+    name = harness.queue.queue_url.rpartition("/")[2]
 
-    job_id = testbed.producer(queue=name).post_non_blocking(1)
+    job_id = harness.producer(queue=name).post_non_blocking(1)
 
-    assert [read_message(message.body) for message in testbed.received()] == [job_id]
+    assert [read_message(message.body) for message in harness.received()] == [job_id]
 
 
 def test_status_and_result_follow_the_job(standard: ComputeAws) -> None:
@@ -96,14 +96,14 @@ def test_post_gives_up_and_names_the_job(standard: ComputeAws) -> None:
     assert standard.producer().wait("mine").result == {"answer": 42}
 
 
-def test_the_same_id_is_one_job(testbed: ComputeAws) -> None:
-    producer = testbed.producer()
+def test_the_same_id_is_one_job(harness: ComputeAws) -> None:
+    producer = harness.producer()
 
     ids = {producer.post_non_blocking({"a": 1, "b": 2}, job_id="order-7") for _ in range(3)}
     ids.add(producer.post_non_blocking({"b": 2, "a": 1}, job_id="order-7"))
 
     assert ids == {"order-7"}
-    assert len(testbed.received()) == 1
+    assert len(harness.received()) == 1
     with pytest.raises(RequestRefused, match="was posted before with another body"):
         producer.post_non_blocking({"a": 2}, job_id="order-7")
 
@@ -118,19 +118,19 @@ def test_an_ended_job_is_not_sent_again(standard: ComputeAws) -> None:
     assert standard.received() == []
 
 
-def test_a_job_whose_message_was_not_sent_is_kept_and_sent_later(testbed: ComputeAws) -> None:
-    absent = testbed.queue.queue_url.replace("/compute", "/absent")
+def test_a_job_whose_message_was_not_sent_is_kept_and_sent_later(harness: ComputeAws) -> None:
+    absent = harness.queue.queue_url.replace("/compute", "/absent")
     with pytest.raises(NotSent, match="Job mine is recorded but not on its queue") as told:
-        testbed.producer(queue=absent).post_non_blocking(1, job_id="mine")
+        harness.producer(queue=absent).post_non_blocking(1, job_id="mine")
     assert told.value.job_id == "mine"
     assert isinstance(told.value.__cause__, InvalidConfiguration)
-    assert testbed.received() == []
+    assert harness.received() == []
 
-    again = testbed.producer()
+    again = harness.producer()
     assert again.resend(older_seconds=3600) == []  # perhaps its caller is just about to
     assert again.resend(older_seconds=0) == ["mine"]
     assert again.resend(older_seconds=0) == []
-    assert [read_message(message.body) for message in testbed.received()] == ["mine"]
+    assert [read_message(message.body) for message in harness.received()] == ["mine"]
 
 
 def test_posting_again_sends_what_was_not_sent(standard: ComputeAws) -> None:
@@ -142,8 +142,8 @@ def test_posting_again_sends_what_was_not_sent(standard: ComputeAws) -> None:
     assert [read_message(message.body) for message in standard.received()] == ["mine"]
 
 
-def test_large_bodies_and_results_go_to_the_bucket(testbed: ComputeAws) -> None:
-    producer, jobs = testbed.producer(), testbed.jobs()
+def test_large_bodies_and_results_go_to_the_bucket(harness: ComputeAws) -> None:
+    producer, jobs = harness.producer(), harness.jobs()
     body, result = "b" * 500_000, "r" * 500_000  # more than a row can hold, more than SQS's old limit
 
     job_id = producer.post_non_blocking(body)
@@ -152,8 +152,8 @@ def test_large_bodies_and_results_go_to_the_bucket(testbed: ComputeAws) -> None:
 
     assert jobs.body(job) == f'"{body}"'
     assert producer.retrieve_result(job_id).result == result
-    assert testbed.objects() == [
-        f"bodies/{job_id}/{testbed.row(job_id)['body_digest']}.json",
+    assert harness.objects() == [
+        f"bodies/{job_id}/{harness.row(job_id)['body_digest']}.json",
         f"results/{job_id}/{job.lease.token}.json",
     ]
 

@@ -22,21 +22,21 @@ from services.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, m
 from tests.aws_templates import aws as template_of
 from tests.aws_templates import properties
 from tests.contract.aws_rights import allowed, granted, managed_policy, recorded, role_policies
-from tests.contract.compute_testbed import ComputeAws
+from tests.contract.compute_harness import ComputeAws
 from tests.waiting import eventually
 
 
 @pytest.fixture
-def testbed(aws: dict[str, Any]) -> ComputeAws:
+def harness(aws: dict[str, Any]) -> ComputeAws:
     return ComputeAws(aws)
 
 
 @pytest.fixture
-def workers(testbed: ComputeAws) -> dict[str, str]:
+def workers(harness: ComputeAws) -> dict[str, str]:
     """The workers' stack; moto knows nothing of its scaling and its alarms."""
-    ec2 = boto3.client("ec2", **testbed.aws)
+    ec2 = boto3.client("ec2", **harness.aws)
     subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]]
-    return EmbeddedAws(testbed.aws["endpoint_url"], testbed.aws["region_name"]).deploy(
+    return EmbeddedAws(harness.aws["endpoint_url"], harness.aws["region_name"]).deploy(
         "compute-workers",
         VpcId=ec2.describe_vpcs()["Vpcs"][0]["VpcId"],
         SubnetIds=",".join(subnets[:2]),
@@ -49,13 +49,13 @@ def workers(testbed: ComputeAws) -> dict[str, str]:
 unknown_to_moto = pytest.mark.filterwarnings("ignore:Tried to parse AWS:UserWarning")
 
 
-def jobs_of(testbed: ComputeAws, **changes: Any) -> Jobs:
-    return Jobs(testbed.queue, testbed.block(metrics="compute", **changes))
+def jobs_of(harness: ComputeAws, **changes: Any) -> Jobs:
+    return Jobs(harness.queue, harness.block(metrics="compute", **changes))
 
 
-def test_callers_may_do_what_a_producer_does(testbed: ComputeAws, monkeypatch: pytest.MonkeyPatch) -> None:
-    policies = managed_policy(testbed.aws, testbed.made["CallersPolicyArn"])
-    producer, jobs = testbed.producer(), testbed.jobs()
+def test_callers_may_do_what_a_producer_does(harness: ComputeAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = managed_policy(harness.aws, harness.made["CallersPolicyArn"])
+    producer, jobs = harness.producer(), harness.jobs()
     with recorded(monkeypatch) as needed:
         posted = [producer.post_non_blocking(body) for body in (1, "x" * 200_000)]
     for job_id in posted:
@@ -70,12 +70,12 @@ def test_callers_may_do_what_a_producer_does(testbed: ComputeAws, monkeypatch: p
 
 @unknown_to_moto
 def test_workers_may_do_what_a_run_does_and_no_more(
-    testbed: ComputeAws, workers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    harness: ComputeAws, workers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policies = role_policies(testbed.aws, workers["WorkerRoleArn"].rpartition("/")[2])
-    ids = [testbed.producer().post_non_blocking(body) for body in ("x" * 200_000, 2, 3)]
-    first, second, third = testbed.received()
-    jobs = testbed.jobs()
+    policies = role_policies(harness.aws, workers["WorkerRoleArn"].rpartition("/")[2])
+    ids = [harness.producer().post_non_blocking(body) for body in ("x" * 200_000, 2, 3)]
+    first, second, third = harness.received()
+    jobs = harness.jobs()
     with recorded(monkeypatch) as needed:
         claimed = [jobs.claim(job_id, "run") for job_id in ids]
         jobs.body(claimed[0])
@@ -83,9 +83,9 @@ def test_workers_may_do_what_a_run_does_and_no_more(
         jobs.succeed(claimed[0].lease, '"' + "y" * 300_000 + '"')
         jobs.fail(claimed[1].lease, JobError("E", "message"))
         jobs.give_back(claimed[2].lease, counted=True)
-        testbed.queue.extend(first.delivery, 60)
-        testbed.queue.acknowledge(second.delivery)
-        testbed.queue.reject(third.delivery, third.body, "reason")
+        harness.queue.extend(first.delivery, 60)
+        harness.queue.acknowledge(second.delivery)
+        harness.queue.reject(third.delivery, third.body, "reason")
 
     beside = {"ecs:UpdateTaskProtection", "cloudwatch:PutMetricData"}
     assert {right.action for right in needed} == granted(policies) - beside
@@ -118,24 +118,24 @@ def test_the_policy_follows_the_metric_that_is_published() -> None:
 
 
 @unknown_to_moto
-def test_the_workers_are_the_services_tasks(testbed: ComputeAws, workers: dict[str, str]) -> None:
-    jobs = jobs_of(testbed)
+def test_the_workers_are_the_services_tasks(harness: ComputeAws, workers: dict[str, str]) -> None:
+    jobs = jobs_of(harness)
 
     assert ecs_workers(jobs, workers["ClusterName"], "workers") == 0  # moto starts none
     with pytest.raises(InvalidConfiguration, match="There is no ECS service compute/absent"):
         ecs_workers(jobs, "compute", "absent")
 
 
-def test_the_backlog_counts_what_is_in_flight_over_the_measured_rate(testbed: ComputeAws) -> None:
-    jobs = jobs_of(testbed)
+def test_the_backlog_counts_what_is_in_flight_over_the_measured_rate(harness: ComputeAws) -> None:
+    jobs = jobs_of(harness)
     for number in range(4):
-        testbed.producer().post_non_blocking(number)
-    testbed.queue.receive(limit=3, wait_seconds=0)  # as the bridge does
+        harness.producer().post_non_blocking(number)
+    harness.queue.receive(limit=3, wait_seconds=0)  # as the bridge does
     rate = Rate(assumed_seconds=60, start_seconds=10)
 
     assumed = measure(jobs, lambda: 2, rate)
     for seconds in (20, 40):
-        ComputeMetrics("compute", testbed.client).job_took(seconds)
+        ComputeMetrics("compute", harness.client).job_took(seconds)
     measured = measure(jobs, lambda: 2, rate)
 
     assert assumed == Backlog(visible=1, in_flight=3, workers=2, job_seconds=70)
@@ -149,11 +149,11 @@ def test_the_backlog_without_workers_is_what_one_would_have() -> None:
 
 
 def test_the_publisher_goes_on_through_an_outage_and_sends_what_was_not_sent(
-    testbed: ComputeAws, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    harness: ComputeAws, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    testbed.jobs().submit("unsent", 1, "unsent")
+    harness.jobs().submit("unsent", 1, "unsent")
     monkeypatch.setattr("services.compute_backlog.UNSENT_SECONDS", 0)
-    jobs, stop, looks = jobs_of(testbed), threading.Event(), iter([False, True, True])
+    jobs, stop, looks = jobs_of(harness), threading.Event(), iter([False, True, True])
 
     def look() -> Backlog:
         if not next(looks, True):
@@ -169,20 +169,20 @@ def test_the_publisher_goes_on_through_an_outage_and_sends_what_was_not_sent(
 
     assert not thread.is_alive()
     assert "the backlog is not published now: There is no ECS service" in caplog.text
-    found = boto3.client("cloudwatch", **testbed.aws).list_metrics(Namespace=NAMESPACE)["Metrics"]
+    found = boto3.client("cloudwatch", **harness.aws).list_metrics(Namespace=NAMESPACE)["Metrics"]
     assert {metric["MetricName"] for metric in found} == {BACKLOG_SECONDS, "JobsWaiting", "Workers"}
-    assert len(testbed.received()) == 1
+    assert len(harness.received()) == 1
 
 
-def test_without_metrics_nothing_is_published(testbed: ComputeAws) -> None:
-    jobs = Jobs(testbed.queue, testbed.block())
+def test_without_metrics_nothing_is_published(harness: ComputeAws) -> None:
+    jobs = Jobs(harness.queue, harness.block())
     with pytest.raises(InvalidConfiguration, match="the block names no metrics"):
         publish(jobs, measure(jobs, lambda: 1, Rate()))
 
 
-def test_the_block_gives_its_settings_to_the_table(testbed: ComputeAws) -> None:
-    block = testbed.block(lease_seconds=7, most_attempts=1, result_days=2)
-    testbed.producer().post_non_blocking(1, job_id="mine")
+def test_the_block_gives_its_settings_to_the_table(harness: ComputeAws) -> None:
+    block = harness.block(lease_seconds=7, most_attempts=1, result_days=2)
+    harness.producer().post_non_blocking(1, job_id="mine")
     jobs = block.jobs()
 
     jobs.give_back(jobs.claim("mine", "run").lease, counted=True)
@@ -190,7 +190,7 @@ def test_the_block_gives_its_settings_to_the_table(testbed: ComputeAws) -> None:
     assert jobs.lease_seconds == 7
     with pytest.raises(Exception, match="1 runs ended without a result"):
         jobs.claim("mine", "second")
-    assert float(testbed.row("mine")["expires_at"]) == pytest.approx(testbed.clock() + 2 * DAY, abs=60)
+    assert float(harness.row("mine")["expires_at"]) == pytest.approx(harness.clock() + 2 * DAY, abs=60)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_the_block_gives_its_settings_to_the_table(testbed: ComputeAws) -> None:
         (None, "workers", "has to look like CLUSTER/SERVICE"),
     ],
 )
-def test_the_workers_have_to_be_known(testbed: ComputeAws, workers: int | None, service: str | None, said: str) -> None:
+def test_the_workers_have_to_be_known(harness: ComputeAws, workers: int | None, service: str | None, said: str) -> None:
     with pytest.raises(InvalidConfiguration, match=said):
-        compute_commands.count_workers(jobs_of(testbed), workers, service)
+        compute_commands.count_workers(jobs_of(harness), workers, service)
 
 
 def test_an_embedded_stack_gets_its_queue_once(aws: dict[str, Any]) -> None:

@@ -20,20 +20,20 @@ from hypothesis.stateful import (
 from compute_client.job import Abandoned, AlreadyComputed, Held, JobError, JobFailed, Lease, ResultStatus, UnknownJob
 from compute_client.table import JobTable
 from evaluation.errors import AlreadyClaimed
-from tests.contract.compute_testbed import ComputeAws
+from tests.contract.compute_harness import ComputeAws
 
 LEASE = 60
 
 
 @pytest.fixture
-def testbed(aws: dict[str, Any]) -> ComputeAws:
-    testbed = ComputeAws(aws)
-    testbed.producer().post_non_blocking({"number": 4}, job_id="mine")
-    return testbed
+def harness(aws: dict[str, Any]) -> ComputeAws:
+    harness = ComputeAws(aws)
+    harness.producer().post_non_blocking({"number": 4}, job_id="mine")
+    return harness
 
 
-def test_one_run_gets_the_job(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs()
+def test_one_run_gets_the_job(harness: ComputeAws) -> None:
+    jobs = harness.jobs()
     assert jobs.claim("mine", "first").lease.attempt == 1
     with pytest.raises(Held, match="Job mine is being computed: by run first") as held:
         jobs.claim("mine", "second")
@@ -42,10 +42,10 @@ def test_one_run_gets_the_job(testbed: ComputeAws) -> None:
         jobs.claim("nobody's", "first")
 
 
-def test_a_lease_that_is_not_renewed_passes_on_with_all_its_rights(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs()
+def test_a_lease_that_is_not_renewed_passes_on_with_all_its_rights(harness: ComputeAws) -> None:
+    jobs = harness.jobs()
     first = jobs.claim("mine", "first").lease
-    testbed.clock.ahead = LEASE + 1
+    harness.clock.ahead = LEASE + 1
 
     second = jobs.claim("mine", "second").lease
 
@@ -57,20 +57,20 @@ def test_a_lease_that_is_not_renewed_passes_on_with_all_its_rights(testbed: Comp
     assert jobs.read("mine").result == 2
 
 
-def test_a_renewed_lease_holds(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs()
+def test_a_renewed_lease_holds(harness: ComputeAws) -> None:
+    jobs = harness.jobs()
     lease = jobs.claim("mine", "first").lease
-    testbed.clock.ahead = LEASE - 10
+    harness.clock.ahead = LEASE - 10
     jobs.renew(lease)
-    testbed.clock.ahead = LEASE + 10
+    harness.clock.ahead = LEASE + 10
 
     with pytest.raises(Held):
         jobs.claim("mine", "second")
 
 
-def test_the_same_run_may_claim_again(testbed: ComputeAws) -> None:
+def test_the_same_run_may_claim_again(harness: ComputeAws) -> None:
     """The answer to its first try may have been lost."""
-    jobs = testbed.jobs()
+    jobs = harness.jobs()
     lost = jobs.claim("mine", "first").lease
 
     again = jobs.claim("mine", "first").lease
@@ -80,8 +80,8 @@ def test_the_same_run_may_claim_again(testbed: ComputeAws) -> None:
         jobs.succeed(lost, "2")
 
 
-def test_an_outcome_may_be_written_twice_but_only_the_same(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs()
+def test_an_outcome_may_be_written_twice_but_only_the_same(harness: ComputeAws) -> None:
+    jobs = harness.jobs()
     lease = jobs.claim("mine", "first").lease
     jobs.succeed(lease, "1")
     jobs.succeed(lease, "1")  # the first answer was lost
@@ -92,8 +92,8 @@ def test_an_outcome_may_be_written_twice_but_only_the_same(testbed: ComputeAws) 
     assert jobs.read("mine").result == 1
 
 
-def test_what_is_given_back_is_free_at_once_and_not_renewed_by_a_late_heartbeat(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs(most_attempts=1)
+def test_what_is_given_back_is_free_at_once_and_not_renewed_by_a_late_heartbeat(harness: ComputeAws) -> None:
+    jobs = harness.jobs(most_attempts=1)
     lease = jobs.claim("mine", "first").lease
 
     jobs.give_back(lease, counted=False)
@@ -103,8 +103,8 @@ def test_what_is_given_back_is_free_at_once_and_not_renewed_by_a_late_heartbeat(
     assert jobs.claim("mine", "second").lease.attempt == 1
 
 
-def test_a_job_that_kills_its_runs_is_given_up(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs(most_attempts=2)
+def test_a_job_that_kills_its_runs_is_given_up(harness: ComputeAws) -> None:
+    jobs = harness.jobs(most_attempts=2)
     for run in ("first", "second"):
         jobs.give_back(jobs.claim("mine", run).lease, counted=True)
 
@@ -117,8 +117,8 @@ def test_a_job_that_kills_its_runs_is_given_up(testbed: ComputeAws) -> None:
         jobs.claim("mine", "fourth")
 
 
-def test_the_last_run_is_not_given_up_while_it_lives(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs(most_attempts=1)
+def test_the_last_run_is_not_given_up_while_it_lives(harness: ComputeAws) -> None:
+    jobs = harness.jobs(most_attempts=1)
     lease = jobs.claim("mine", "first").lease
     with pytest.raises(Held):
         jobs.claim("mine", "second")
@@ -126,17 +126,17 @@ def test_the_last_run_is_not_given_up_while_it_lives(testbed: ComputeAws) -> Non
     assert jobs.read("mine").result == 1
 
 
-def test_rows_expire_after_the_result_and_never_under_a_run(testbed: ComputeAws) -> None:
-    jobs = testbed.jobs(result_days=7)
-    opened = float(testbed.row("mine")["expires_at"])
-    testbed.clock.ahead = 20 * 24 * 3600
+def test_rows_expire_after_the_result_and_never_under_a_run(harness: ComputeAws) -> None:
+    jobs = harness.jobs(result_days=7)
+    opened = float(harness.row("mine")["expires_at"])
+    harness.clock.ahead = 20 * 24 * 3600
     lease = jobs.claim("mine", "first").lease
-    claimed = float(testbed.row("mine")["expires_at"])
+    claimed = float(harness.row("mine")["expires_at"])
     jobs.succeed(lease, "1")
-    ended = float(testbed.row("mine")["expires_at"])
+    ended = float(harness.row("mine")["expires_at"])
 
     day = 24 * 3600
-    assert [round((end - testbed.clock()) / day) for end in (opened, claimed, ended)] == [10, 30, 7]
+    assert [round((end - harness.clock()) / day) for end in (opened, claimed, ended)] == [10, 30, 7]
 
 
 @dataclass
@@ -161,9 +161,9 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @initialize()
     def post(self) -> None:
-        self.testbed, self.job = type(self).make()
+        self.harness, self.job = type(self).make()
         self.now = 0.0
-        self.jobs: JobTable = self.testbed.jobs(most_attempts=MOST)
+        self.jobs: JobTable = self.harness.jobs(most_attempts=MOST)
         self.jobs._now = lambda: 1e9 + self.now
         self.jobs.submit(self.job, {}, self.job)
         self.model = Model()
@@ -245,10 +245,10 @@ class LeaseMachine(RuleBasedStateMachine):
 
 
 def test_no_order_of_events_makes_two_outcomes(aws: dict[str, Any]) -> None:
-    testbed, number = ComputeAws(aws), count()
+    harness, number = ComputeAws(aws), count()
 
     class Machine(LeaseMachine):
-        make = staticmethod(lambda: (testbed, f"job-{next(number)}"))
+        make = staticmethod(lambda: (harness, f"job-{next(number)}"))
 
     run_state_machine_as_test(
         Machine,

@@ -1,4 +1,4 @@
-"""What every JobBackend does. A backend joins by a Testbed of its own in `SITES`."""
+"""What every JobBackend does. A backend joins by a Harness of its own in `SITES`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.routes import RouteRun
 from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.model import LeaderboardVersion, parse_phase
-from tests.contract.batch_testbed import BatchTestbed
-from tests.contract.local_testbed import LocalTestbed
+from tests.contract.batch_harness import BatchHarness
+from tests.contract.local_harness import LocalHarness
 
 BUCKET = "leaderboard-20-results"
 BUDGETS = Budgets(agent_restarts=1, infrastructure_restarts=4, simulator_crashes_per_route=2)
 
 
-class Testbed(Protocol):
+class Harness(Protocol):
     """Where a backend runs its Jobs, as a test sees it."""
 
     def backend(self) -> JobBackend:
@@ -35,14 +35,14 @@ class Testbed(Protocol):
         """What still runs, in words."""
 
 
-SITES: Mapping[str, Callable[[Path, str], Testbed]] = {"batch": BatchTestbed, "local": LocalTestbed}
+SITES: Mapping[str, Callable[[Path, str], Harness]] = {"batch": BatchHarness, "local": LocalHarness}
 
 
 @dataclass
 class World:
-    """A testbed, its S3, and jobs to run there."""
+    """A harness, its S3, and jobs to run there."""
 
-    testbed: Testbed
+    harness: Harness
     s3: Any
 
     def job(self, image: str, submission: int = 7, attempt: int = 1, **changes: Any) -> ShardJob:
@@ -130,13 +130,13 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, aws: dict[str, Any]) -
     world = World(SITES[request.param](tmp_path, aws["endpoint_url"]), s3)
     yield world
     for submission in (7, 8):
-        run(world.testbed.backend().remove(submission, 1))
-        run(world.testbed.backend().remove(submission, 2))
-    assert world.testbed.left() == []
+        run(world.harness.backend().remove(submission, 1))
+        run(world.harness.backend().remove(submission, 2))
+    assert world.harness.left() == []
 
 
 def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> None:
-    job, backend = world.job("fast"), world.testbed.backend()
+    job, backend = world.job("fast"), world.harness.backend()
 
     run(backend.ensure([job]))
     seen = follow(backend, job)
@@ -151,8 +151,8 @@ def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> N
 def test_a_submission_can_be_of_the_other_version_and_drive_repetitions(world: World) -> None:
     job = world.job("fast", version=LeaderboardVersion.V1, repetitions=2, phase=parse_phase("leaderboard-10-MAP"))
 
-    run(world.testbed.backend().ensure([job]))
-    seen = follow(world.testbed.backend(), job)
+    run(world.harness.backend().ensure([job]))
+    seen = follow(world.harness.backend(), job)
 
     assert seen[-1].state is ShardState.FINISHED
     assert len(world.records(job)) == 6
@@ -168,7 +168,7 @@ FAILURES = {
 
 def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World) -> None:
     jobs = {image: replace(job, hang_seconds=2.0) for image, job in world.jobs(sorted(FAILURES)).items()}
-    backend = world.testbed.backend()
+    backend = world.harness.backend()
 
     run(backend.ensure(list(jobs.values())))
     ends = run(to_the_end(backend, *jobs.values()))[-1]
@@ -185,7 +185,7 @@ def test_a_failed_shard_says_what_happened_and_whose_fault_it_is(world: World) -
 def test_what_breaks_is_charged_where_it_belongs_and_the_rest_is_driven(world: World) -> None:
     jobs = world.jobs(["fast", "crash-on-route-7", "simulator-crash-on-route-3", "poison-route-5"], routes=(3, 5, 7))
     fast, crash, simulator, poison = jobs.values()
-    backend = world.testbed.backend()
+    backend = world.harness.backend()
 
     run(backend.ensure(list(jobs.values())))
     ends = run(to_the_end(backend, *jobs.values()))[-1]
@@ -204,7 +204,7 @@ def test_what_breaks_is_charged_where_it_belongs_and_the_rest_is_driven(world: W
 
 
 def test_a_second_attempt_resumes_where_the_first_failed(world: World) -> None:
-    backend = world.testbed.backend()
+    backend = world.harness.backend()
     first, second = world.job("always-crash"), world.job("always-crash", attempt=2)
     run(backend.ensure([first]))
     assert follow(backend, first)[-1].state is ShardState.FAILED
@@ -222,51 +222,51 @@ def test_a_second_attempt_resumes_where_the_first_failed(world: World) -> None:
 
 def test_ensure_adopts_what_runs_and_watch_works_from_another_process(world: World) -> None:
     job = world.job("steady")
-    run(world.testbed.backend().ensure([job]))
-    before = sorted(world.testbed.left())
+    run(world.harness.backend().ensure([job]))
+    before = sorted(world.harness.left())
 
-    run(world.testbed.backend().ensure([job, job]))
-    seen = follow(world.testbed.backend(), job)
+    run(world.harness.backend().ensure([job, job]))
+    seen = follow(world.harness.backend(), job)
 
     assert before
     assert seen[-1].state is ShardState.FINISHED
     assert world.progress(job).counters.starts == 1
-    run(world.testbed.backend().ensure([job]))
-    assert follow(world.testbed.backend(), job) == [seen[-1]]
+    run(world.harness.backend().ensure([job]))
+    assert follow(world.harness.backend(), job) == [seen[-1]]
 
 
 def test_watching_what_is_not_there_tells_gone_and_ends(world: World) -> None:
-    seen = follow(world.testbed.backend(), world.job("steady"))
+    seen = follow(world.harness.backend(), world.job("steady"))
 
     assert [status.state for status in seen] == [ShardState.GONE]
     assert ShardState.GONE in ENDED
 
 
 def test_remove_ends_every_process_and_only_those_of_its_attempt(world: World) -> None:
-    backend = world.testbed.backend()
+    backend = world.harness.backend()
     job, other = world.job("hang", hang_seconds=60.0), world.job("hang", submission=8, hang_seconds=60.0)
     run(backend.ensure([job, other]))
     run(until(backend, job, ShardState.DRIVING))
 
     async def timed_remove() -> float:
         began = asyncio.get_running_loop().time()
-        await world.testbed.backend().remove(7, 1)
+        await world.harness.backend().remove(7, 1)
         return asyncio.get_running_loop().time() - began
 
     assert run(timed_remove()) < 10
     assert follow(backend, job)[-1].state is ShardState.GONE
-    assert world.testbed.left()
-    assert all("submission-8-" in line for line in world.testbed.left())
+    assert world.harness.left()
+    assert all("submission-8-" in line for line in world.harness.left())
 
 
 def test_running_names_every_attempt_that_exists_ended_or_not_and_none_that_was_removed(world: World) -> None:
-    backend = world.testbed.backend()
+    backend = world.harness.backend()
     assert run(backend.running()) == frozenset()
     ended, hanging = world.job("fast"), world.job("hang", submission=8, attempt=2, hang_seconds=60.0)
     run(backend.ensure([ended, hanging]))
     run(to_the_end(backend, ended))
 
-    both = run(world.testbed.backend().running())
+    both = run(world.harness.backend().running())
     run(backend.remove(7, 1))
     left = run(backend.running())
     run(backend.remove(8, 2))
@@ -277,13 +277,13 @@ def test_running_names_every_attempt_that_exists_ended_or_not_and_none_that_was_
 
 
 def test_removing_nothing_is_fine(world: World) -> None:
-    run(world.testbed.backend().remove(99, 1))
+    run(world.harness.backend().remove(99, 1))
 
-    assert world.testbed.left() == []
+    assert world.harness.left() == []
 
 
 def test_the_logs_last_lines_are_there_while_it_runs_and_empty_where_there_are_none(world: World) -> None:
-    job, backend = world.job("hang", hang_seconds=60.0), world.testbed.backend()
+    job, backend = world.job("hang", hang_seconds=60.0), world.harness.backend()
     run(backend.ensure([job]))
     run(until(backend, job, ShardState.DRIVING))
 
@@ -298,4 +298,4 @@ def test_the_logs_last_lines_are_there_while_it_runs_and_empty_where_there_are_n
 @pytest.mark.parametrize("world", ["local"], indirect=True)  # where the images are known beforehand
 def test_an_image_that_cannot_run_is_refused_at_once(world: World) -> None:
     with pytest.raises(ImageRefused, match="demo/agent:steady"):
-        run(world.testbed.backend().ensure([world.job("unheard-of")]))
+        run(world.harness.backend().ensure([world.job("unheard-of")]))

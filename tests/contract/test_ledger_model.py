@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from ledger_testbed import ENDED, FIRST, LEASE, Testbed, ledger_testbed
+from ledger_harness import ENDED, FIRST, LEASE, Harness, ledger_harness
 
 from blocks.ledger_table import claim_key
 from evaluation.errors import AlreadyClaimed
@@ -34,9 +34,9 @@ from evaluation.ports import Claim
 
 
 @pytest.fixture
-def testbed(aws: dict[str, Any]) -> Iterator[Testbed]:
-    with ledger_testbed(aws) as testbed:
-        yield testbed
+def harness(aws: dict[str, Any]) -> Iterator[Harness]:
+    with ledger_harness(aws) as harness:
+        yield harness
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ mostly_not = st.sampled_from([False, False, False, True])
 class Claims(RuleBasedStateMachine):
     """Runs that come, die, wake up and write; `claims` are all that were ever given, most of them to zombies."""
 
-    testbed: Testbed
+    harness: Harness
     pks = count(1)  # each example has a submission of its own
     claims: Bundle[Claim] = Bundle("claims")
     views: Bundle[LedgerEntry] = Bundle("views")
@@ -93,15 +93,15 @@ class Claims(RuleBasedStateMachine):
         after = self._after_claim(owner, epoch, key, submission.status)
         if after is None:
             with pytest.raises(AlreadyClaimed):
-                self.testbed.ledger.claim(submission, owner, epoch)
+                self.harness.ledger.claim(submission, owner, epoch)
             return multiple()
         again = self.row is not None and self.row.attempt == after.attempt
         self.row = after
         if lost:
-            with self.testbed.lost_answer():
-                self.testbed.ledger.claim(submission, owner, epoch)
+            with self.harness.lost_answer():
+                self.harness.ledger.claim(submission, owner, epoch)
             return multiple()
-        claim = self.testbed.ledger.claim(submission, owner, epoch)
+        claim = self.harness.ledger.claim(submission, owner, epoch)
         assert claim == Claim(self.pk, 7, key, owner, after.attempt, epoch, claim.token, again)
         self.given.append(claim)
         self.row = replace(after, holder=claim)
@@ -109,7 +109,7 @@ class Claims(RuleBasedStateMachine):
 
     def _after_claim(self, owner: str, epoch: int, key: str, status: str) -> Row | None:
         """The row that the claim leaves; None for one that has to be refused."""
-        row, lease = self.row, self.testbed.now + LEASE
+        row, lease = self.row, self.harness.now + LEASE
         if row is None or key > row.key:
             return Row(key, owner, epoch, (row.attempt if row else 0) + 1, status, Stage.CLAIMED, lease, None)
         if (owner, key) == (row.owner, row.key) and epoch >= row.epoch and not row.ended:
@@ -118,30 +118,30 @@ class Claims(RuleBasedStateMachine):
 
     @rule(claim=claims, status=st.sampled_from(["running", "finished", "failed"]), lost=mostly_not)
     def update(self, claim: Claim, status: str, lost: bool) -> None:
-        self._write(claim, lost, lambda: self.testbed.ledger.update(claim, {"status": status}), status=status)
+        self._write(claim, lost, lambda: self.harness.ledger.update(claim, {"status": status}), status=status)
 
     @rule(claim=claims, lost=mostly_not)
     def keep_outcome(self, claim: Claim, lost: bool) -> None:
         outcome = f"{claim.attempt}-{claim.epoch}-{next(self.outcomes)}"
-        self._write(claim, lost, lambda: self.testbed.ledger.update(claim, {"outcome": outcome}), outcome=outcome)
+        self._write(claim, lost, lambda: self.harness.ledger.update(claim, {"outcome": outcome}), outcome=outcome)
 
     @rule(claim=claims, lost=mostly_not)
     def end(self, claim: Claim, lost: bool) -> None:
-        self._write(claim, lost, lambda: self.testbed.ledger.update(claim, ENDED), ended=True)
+        self._write(claim, lost, lambda: self.harness.ledger.update(claim, ENDED), ended=True)
 
     @rule(claim=claims, stage=st.sampled_from([None, *Stage]), lost=mostly_not)
     def renew(self, claim: Claim, stage: Stage | None, lost: bool) -> None:
         changes = {"stage": stage} if stage else {}
-        self._write(claim, lost, lambda: self.testbed.ledger.renew(claim, stage), **changes)
+        self._write(claim, lost, lambda: self.harness.ledger.renew(claim, stage), **changes)
 
     def _write(self, claim: Claim, lost: bool, write: Callable[[], None], **changes: Any) -> None:
         if self.row is None or self.row.holder != claim:
             with pytest.raises(AlreadyClaimed):
                 write()
             return
-        self.row = replace(self.row, lease_until=self.testbed.now + LEASE, **changes)
+        self.row = replace(self.row, lease_until=self.harness.now + LEASE, **changes)
         if lost:
-            with self.testbed.lost_answer():
+            with self.harness.lost_answer():
                 write()
         else:
             write()
@@ -149,7 +149,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule(target=views)
     def look(self) -> LedgerEntry:
-        return self.testbed.entry(self.pk)
+        return self.harness.entry(self.pk)
 
     @rule(view=consumes(views))
     def reopen_from_an_old_view(self, view: LedgerEntry) -> None:
@@ -158,25 +158,25 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule()
     def reopen(self) -> None:
-        self._reopen(self.testbed.entry(self.pk))
+        self._reopen(self.harness.entry(self.pk))
 
     def _reopen(self, view: LedgerEntry) -> None:
         assert self.row
         same = (view.owner, view.key, view.epoch) == (self.row.owner, self.row.key, self.row.epoch)
         if same and self.row.ended and self.row.outcome:
-            self.testbed.ledger.reopen(view)
-            self.row = replace(self.row, ended=False, holder=None, lease_until=self.testbed.now)
+            self.harness.ledger.reopen(view)
+            self.row = replace(self.row, ended=False, holder=None, lease_until=self.harness.now)
         else:
             with pytest.raises(AlreadyClaimed):
-                self.testbed.ledger.reopen(view)
+                self.harness.ledger.reopen(view)
 
     @rule(seconds=st.sampled_from([1, LEASE.seconds - 1, LEASE.seconds]))
     def time_passes(self, seconds: int) -> None:
-        self.testbed.now += timedelta(seconds=seconds)
+        self.harness.now += timedelta(seconds=seconds)
 
     @invariant()
     def the_row_is_the_model_s_and_at_most_one_claim_holds_it(self) -> None:
-        written = self.testbed.ledger.row(7, self.pk)
+        written = self.harness.ledger.row(7, self.pk)
         entry = read_entry(written)
         if self.row is None or entry is None or written is None:
             assert (self.row, entry) == (None, None)
@@ -186,7 +186,7 @@ class Claims(RuleBasedStateMachine):
         )
         assert (entry.status, entry.stage, entry.outcome) == (self.row.status, self.row.stage, self.row.outcome)
         assert (entry.open, entry.lease_until) == (not self.row.ended, self.row.lease_until)
-        assert entry.held_at(self.testbed.now) is (not self.row.ended and self.testbed.now < self.row.lease_until)
+        assert entry.held_at(self.harness.now) is (not self.row.ended and self.harness.now < self.row.lease_until)
         holders = [claim for claim in self.given if claim.token == written.get("claim-token")]
         assert holders == ([self.row.holder] if self.row.holder else [])
 
@@ -198,13 +198,13 @@ class Claims(RuleBasedStateMachine):
             assert epoch <= self.row.epoch
 
     def teardown(self) -> None:
-        entry = read_entry(self.testbed.ledger.row(7, self.pk))
-        listed = [item for item in self.testbed.ledger.entries() if item.submission == self.pk]
+        entry = read_entry(self.harness.ledger.row(7, self.pk))
+        listed = [item for item in self.harness.ledger.entries() if item.submission == self.pk]
         assert listed == ([entry] if entry else [])
 
 
-def test_claims_writes_deaths_and_resumes_in_any_order(testbed: Testbed) -> None:
+def test_claims_writes_deaths_and_resumes_in_any_order(harness: Harness) -> None:
     modest = settings(
         max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
-    run_state_machine_as_test(type("ClaimsOfMoto", (Claims,), {"testbed": testbed}), settings=modest)
+    run_state_machine_as_test(type("ClaimsOfMoto", (Claims,), {"harness": harness}), settings=modest)

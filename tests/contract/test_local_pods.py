@@ -19,19 +19,19 @@ from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.shards import Budgets, Shard, ShardJob, ShardState, ShardStatus
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 from local_jobs import backend as backend_module
-from tests.contract.local_testbed import STORAGE, LocalTestbed
+from tests.contract.local_harness import STORAGE, LocalHarness
 from tests.waiting import eventually, runs
 
 BUCKET = "leaderboard-20-results"
 
 
 class Machine:
-    """A local testbed with one shard on it."""
+    """A local harness with one shard on it."""
 
-    def __init__(self, testbed: LocalTestbed, s3: Any) -> None:
-        self.testbed = testbed
+    def __init__(self, harness: LocalHarness, s3: Any) -> None:
+        self.harness = harness
         self.s3 = s3
-        self.backend = testbed.backend(route_seconds=0.3)
+        self.backend = harness.backend(route_seconds=0.3)
 
     def job(self, image: str = "steady", **changes: Any) -> ShardJob:
         values: dict[str, Any] = {
@@ -52,7 +52,7 @@ class Machine:
 
     def ensure(self, job: ShardJob) -> Path:
         asyncio.run(self.backend.ensure([job]))
-        return self.testbed.workdir / job.name
+        return self.harness.workdir / job.name
 
     def end(self, job: ShardJob) -> ShardStatus:
         async def follow() -> ShardStatus:
@@ -69,7 +69,7 @@ class Machine:
         """The first process whose command line ends with this part, once it is there."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            for process in self.testbed.processes():
+            for process in self.harness.processes():
                 try:
                     if any(word.endswith(part) for word in process.cmdline()):
                         return process
@@ -80,7 +80,7 @@ class Machine:
 
     def evaluator(self) -> psutil.Process:
         """The evaluator itself, while it drives."""
-        log = self.testbed.workdir / "submission-7-attempt-1-shard-0" / "agent.log"
+        log = self.harness.workdir / "submission-7-attempt-1-shard-0" / "agent.log"
         eventually(lambda: log.exists() and "route 5: 0%" in log.read_text())
         return self.process("local_jobs.standin_agent")
 
@@ -95,10 +95,10 @@ class Machine:
 def machine(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Machine]:
     s3 = boto3.client("s3", **aws)
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]})
-    machine = Machine(LocalTestbed(tmp_path, aws["endpoint_url"]), s3)
+    machine = Machine(LocalHarness(tmp_path, aws["endpoint_url"]), s3)
     yield machine
     asyncio.run(machine.backend.remove(7, 1))
-    assert machine.testbed.left() == []
+    assert machine.harness.left() == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_pod_that_is_lost_again_and_again_fails_and_is_not_charged(machine: Ma
     directory = machine.ensure(job)
     for _ in range(3):
         machine.process("local_jobs.pod_process").kill()
-        eventually(lambda: not machine.testbed.backend()._run(job).alive)
+        eventually(lambda: not machine.harness.backend()._run(job).alive)
         machine.ensure(job)
 
     status = machine.end(job)
@@ -188,11 +188,11 @@ def test_many_that_ensure_at_once_get_one_pod(machine: Machine) -> None:
     job = machine.job("hang")
 
     async def crowd() -> None:
-        await asyncio.gather(*(machine.testbed.backend().ensure([job]) for _ in range(6)))
+        await asyncio.gather(*(machine.harness.backend().ensure([job]) for _ in range(6)))
 
     asyncio.run(crowd())
 
-    pods = [process for process in machine.testbed.processes() if "local_jobs.pod_process" in process.cmdline()]
+    pods = [process for process in machine.harness.processes() if "local_jobs.pod_process" in process.cmdline()]
     assert len(pods) == 1
 
 
@@ -204,7 +204,7 @@ def test_the_shard_is_ended_at_its_deadline(machine: Machine) -> None:
 
     assert status.failure
     assert (status.failure.summary, status.failure.fault) == ("The shard was not done in time", Fault.INFRASTRUCTURE)
-    eventually(lambda: machine.testbed.left() == [])
+    eventually(lambda: machine.harness.left() == [])
 
 
 def test_the_agent_and_its_simulator_see_nothing_of_ours(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_no_secret_lies_in_the_run_directory(machine: Machine) -> None:
 def test_what_the_pair_puts_out_is_in_cloudwatch_under_the_attempts_name(machine: Machine, aws: dict[str, Any]) -> None:
     logs = boto3.client("logs", **aws)
     logs.create_log_group(logGroupName="leaderboard-20")
-    machine.backend = machine.testbed.backend(log_group="leaderboard-20")
+    machine.backend = machine.harness.backend(log_group="leaderboard-20")
     job = machine.job("fast")
     machine.ensure(job)
 
@@ -258,7 +258,7 @@ def test_each_shard_has_ports_of_its_own(machine: Machine) -> None:
 
     asyncio.run(machine.backend.ensure(jobs))
 
-    directories = [machine.testbed.workdir / job.name for job in jobs]
+    directories = [machine.harness.workdir / job.name for job in jobs]
     ports = {json.loads((directory / "pod.json").read_text())["carla_port"] for directory in directories}
     assert len(ports) == 4
 
@@ -273,7 +273,7 @@ def test_a_pod_that_does_not_heed_term_is_killed_within_five_seconds(
 
     asyncio.run(machine.backend.remove(7, 1))
 
-    assert machine.testbed.left() == []
+    assert machine.harness.left() == []
 
 
 def test_what_cannot_be_ended_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

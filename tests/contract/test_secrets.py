@@ -1,4 +1,4 @@
-"""The testbed's secrets from moto's Secrets Manager."""
+"""The harness's secrets from moto's Secrets Manager."""
 
 import base64
 import json
@@ -55,11 +55,11 @@ def stored(aws: dict[str, Any], secrets: Secrets) -> Any:
 
 
 def test_good_secrets_are_read(aws: dict[str, Any]) -> None:
-    testbed = read_installation_secrets(stored(aws, good_secrets()))
-    assert testbed.evalai.token.get_secret_value() == TOKEN
-    assert testbed.evalai.api_server == "https://eval.ai"
-    assert dict(testbed.evalai.phases) == good_secrets()["evalai-tracks"]
-    assert testbed.clusters["leaderboard-20"] == ClusterSecret(
+    harness = read_installation_secrets(stored(aws, good_secrets()))
+    assert harness.evalai.token.get_secret_value() == TOKEN
+    assert harness.evalai.api_server == "https://eval.ai"
+    assert dict(harness.evalai.phases) == good_secrets()["evalai-tracks"]
+    assert harness.clusters["leaderboard-20"] == ClusterSecret(
         cluster="leaderboard-20",
         name="leaderboard-20-eks",
         endpoint="https://ABC.gr7.us-west-2.eks.amazonaws.com",
@@ -71,7 +71,7 @@ def test_good_secrets_are_read(aws: dict[str, Any]) -> None:
         table="leaderboard-20",
         log_group="/eks/leaderboard-20",
     )
-    assert TOKEN not in repr(testbed)
+    assert TOKEN not in repr(harness)
 
 
 def test_the_intended_spelling_of_the_table_wins(aws: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from local_jobs.run_directory import RunDirectory, processes_of
 
 
 @dataclass(frozen=True)
-class Testbed:
+class Harness:
     """The running stack as its users see it."""
 
     stack: Stack
@@ -112,21 +112,21 @@ def quick_settings(folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     with running_stack(quick_settings(tmp_path_factory.mktemp("stack")), print) as stack:
         people = EvalAIWebsite(stack.state)
-        yield Testbed(stack, people, Observer(stack.state, people))
+        yield Harness(stack, people, Observer(stack.state, people))
         assert stack.supervisor.crashes == [], "services died by themselves"
     left = family_of(stack.state.id, stack.state.shards)
     assert left == [], f"the stack left processes behind: {left}"
 
 
 @pytest.fixture(scope="session")
-def sent(testbed: Testbed) -> Sent:
+def sent(harness: Harness) -> Sent:
     for body in ("not json", UNKNOWN, WRONG):
-        testbed.stack.aws.sqs.send_message(QueueUrl=testbed.stack.state.queue_url, MessageBody=body)
-    refused = testbed.submit("leaderboard-20-SENSORS", "registry.example/agent:1")
-    crashing = testbed.submit("leaderboard-20-MAP", "demo/agent:always-crash")
+        harness.stack.aws.sqs.send_message(QueueUrl=harness.stack.state.queue_url, MessageBody=body)
+    refused = harness.submit("leaderboard-20-SENSORS", "registry.example/agent:1")
+    crashing = harness.submit("leaderboard-20-MAP", "demo/agent:always-crash")
     labels = {"leaderboard-10-MAP": 12, "leaderboard-20-SENSORS": 15}
-    steady = {testbed.submit(phase, "demo/agent:steady"): count for phase, count in labels.items()}
+    steady = {harness.submit(phase, "demo/agent:steady"): count for phase, count in labels.items()}
     return Sent(refused, crashing, steady)

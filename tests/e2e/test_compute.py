@@ -17,7 +17,7 @@ from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.aws import queue_url
 from embedded.stack import PROJECT, child_environment
-from tests.e2e.conftest import Testbed
+from tests.e2e.conftest import Harness
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
 
@@ -33,8 +33,8 @@ class Compute:
 
 
 @pytest.fixture(scope="module")
-def compute(testbed: Testbed) -> Compute:
-    stack = testbed.stack
+def compute(harness: Harness) -> Compute:
+    stack = harness.stack
     environment = {"LEADERBOARD_STATE_DIR": str(stack.state.folder)}
     command = [sys.executable, "-m", "cli.main", "compute"]
 

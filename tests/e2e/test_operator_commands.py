@@ -15,7 +15,7 @@ from blocks.dead_letters import DeadLetters
 from blocks.submission_queue import SubmissionQueue
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.stack import PROJECT
-from tests.e2e.conftest import Sent, Testbed
+from tests.e2e.conftest import Harness, Sent
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
@@ -32,9 +32,9 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def leaderboard(testbed: Testbed) -> Run:
+def leaderboard(harness: Harness) -> Run:
     """The command line, as in a second terminal of the stack's folder."""
-    environment = os.environ | {"LEADERBOARD_STATE_DIR": str(testbed.stack.state.folder), "COLUMNS": "160"}
+    environment = os.environ | {"LEADERBOARD_STATE_DIR": str(harness.stack.state.folder), "COLUMNS": "160"}
 
     def run(*words: str) -> Ended:
         command = [sys.executable, "-m", "cli.main", *words]
@@ -44,7 +44,7 @@ def leaderboard(testbed: Testbed) -> Run:
     return run
 
 
-def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, testbed: Testbed) -> None:
+def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, harness: Harness) -> None:
     ended = leaderboard("doctor", "--json")
 
     findings = json.loads(ended.out)
@@ -57,14 +57,14 @@ def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, testbed
         assert exit_codes[subject] == "OK"
     not_checked = {subject for subject, exit_code in exit_codes.items() if exit_code == "NOT CHECKED"}
     assert all(" image of " in subject for subject in not_checked)
-    secrets = [testbed.stack.state.host_token, *testbed.stack.state.participant_tokens.values()]
+    secrets = [harness.stack.state.host_token, *harness.stack.state.participant_tokens.values()]
     assert [secret for secret in secrets if secret in ended.out + ended.err] == []
 
 
 @pytest.fixture
-def queue(testbed: Testbed) -> SubmissionQueue:
+def queue(harness: Harness) -> SubmissionQueue:
     """The stack's queue, for looking without the seconds that a command takes to start."""
-    state = testbed.stack.state
+    state = harness.stack.state
     credentials = AwsCredentials(
         aws_access_key_id=EMBEDDED_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=SecretStr(EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),

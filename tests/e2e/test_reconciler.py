@@ -22,14 +22,14 @@ from embedded.stack import PROJECT
 from flows.reconciler.flow import NEEDS_ATTENTION
 from flows.takeover_runs import TAKEOVER_QUEUE
 from prefect_api.events import OutgoingEvent, PrefectEvents
-from tests.e2e.conftest import Testbed
+from tests.e2e.conftest import Harness
 from tests.waiting import eventually
 
 
 @contextmanager
-def prefect_of(testbed: Testbed) -> Iterator[SyncPrefectClient]:
+def prefect_of(harness: Harness) -> Iterator[SyncPrefectClient]:
     with (
-        temporary_settings({PREFECT_API_URL: testbed.stack.state.prefect_api_url}),
+        temporary_settings({PREFECT_API_URL: harness.stack.state.prefect_api_url}),
         get_client(sync_client=True) as client,
     ):
         yield client
@@ -74,27 +74,27 @@ def called_by_automations(client: SyncPrefectClient) -> dict[UUID, str | None]:
     return {run.id: run.work_queue_name for run in runs if run.created_by and run.created_by.type == "AUTOMATION"}
 
 
-def runs_of_the_reconciler(testbed: Testbed) -> list[dict[str, Any]]:
+def runs_of_the_reconciler(harness: Harness) -> list[dict[str, Any]]:
     body = {"flows": {"name": {"any_": ["reconcile"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    answer = requests.post(f"{testbed.stack.state.prefect_api_url}/flow_runs/filter", json=body, timeout=30)
+    answer = requests.post(f"{harness.stack.state.prefect_api_url}/flow_runs/filter", json=body, timeout=30)
     return list(answer.json())
 
 
-def test_it_looks_by_itself(testbed: Testbed) -> None:
-    eventually(lambda: bool(runs_of_the_reconciler(testbed)), seconds=110)
+def test_it_looks_by_itself(harness: Harness) -> None:
+    eventually(lambda: bool(runs_of_the_reconciler(harness)), seconds=110)
 
 
-def test_it_goes_before_new_submissions(testbed: Testbed) -> None:
+def test_it_goes_before_new_submissions(harness: Harness) -> None:
     queue = requests.get(
-        f"{testbed.stack.state.prefect_api_url}/work_pools/leaderboard/queues/{TAKEOVER_QUEUE}", timeout=30
+        f"{harness.stack.state.prefect_api_url}/work_pools/leaderboard/queues/{TAKEOVER_QUEUE}", timeout=30
     ).json()
     assert queue["priority"] == 1
-    assert {run["work_queue_name"] for run in runs_of_the_reconciler(testbed)} == {TAKEOVER_QUEUE}
+    assert {run["work_queue_name"] for run in runs_of_the_reconciler(harness)} == {TAKEOVER_QUEUE}
 
 
-def test_what_it_finds_can_be_seen_without_being_repaired(testbed: Testbed) -> None:
+def test_what_it_finds_can_be_seen_without_being_repaired(harness: Harness) -> None:
     command = [sys.executable, "-m", "cli.main", "reconcile", "--dry-run"]
-    folder = {"LEADERBOARD_STATE_DIR": str(testbed.stack.state.folder)}
+    folder = {"LEADERBOARD_STATE_DIR": str(harness.stack.state.folder)}
     done = subprocess.run(
         command, cwd=PROJECT, env={"PATH": "/usr/bin:/bin", **folder}, capture_output=True, text=True, timeout=90
     )
@@ -102,9 +102,9 @@ def test_what_it_finds_can_be_seen_without_being_repaired(testbed: Testbed) -> N
     assert "everything agrees." in done.stdout
 
 
-def test_the_hosts_hear_of_what_only_a_person_can_mend(testbed: Testbed, httpserver: HTTPServer) -> None:
+def test_the_hosts_hear_of_what_only_a_person_can_mend(harness: Harness, httpserver: HTTPServer) -> None:
     hosts = Hosts(httpserver)
-    with prefect_of(testbed) as client:
+    with prefect_of(harness) as client:
         made = [notify_operators(client, hosts.block()) for _ in range(2)]
         assert [len(client.read_automations_by_name(name)) for name in (FINDING, SILENCE)] == [1, 1]
         finding = {"finding": "Its run should have started."}
@@ -117,10 +117,10 @@ def test_the_hosts_hear_of_what_only_a_person_can_mend(testbed: Testbed, httpser
     eventually(lambda: hosts.messages == [told], seconds=60)
 
 
-def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(testbed: Testbed, httpserver: HTTPServer) -> None:
+def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(harness: Harness, httpserver: HTTPServer) -> None:
     hosts = Hosts(httpserver)
     silent = "Nobody looks after the submissions: The flow reconcile has not completed for 0.166667 minutes."
-    with prefect_of(testbed) as client:
+    with prefect_of(harness) as client:
         notify_operators(client, hosts.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
         try:
             eventually(lambda: any(silent in str(message) for message in hosts.messages), seconds=110)
@@ -128,10 +128,10 @@ def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(testbed: T
             notify_operators(client, hosts.block())
 
 
-def test_a_run_whose_heartbeats_stop_calls_the_reconciler(testbed: Testbed) -> None:
+def test_a_run_whose_heartbeats_stop_calls_the_reconciler(harness: Harness) -> None:
     """The automation of prefect.yaml as it is deployed, but for its timeouts."""
     silent, ended = uuid4(), uuid4()
-    with prefect_of(testbed) as client:
+    with prefect_of(harness) as client:
         before = called_by_automations(client)
         [deployed] = client.read_automations_by_name("heartbeats-missing")
         automation = AutomationCore.model_validate(deployed.model_dump(exclude={"id", "owner_resource"}))

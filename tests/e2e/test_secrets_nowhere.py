@@ -24,7 +24,7 @@ from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.submission.model import SubmissionStatus
-from tests.e2e.conftest import Testbed
+from tests.e2e.conftest import Harness
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, it also starts the stack
 DEBUG = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG"}
@@ -62,9 +62,9 @@ class Told:
         return [where for where, text in self.pieces.items() if any(s in text for s in (secret.encode(), *shifted))]
 
 
-def files(testbed: Testbed) -> Told:
+def files(harness: Harness) -> Told:
     """Everything below the stack's folder: logs, run directories, Prefect's database as the bytes that it is."""
-    told, folder = Told(), testbed.stack.state.folder
+    told, folder = Told(), harness.stack.state.folder
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             try:
@@ -74,13 +74,13 @@ def files(testbed: Testbed) -> Told:
     return told
 
 
-def prefect(testbed: Testbed, submission: int) -> Told:
+def prefect(harness: Harness, submission: int) -> Told:
     """What Prefect's API tells whoever may ask it."""
-    told, api = Told(), testbed.stack.state.prefect_api_url
+    told, api = Told(), harness.stack.state.prefect_api_url
     for name in LISTS:
         for page in _pages(f"{api}/{name}/filter"):
             told.add(f"Prefect's {name}", json.dumps(page, ensure_ascii=False))
-    for run in testbed.flow_runs_of(submission):
+    for run in harness.flow_runs_of(submission):
         history = _asked("GET", f"{api}/flow_run_states/?flow_run_id={run['id']}")
         told.add("Prefect's states", json.dumps(history, ensure_ascii=False))
     answer: dict[str, Any] = _asked("POST", f"{api}/events/filter", {"limit": 50})
@@ -106,9 +106,9 @@ def _asked(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
     return answer.json()
 
 
-def aws(testbed: Testbed) -> Told:
+def aws(harness: Harness) -> Told:
     """Every object of every bucket, and every row of every table."""
-    told, s3, tables = Told(), testbed.stack.aws.s3, testbed.stack.aws.dynamodb
+    told, s3, tables = Told(), harness.stack.aws.s3, harness.stack.aws.dynamodb
     for bucket in s3.list_buckets()["Buckets"]:
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
             for item in page.get("Contents", []):
@@ -121,9 +121,9 @@ def aws(testbed: Testbed) -> Told:
 
 
 @contextmanager
-def debugging_runs(testbed: Testbed) -> Iterator[None]:
+def debugging_runs(harness: Harness) -> Iterator[None]:
     """Runs that start meanwhile log everything, as a host who hunts an error would have them."""
-    api = testbed.stack.state.prefect_api_url
+    api = harness.stack.state.prefect_api_url
     deployment = _asked("GET", f"{api}/deployments/name/evaluate-submission/evaluate-submission")
     url, usual = f"{api}/deployments/{deployment['id']}", deployment["job_variables"]
     loud = {**usual, "env": {**usual.get("env", {}), **DEBUG}}
@@ -132,9 +132,9 @@ def debugging_runs(testbed: Testbed) -> Iterator[None]:
     requests.patch(url, json={"job_variables": usual}, timeout=30).raise_for_status()
 
 
-def setup(testbed: Testbed, **changes: str) -> "subprocess.Popen[str]":
+def setup(harness: Harness, **changes: str) -> "subprocess.Popen[str]":
     """`leaderboard setup`, which reads all secrets, with every log at DEBUG."""
-    state = testbed.stack.state
+    state = harness.stack.state
     addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
     command = [sys.executable, "-m", "cli.main", "setup", *addresses]
     return subprocess.Popen(
@@ -147,9 +147,9 @@ def setup(testbed: Testbed, **changes: str) -> "subprocess.Popen[str]":
     )
 
 
-def refusals(testbed: Testbed, submission: int, token: str) -> Told:
+def refusals(harness: Harness, submission: int, token: str) -> Told:
     """EvalAI's 401 to a token that it does not know and its 500 to one that it knows, as our errors tell them."""
-    told, state = Told(), testbed.stack.state
+    told, state = Told(), harness.stack.state
     with pytest.raises(InvalidConfiguration, match="answered 401") as refused:
         EvalAIClient(state.evalai_url, SecretStr(STRANGER), lambda: None, retries=ONCE).status(submission)
     told.add("our error for EvalAI's 401", repr(refused.value) + str(refused.value))
@@ -162,22 +162,22 @@ def refusals(testbed: Testbed, submission: int, token: str) -> Told:
     return told
 
 
-def test_no_secret_is_anywhere_after_a_run_that_logs_everything(testbed: Testbed) -> None:
-    users = json.loads((testbed.stack.state.folder / "tmp" / "evalai.json").read_text())["users"]
+def test_no_secret_is_anywhere_after_a_run_that_logs_everything(harness: Harness) -> None:
+    users = json.loads((harness.stack.state.folder / "tmp" / "evalai.json").read_text())["users"]
     installation = next(user["token"] for user in users if user["name"] == "leaderboard-flows")
     secrets = {*(user["token"] for user in users), EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"], STRANGER}
 
-    commands = {"setup": setup(testbed), "setup without secrets": setup(testbed, LEADERBOARD_SECRETS_PREFIX="absent-")}
-    with debugging_runs(testbed):
-        submission = testbed.submit("leaderboard-20-SENSORS", "demo/agent:steady")
-        testbed.wait(submission, lambda _: len(testbed.pods_of(submission)) == 4, 90)
-    found = [files(testbed), refusals(testbed, submission, installation)]
+    commands = {"setup": setup(harness), "setup without secrets": setup(harness, LEADERBOARD_SECRETS_PREFIX="absent-")}
+    with debugging_runs(harness):
+        submission = harness.submit("leaderboard-20-SENSORS", "demo/agent:steady")
+        harness.wait(submission, lambda _: len(harness.pods_of(submission)) == 4, 90)
+    found = [files(harness), refusals(harness, submission, installation)]
     printed = {name: command.communicate(timeout=100)[0] for name, command in commands.items()}
-    seen = testbed.end_of(submission, 90)
+    seen = harness.end_of(submission, 90)
     found += [
-        files(testbed),
-        prefect(testbed, submission),
-        aws(testbed),
+        files(harness),
+        prefect(harness, submission),
+        aws(harness),
         Told({name: text.encode() for name, text in printed.items()}),
     ]
 
@@ -185,7 +185,7 @@ def test_no_secret_is_anywhere_after_a_run_that_logs_everything(testbed: Testbed
     assert seen.evalai is SubmissionStatus.FINISHED
     assert [command.returncode == 0 for command in commands.values()] == [True, False]
     assert "does not exist in this account" in printed["setup without secrets"]
-    worker = (testbed.stack.state.folder / "logs" / "worker.log").read_text()
+    worker = (harness.stack.state.folder / "logs" / "worker.log").read_text()
     assert all("DEBUG" in text for text in (worker, *printed.values()))
     places = {where for told in found for where in told.pieces}
     assert {"prefect/prefect.db", "logs/evalai.log", f"s3://leaderboard-20/{submission}/merged.json"} <= places
@@ -196,4 +196,4 @@ def test_no_secret_is_anywhere_after_a_run_that_logs_everything(testbed: Testbed
     # and: no secret is where it need not be
     where = {place for told in found for secret in secrets for place in told.having(secret)}
     assert where - PRIVATE == set()
-    assert all((testbed.stack.state.folder / name).stat().st_mode & 0o077 == 0 for name in PRIVATE)
+    assert all((harness.stack.state.folder / name).stat().st_mode & 0o077 == 0 for name in PRIVATE)

@@ -19,7 +19,7 @@ from embedded.service_supervisor import SERVICES
 from embedded.stack import PROJECT, child_environment
 from evaluation.shards import ShardState
 from evaluation.submission.model import SubmissionStatus
-from tests.e2e.conftest import WRONG, Sent, Testbed
+from tests.e2e.conftest import WRONG, Harness, Sent
 
 pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
 
@@ -34,21 +34,21 @@ class Crashed:
 
 
 @pytest.fixture(scope="module")
-def crashed(testbed: Testbed, sent: Sent) -> Crashed:
-    failed = testbed.end_of(sent.crashing)
-    stderr = testbed.stderr(sent.crashing)
-    testbed.people.resume(sent.crashing)
+def crashed(harness: Harness, sent: Sent) -> Crashed:
+    failed = harness.end_of(sent.crashing)
+    stderr = harness.stderr(sent.crashing)
+    harness.people.resume(sent.crashing)
     return Crashed(sent.crashing, failed, stderr)
 
 
 @pytest.fixture(scope="module")
-def hanging(testbed: Testbed) -> int:
-    return testbed.submit("leaderboard-10-SENSORS", "demo/agent:hang")
+def hanging(harness: Harness) -> int:
+    return harness.submit("leaderboard-10-SENSORS", "demo/agent:hang")
 
 
 @pytest.fixture(scope="module")
-def repeated_setup(testbed: Testbed) -> Iterator["subprocess.Popen[str]"]:
-    state = testbed.stack.state
+def repeated_setup(harness: Harness) -> Iterator["subprocess.Popen[str]"]:
+    state = harness.stack.state
     clusters = str(state.folder / "tmp" / "clusters.json")
     addresses = ["--queue-url", state.queue_url, "--dead-letter-url", state.dead_letter_url]
     with subprocess.Popen(
@@ -63,62 +63,62 @@ def repeated_setup(testbed: Testbed) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_messages_that_nobody_can_evaluate_go_aside_with_their_reasons_and_the_next_one_runs(
-    testbed: Testbed, sent: Sent
+    harness: Harness, sent: Sent
 ) -> None:
-    refused = testbed.end_of(sent.refused)
-    reasons = set_aside(testbed, 3)
+    refused = harness.end_of(sent.refused)
+    reasons = set_aside(harness, 3)
 
     assert refused.evalai is SubmissionStatus.FAILED
-    assert "registry.example/agent:1" in testbed.stderr(sent.refused)
-    assert "Traceback" not in testbed.stderr(sent.refused)
+    assert "registry.example/agent:1" in harness.stderr(sent.refused)
+    assert "Traceback" not in harness.stderr(sent.refused)
     assert reasons["not json"].startswith("The message is not JSON")
     assert "submission_pk must be a positive whole number" in reasons[WRONG]
     assert "4242" in next(reason for body, reason in reasons.items() if "4242" in body)
 
 
-def set_aside(testbed: Testbed, count: int) -> dict[str, str]:
+def set_aside(harness: Harness, count: int) -> dict[str, str]:
     """Body -> reason of what lies on the dead-letter queue, once so many messages do."""
     found: dict[str, str] = {}
     deadline = time.monotonic() + 30
     while len(found) < count:
         assert time.monotonic() < deadline, f"on the dead-letter queue: {found}"
-        answer = testbed.stack.aws.sqs.receive_message(
-            QueueUrl=testbed.stack.state.dead_letter_url, MessageAttributeNames=["All"], WaitTimeSeconds=1
+        answer = harness.stack.aws.sqs.receive_message(
+            QueueUrl=harness.stack.state.dead_letter_url, MessageAttributeNames=["All"], WaitTimeSeconds=1
         )
         for message in answer.get("Messages", []):
             found[message["Body"]] = message["MessageAttributes"]["reason"]["StringValue"]
     return found
 
 
-def test_two_submissions_of_different_phases_at_once_both_finish(testbed: Testbed, sent: Sent) -> None:
+def test_two_submissions_of_different_phases_at_once_both_finish(harness: Harness, sent: Sent) -> None:
     for submission, labels in sent.steady.items():
-        seen = testbed.end_of(submission)
+        seen = harness.end_of(submission)
         assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.FINISHED, "finished")
         assert (len(seen.shards), seen.routes_done, seen.routes_total) == (4, 20, 20)
-        metrics = testbed.observer.result(submission, seen.phase)
+        metrics = harness.observer.result(submission, seen.phase)
         assert len(metrics) == labels
         assert 0 < metrics["Driving score"] <= 100
         assert float(seen.row["Driving score"]) == pytest.approx(metrics["Driving score"])
-        assert testbed.shards_of(submission) == []
+        assert harness.shards_of(submission) == []
 
 
 @pytest.mark.usefixtures("crashed", "hanging", "repeated_setup")  # what the later tests look at runs meanwhile
-def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(testbed: Testbed) -> None:
-    submission = testbed.submit("leaderboard-10-MAP", "demo/agent:steady")
+def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(harness: Harness) -> None:
+    submission = harness.submit("leaderboard-10-MAP", "demo/agent:steady")
     pods: set[tuple[str, int]] = set()
 
     def over(seen: Progress) -> bool:
-        pods.update(testbed.pods_of(submission))
+        pods.update(harness.pods_of(submission))
         return seen.over
 
-    driving = testbed.wait(submission, lambda seen: drives(seen) and len(testbed.pods_of(submission)) == 4, 60)
+    driving = harness.wait(submission, lambda seen: drives(seen) and len(harness.pods_of(submission)) == 4, 60)
     first = driving.row["claim-owner"]
-    before = testbed.pods_of(submission)
-    testbed.engine_of(first).kill()
+    before = harness.pods_of(submission)
+    harness.engine_of(first).kill()
     outlived = [pid for _, pid in before if psutil.pid_exists(pid)]
 
-    finished = testbed.wait(submission, over, 90)
-    runs = testbed.flow_runs_of(submission)
+    finished = harness.wait(submission, over, 90)
+    runs = harness.flow_runs_of(submission)
     assert outlived
     assert pods == before
     assert [run["state_type"] for run in runs] == ["CRASHED", "COMPLETED"]
@@ -128,25 +128,25 @@ def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(testbed: Te
     )
     assert (finished.evalai, finished.routes_done, finished.routes_total) == (SubmissionStatus.FINISHED, 20, 20)
     assert (finished.row["attempt"], finished.row["claim-owner"]) == ("1", first)
-    assert len(testbed.people.submission(submission).job_names) == 1
-    assert testbed.shards_of(submission) == []
+    assert len(harness.people.submission(submission).job_names) == 1
+    assert harness.shards_of(submission) == []
 
 
 def drives(seen: Progress) -> bool:
     return any(shard.state is ShardState.DRIVING for shard in seen.shards)
 
 
-def test_setup_can_be_repeated_on_a_server_in_use(testbed: Testbed, repeated_setup: "subprocess.Popen[str]") -> None:
+def test_setup_can_be_repeated_on_a_server_in_use(harness: Harness, repeated_setup: "subprocess.Popen[str]") -> None:
     stdout, stderr = repeated_setup.communicate(timeout=60)
 
     assert repeated_setup.returncode == 0, stderr
     assert "ready: work pool leaderboard (process)" in stdout.splitlines()
     assert "ready: blocks of leaderboard-20" in stdout.splitlines()
-    assert testbed.stack.state.host_token not in stdout + stderr
+    assert harness.stack.state.host_token not in stdout + stderr
 
 
 def test_an_agent_that_keeps_crashing_fails_with_its_reason_and_a_resume_goes_on(
-    testbed: Testbed, crashed: Crashed
+    harness: Harness, crashed: Crashed
 ) -> None:
     submission, failed = crashed.submission, crashed.failed
     assert failed.evalai is SubmissionStatus.FAILED
@@ -154,39 +154,39 @@ def test_an_agent_that_keeps_crashing_fails_with_its_reason_and_a_resume_goes_on
     assert "agent crashed again and again" in crashed.stderr.lower()
     assert "Traceback" not in crashed.stderr
 
-    resumed = testbed.wait(submission, lambda seen: seen.row.get("attempt") == "2", 30)
-    finished = testbed.end_of(submission)
+    resumed = harness.wait(submission, lambda seen: seen.row.get("attempt") == "2", 30)
+    finished = harness.end_of(submission)
 
     assert resumed.row["attempt"] == finished.row["attempt"] == "2"
     assert (finished.evalai, finished.routes_done) == (SubmissionStatus.FINISHED, 20)
-    plan = testbed.stack.aws.s3.get_object(Bucket="leaderboard-20", Key=f"{submission}/shards/0/checkpoint.json")
+    plan = harness.stack.aws.s3.get_object(Bucket="leaderboard-20", Key=f"{submission}/shards/0/checkpoint.json")
     records = json.loads(plan["Body"].read())["_checkpoint"]["records"]
     assert [record["index"] for record in records] == list(range(len(records)))
 
 
-def test_a_cancelled_submission_stops_within_ten_seconds_and_stays_cancelled(testbed: Testbed, hanging: int) -> None:
+def test_a_cancelled_submission_stops_within_ten_seconds_and_stays_cancelled(harness: Harness, hanging: int) -> None:
     submission = hanging
-    testbed.wait(submission, drives, 40)
-    assert len(testbed.shards_of(submission)) > 4
+    harness.wait(submission, drives, 40)
+    assert len(harness.shards_of(submission)) > 4
 
-    testbed.people.cancel(submission)
+    harness.people.cancel(submission)
     cancelled_at = time.monotonic()
-    while testbed.shards_of(submission):
+    while harness.shards_of(submission):
         assert time.monotonic() - cancelled_at < 10, "shards run for more than 10 s after the cancellation"
         time.sleep(0.1)
 
-    seen = testbed.end_of(submission, 20)
+    seen = harness.end_of(submission, 20)
     assert (seen.evalai, seen.row["status"]) == (SubmissionStatus.CANCELLED, "cancelled")
 
 
-def test_all_services_are_killed_at_once_and_every_submission_goes_on(testbed: Testbed) -> None:
-    driving = testbed.submit("leaderboard-10-MAP", "demo/agent:steady")
-    testbed.wait(driving, drives, 60)
+def test_all_services_are_killed_at_once_and_every_submission_goes_on(harness: Harness) -> None:
+    driving = harness.submit("leaderboard-10-MAP", "demo/agent:steady")
+    harness.wait(driving, drives, 60)
 
     for name in SERVICES:
-        testbed.stack.supervisor.kill(name, down_seconds=1)
-    meanwhile = testbed.submit("leaderboard-10-MAP", "demo/agent:fast")
+        harness.stack.supervisor.kill(name, down_seconds=1)
+    meanwhile = harness.submit("leaderboard-10-MAP", "demo/agent:fast")
 
     for submission in (driving, meanwhile):
-        seen = testbed.end_of(submission, 150)
+        seen = harness.end_of(submission, 150)
         assert (seen.evalai, seen.routes_done, seen.row["attempt"]) == (SubmissionStatus.FINISHED, 20, "1")

@@ -23,7 +23,7 @@ from prefect_api.events import OutgoingEvent
 from services.bridge import run_bridge
 from services.compute_bridge import compute_reader, compute_settings
 from tests.contract.aws_blocks import UNREACHABLE, received_dead, remaining
-from tests.contract.compute_testbed import ComputeAws
+from tests.contract.compute_harness import ComputeAws
 from tests.contract.conftest import aws, moto_url  # noqa: F401 - fixtures
 from tests.waiting import eventually, runs
 
@@ -31,14 +31,14 @@ FUNCTIONS = "tests.compute_functions"
 
 
 @pytest.fixture(params=["standard", "fifo"])
-def services(aws: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
+def services(aws: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ComputeAws:  # noqa: F811
     services = ComputeAws(aws, fifo=request.param == "fifo")
     connect(services, monkeypatch)
     return services
 
 
 @pytest.fixture
-def standard(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ComputeAws:
+def standard(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ComputeAws:  # noqa: F811
     services = ComputeAws(aws)
     connect(services, monkeypatch)
     return services

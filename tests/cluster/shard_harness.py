@@ -19,7 +19,7 @@ SUCCEED = {"outcome": "succeed"}
 Behaviour = Callable[[str], Mapping[str, str] | None]  # of a Job's pod, by the Job's name
 
 
-class Testbed:
+class Harness:
     """A namespace with what a shard's pod needs there, and backends that use it."""
 
     def __init__(self, cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> None:

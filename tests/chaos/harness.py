@@ -33,7 +33,7 @@ def chaos_settings() -> Settings:
 
 
 @dataclass(frozen=True)
-class Testbed:
+class Harness:
     """The running stack."""
 
     stack: Stack

@@ -20,7 +20,7 @@ ENDED = {"end-time": "2026-11-21T10:00:00Z"}
 
 
 @dataclass
-class Testbed:
+class Harness:
     """A ledger with a clock that the test moves, and a network that can lose the answer to a write."""
 
     ledger: LedgerTable
@@ -50,12 +50,12 @@ class Testbed:
 
 
 @contextmanager
-def ledger_testbed(aws: dict[str, Any]) -> Iterator[Testbed]:
+def ledger_harness(aws: dict[str, Any]) -> Iterator[Harness]:
     create_table(aws, "leaderboard-20")
     credentials = credentials_of(aws)
-    testbed = Testbed(LedgerTable(table="leaderboard-20", credentials=credentials))
-    testbed.ledger = testbed.ledger.with_clock(lambda: testbed.now)
+    harness = Harness(LedgerTable(table="leaderboard-20", credentials=credentials))
+    harness.ledger = harness.ledger.with_clock(lambda: harness.now)
     events = credentials.get_client("dynamodb").meta.events
-    events.register("after-call.dynamodb.UpdateItem", testbed.lose)
-    yield testbed
-    events.unregister("after-call.dynamodb.UpdateItem", testbed.lose)
+    events.register("after-call.dynamodb.UpdateItem", harness.lose)
+    yield harness
+    events.unregister("after-call.dynamodb.UpdateItem", harness.lose)

@@ -18,7 +18,7 @@ CLUSTER = "leaderboard-20"
 
 
 @dataclass(frozen=True)
-class Testbed:
+class Harness:
     """What `leaderboard up` makes, and blocks that use it."""
 
     aws: dict[str, Any]
@@ -53,9 +53,9 @@ class Testbed:
         return dict(answer["Attributes"])
 
 
-def make_testbed(aws: dict[str, Any]) -> Testbed:
+def make_harness(aws: dict[str, Any]) -> Harness:
     """Deploy the stacks of a run, with a queue that hides messages for 33 s."""
     stacks = EmbeddedAws(aws["endpoint_url"], aws["region_name"])
     phases = {"leaderboard-10-MAP": 1, "leaderboard-20-SENSORS": 2203}
     stacks.create_all(ROUTES, secrets_of("http://evalai.example", "token", phases), visibility_seconds=33)
-    return Testbed(aws, stacks)
+    return Harness(aws, stacks)

@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.05
 
 
 @dataclass
-class BatchTestbed(PairProcesses):
+class BatchHarness(PairProcesses):
     """Jobs go through Batch's API; a job's task is a run directory of local_jobs with the pair's real scripts."""
 
     workdir: Path

@@ -12,7 +12,7 @@ from tests.contract.pair_processes import PairProcesses
 STORAGE = {"AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret"}
 
 
-class LocalTestbed(PairProcesses):
+class LocalHarness(PairProcesses):
     def __init__(self, workdir: Path, endpoint: str) -> None:
         self.workdir = workdir
         self.endpoint = endpoint
