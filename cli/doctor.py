@@ -33,7 +33,7 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
     Parameters
     ----------
     as_json
-        Print JSON: a list of subject, verdict, detail and remedy.
+        Print JSON: a list of subject, status, detail and remedy.
     """
     settings = load_settings()
     with (
@@ -47,7 +47,7 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
             print(json.dumps([asdict(finding) for finding in seen], indent=2, ensure_ascii=False))
         else:
             seen = _show(f"This is {chosen}.", findings)
-    return 1 if any(finding.verdict is CheckStatus.PROBLEM for finding in seen) else 0
+    return 1 if any(finding.status is CheckStatus.PROBLEM for finding in seen) else 0
 
 
 def diagnose(context: DoctorContext) -> Iterator[Finding]:
@@ -62,8 +62,8 @@ def _show(title: str, findings: Iterable[Finding]) -> list[Finding]:
     for finding in findings:
         seen.append(finding)
         line = Text(str(finding))
-        line.stylize(_COLOURS[finding.verdict], 0, len(finding.verdict))
+        line.stylize(_COLOURS[finding.status], 0, len(finding.status))
         screen.print(line, soft_wrap=True)
-    verdicts = [finding.verdict for finding in seen]
-    screen.print(", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in CheckStatus), highlight=False)
+    statuses = [finding.status for finding in seen]
+    screen.print(", ".join(f"{statuses.count(status)} {status}" for status in CheckStatus), highlight=False)
     return seen

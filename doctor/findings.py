@@ -24,12 +24,12 @@ class Finding:
     """One line of the report: `remedy` is empty where there is nothing to do."""
 
     subject: str  # "AWS: bucket of leaderboard-20"
-    verdict: CheckStatus
+    status: CheckStatus
     detail: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verdict:<11}  {explain(self.subject, self.detail, self.remedy)}"
+        return f"{self.status:<11}  {explain(self.subject, self.detail, self.remedy)}"
 
 
 @dataclass(frozen=True)

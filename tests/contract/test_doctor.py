@@ -198,7 +198,7 @@ def test_an_installation_that_is_well_is_all_green(world: World) -> None:
     findings = world.diagnose()
 
     shown = {finding.subject: finding.detail for finding in findings}
-    assert [str(finding) for finding in findings if finding.verdict is not CheckStatus.OK] == []
+    assert [str(finding) for finding in findings if finding.status is not CheckStatus.OK] == []
     assert shown["AWS: secrets"] == "readable, 2 phases of leaderboard-20"
     assert shown[f"AWS: bucket of {CLUSTER}"] == f"{CLUSTER}, encrypted, not public"
     assert shown[f"AWS: simulator image of {CLUSTER}"].startswith(f"{REGISTRY}/{CLUSTER}-simulator:1, pushed ")
@@ -330,12 +330,12 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(world: World, br
 
     findings = world.diagnose()
 
-    problems = {finding.subject: finding for finding in findings if finding.verdict is CheckStatus.PROBLEM}
+    problems = {finding.subject: finding for finding in findings if finding.status is CheckStatus.PROBLEM}
     assert set(problems) == set(broken.problems)
     for subject, (detail, remedy) in broken.problems.items():
         assert detail in problems[subject].detail
         assert remedy in problems[subject].remedy
-    assert len([finding for finding in findings if finding.verdict is CheckStatus.OK]) >= 14 - len(problems)
+    assert len([finding for finding in findings if finding.status is CheckStatus.OK]) >= 14 - len(problems)
     assert not [token for token in (HOST, PARTICIPANT) if token in "".join(map(str, findings))]
 
 
@@ -351,7 +351,7 @@ def test_an_image_that_is_not_in_ecr_is_named(world: World, changes: dict[str, s
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     found = findings[f"AWS: simulator image of {CLUSTER}"]
-    assert found.verdict is CheckStatus.PROBLEM
+    assert found.status is CheckStatus.PROBLEM
     assert f"There is no image {changes['simulator_image']}: {detail}" in found.detail
     assert found.remedy.startswith(f"Push it, or correct simulator_image in the secret of {CLUSTER}")
 
@@ -361,7 +361,7 @@ def test_an_image_elsewhere_is_not_checked(world: World) -> None:
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     found = findings[f"AWS: simulator image of {CLUSTER}"]
-    assert (found.verdict, found.detail) == (CheckStatus.NOT_CHECKED, "registry.example/simulator:1 is not in ECR")
+    assert (found.status, found.detail) == (CheckStatus.NOT_CHECKED, "registry.example/simulator:1 is not in ECR")
 
 
 def test_wrong_secrets_are_named_without_their_values_and_hide_nothing_else(world: World) -> None:
@@ -369,11 +369,11 @@ def test_wrong_secrets_are_named_without_their_values_and_hide_nothing_else(worl
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     found = findings["AWS: secrets"]
-    assert (found.verdict, found.remedy) == (CheckStatus.PROBLEM, "Correct them in AWS Secrets Manager.")
+    assert (found.status, found.remedy) == (CheckStatus.PROBLEM, "Correct them in AWS Secrets Manager.")
     for problem in ("secret evalai: api_server must be", f"secret {CLUSTER}: endpoint must be", "s3_bucket must be"):
         assert problem in found.detail
-    assert findings[BUCKET].verdict is CheckStatus.OK  # its block is there
-    assert findings[f"AWS: simulator image of {CLUSTER}"].verdict is CheckStatus.NOT_CHECKED
+    assert findings[BUCKET].status is CheckStatus.OK  # its block is there
+    assert findings[f"AWS: simulator image of {CLUSTER}"].status is CheckStatus.NOT_CHECKED
     assert HOST not in "".join(map(str, findings.values()))
 
 
@@ -387,7 +387,7 @@ def test_before_the_set_up_the_secrets_and_settings_count(world: World) -> None:
         findings = {finding.subject: finding for finding in world.diagnose()}
 
     unknown = {f"Cluster: machines of {CLUSTER}", f"Cluster: routes of {CLUSTER}"}
-    assert {subject for subject, finding in findings.items() if finding.verdict is not CheckStatus.OK} == unknown
+    assert {subject for subject, finding in findings.items() if finding.status is not CheckStatus.OK} == unknown
     assert {findings[subject].detail for subject in unknown} == {
         f"it needs the block compute-cluster/{CLUSTER}, see there"
     }
@@ -399,9 +399,9 @@ def test_without_blocks_and_secrets_every_line_says_what_it_needs(world: World) 
 
     findings = world.diagnose()
 
-    verdicts = {finding.subject: finding.verdict for finding in findings}
-    assert verdicts.pop("AWS: secrets") is CheckStatus.PROBLEM
-    assert set(verdicts.values()) == {CheckStatus.NOT_CHECKED}
+    statuses = {finding.subject: finding.status for finding in findings}
+    assert statuses.pop("AWS: secrets") is CheckStatus.PROBLEM
+    assert set(statuses.values()) == {CheckStatus.NOT_CHECKED}
     [token] = [finding for finding in findings if finding.subject == "EvalAI: token"]
     assert token.remedy == "Set LEADERBOARD_CHALLENGE_PK, then run `leaderboard setup`."
 

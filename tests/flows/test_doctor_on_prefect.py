@@ -184,7 +184,7 @@ def notifications(client: SyncPrefectClient) -> list[Automation]:
 def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
     findings = server.diagnose()
 
-    assert [str(finding) for finding in findings.values() if finding.exit_code is not CheckStatus.OK] == []
+    assert [str(finding) for finding in findings.values() if finding.status is not CheckStatus.OK] == []
     assert findings["Prefect: worker"].detail == "1 online: doctors-worker"
     assert findings["Prefect: request budget"].detail == "56 requests a minute at most"
     assert findings["Prefect: deployment doctors-reconciler"].detail == f"ready, in {POOL}, by schedule"
@@ -254,7 +254,7 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 
     findings = server.diagnose()
 
-    problems = {subject: found for subject, found in findings.items() if found.exit_code is CheckStatus.PROBLEM}
+    problems = {subject: found for subject, found in findings.items() if found.status is CheckStatus.PROBLEM}
     assert set(problems) == set(expected)
     for subject, (detail, remedy) in expected.items():
         assert detail in problems[subject].detail
@@ -266,9 +266,9 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 def test_a_pool_that_is_not_there_is_one_problem_and_its_worker_is_not_checked(server: Server) -> None:
     findings = server.diagnose(Settings(work_pool="absent"))
 
-    assert findings["Prefect: work pool"].exit_code is CheckStatus.PROBLEM
+    assert findings["Prefect: work pool"].status is CheckStatus.PROBLEM
     assert findings["Prefect: work pool"].remedy == "Run `leaderboard setup`."
-    assert findings["Prefect: worker"].exit_code is CheckStatus.NOT_CHECKED
+    assert findings["Prefect: worker"].status is CheckStatus.NOT_CHECKED
     assert (
         "runs in the work pool doctors-pool, not in absent" in findings["Prefect: deployment doctors-reconciler"].detail
     )
@@ -282,7 +282,7 @@ def test_a_pool_without_a_worker_says_how_to_start_one(server: Server) -> None:
         server.client.delete_work_pool("doctors-other-pool")
 
     worker = findings["Prefect: worker"]
-    assert (worker.exit_code, worker.detail) == (
+    assert (worker.status, worker.detail) == (
         CheckStatus.PROBLEM,
         "No worker is online in the work pool doctors-other-pool: there has never been one",
     )
@@ -295,7 +295,7 @@ def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
         context = KnownSecrets(Settings(), Installation(nowhere), client)
         findings = list(run_checks(prefect_checks(context, folder)))
 
-    [problem] = [finding for finding in findings if finding.exit_code is CheckStatus.PROBLEM]
+    [problem] = [finding for finding in findings if finding.status is CheckStatus.PROBLEM]
     assert problem.detail == f"Prefect's server at {nowhere} does not answer: ConnectError"
     assert problem.remedy.startswith("Start it, or correct PREFECT_API_URL")
     others = {finding.detail for finding in findings if finding is not problem}
@@ -305,7 +305,7 @@ def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
 def test_without_the_projects_file_nobody_knows_the_deployments(server: Server, tmp_path: Path) -> None:
     found = replace(server, project=tmp_path).diagnose()["Prefect: deployments"]
 
-    assert (found.exit_code, found.remedy) == (
+    assert (found.status, found.remedy) == (
         CheckStatus.NOT_CHECKED,
         "Run the doctor from a checkout of the project.",
     )

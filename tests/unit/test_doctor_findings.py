@@ -28,7 +28,7 @@ FINE = Check("AWS: other", lambda: "it is there")
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict", "detail", "remedy"),
+    ("error", "status", "detail", "remedy"),
     [
         (InvalidConfiguration("It is wrong", "so", "Mend it."), CheckStatus.PROBLEM, "It is wrong: so", "Mend it."),
         (InvalidConfiguration("It is wrong"), CheckStatus.PROBLEM, "It is wrong", LOOK_UP),
@@ -41,11 +41,11 @@ FINE = Check("AWS: other", lambda: "it is there")
     ],
 )
 def test_what_a_check_raises_becomes_its_line_and_the_next_one_runs(
-    error: Exception, verdict: CheckStatus, detail: str, remedy: str
+    error: Exception, status: CheckStatus, detail: str, remedy: str
 ) -> None:
     finding, next_one = run_checks([raising(error), FINE])
 
-    assert (finding.subject, finding.verdict) == ("AWS: thing", verdict)
+    assert (finding.subject, finding.status) == ("AWS: thing", status)
     assert detail in finding.detail
     assert remedy in finding.remedy
     assert bool(finding.remedy) == bool(remedy)
@@ -60,4 +60,4 @@ def test_checks_that_cannot_be_listed_are_a_line_too() -> None:
 
     _, broken = run_checks(checks())
 
-    assert (broken.verdict, broken.detail) == (CheckStatus.PROBLEM, "the check itself broke (LookupError)")
+    assert (broken.status, broken.detail) == (CheckStatus.PROBLEM, "the check itself broke (LookupError)")
