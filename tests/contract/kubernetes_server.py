@@ -46,9 +46,9 @@ class KubernetesServer:
         app.router.add_route("*", "/{tail:.*}", self._serve)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        harness = web.TCPHarness(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls)
-        await harness.start()
-        self.port = harness._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 
     async def stop(self) -> None:
         self.drop_connections()
