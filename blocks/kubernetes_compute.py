@@ -38,7 +38,7 @@ class InClusterAccess(BaseModel):
 
 
 class KubernetesCompute(BaseModel):
-    """Shards as Kubernetes Jobs. The images come from the cluster's secret. Source: contracts/aws.md."""
+    """Shards as Kubernetes Jobs. The images come from the cluster's secret. Source: docs/aws.md, "The secrets"."""
 
     model_config = ConfigDict(extra="forbid")  # a setting that is misspelt, or that infrastructure decides, is said
 

@@ -1,6 +1,6 @@
 """The submission ledger in DynamoDB: one row per submission, the truth about who evaluates what.
 
-Keys: `team-id` and `submission-id`, both strings (contracts/aws.md). Rows of the original system lack the claim's
+Keys: `team-id` and `submission-id`, both strings (docs/aws.md, "Names"). Rows of the original system lack the claim's
 attributes and count as never claimed.
 """
 

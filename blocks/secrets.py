@@ -1,4 +1,4 @@
-"""The site's four secrets in Secrets Manager (contracts/aws.md), read and checked.
+"""An installation's four secrets in Secrets Manager (docs/aws.md, "The secrets"), read and checked.
 
 No message here repeats a value: a misplaced token must not end up in a log.
 """

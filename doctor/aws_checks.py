@@ -14,7 +14,7 @@ from evaluation.errors import InvalidConfiguration
 from evaluation.lifecycle.ledger_entry import SUBMISSION, TEAM
 
 STORAGE = "Create or update the stack of deployments/aws/storage.yaml."
-# contracts/aws.md
+# docs/aws.md, "Names"
 TABLE_KEYS = {TEAM: ("HASH", "S"), SUBMISSION: ("RANGE", "S")}
 _ECR = re.compile(
     r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/(?P<repository>[^:@]+)"

@@ -145,7 +145,7 @@ def _refusals(what: str) -> Iterator[None]:
 
 
 def secrets_of(evalai_url: str, auth_token: str, phases: Mapping[str, int]) -> dict[str, dict[str, str]]:
-    """The four secrets of contracts/aws.md, as names and contents; `phases` maps codename to pk."""
+    """The four secrets (docs/aws.md, "The secrets"), as names and contents; `phases` maps codename to pk."""
     secrets = {
         "evalai": {"auth_token": auth_token, "api_server": evalai_url},
         "evalai-tracks": {str(pk): codename for codename, pk in phases.items()},

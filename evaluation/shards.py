@@ -24,7 +24,7 @@ class Shard:
 def split_contiguous(routes: Sequence[int], count: int) -> tuple[Shard, ...]:
     """Give shard i of n the routes ceil(i*R/n) .. ceil((i+1)*R/n)-1; never an empty shard, so n <= R.
 
-    Source: the seeds' four pairs of five routes; design.md for the rounding. Raises InvalidConfiguration.
+    Source: docs/reference/step-function.md, "The Job": four pairs of five routes. Raises InvalidConfiguration.
     """
     if count < 1 or not routes:
         raise InvalidConfiguration("The routes cannot be split", f"there are {len(routes)} routes for {count} shards")
@@ -37,7 +37,7 @@ def split_contiguous(routes: Sequence[int], count: int) -> tuple[Shard, ...]:
 class Budgets:
     """How often a pair may start again. Restarts for infrastructure never count against the agent."""
 
-    agent_restarts: int = 4  # the seeds' backoffLimit of 8: four resumes of a pair
+    agent_restarts: int = 4  # as the original's backoffLimit of 8: four restarts of a pair
     infrastructure_restarts: int = 8
     simulator_crashes_per_route: int = 3  # then the route is quarantined: scored 0 and skipped
 

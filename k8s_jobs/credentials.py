@@ -113,7 +113,7 @@ class InCluster:
 
 @dataclass(frozen=True)
 class EksCluster:
-    """An EKS cluster by its secret's `name`, `endpoint` and `certificate_authority` (contracts/aws.md)."""
+    """An EKS cluster by its secret's `name`, `endpoint` and `certificate_authority` (docs/aws.md, "The secrets")."""
 
     name: str
     endpoint: str

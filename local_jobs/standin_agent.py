@@ -1,7 +1,7 @@
 """Stands in for the evaluator with a team's agent: connects to its simulator, drives its routes, writes a checkpoint.
 
-Follows the evaluator's environment contract (contracts/step-function.md). What a route yields is drawn from its id and
-STANDIN_SEED, so that a drive which was interrupted and resumed gives the same records. The tag of AGENT_IMAGE picks a
+Source of its variables: docs/reference/step-function.md, "The evaluator's environment". What a route yields is drawn
+from its id and STANDIN_SEED, so that a drive which was interrupted and resumed gives the same records. The tag of AGENT_IMAGE picks a
 behaviour (local_jobs/demo_images.py). Standard library only, for a quick start.
 """
 

@@ -1,6 +1,6 @@
 """The records that the stand-in evaluator writes: plausible numbers, drawn from the route and a seed.
 
-Format and penalty factors: contracts/carla-results.md, section 1.
+Format and penalty factors: docs/reference/results.md, "Records" and "Penalty factors".
 """
 
 import math

@@ -8,7 +8,10 @@ from evaluation.submission.model import Submission, SubmissionStatus
 
 @dataclass(frozen=True)
 class Report:
-    """What EvalAI is told. `result` is the list of contracts/carla-results.md section 4, empty unless finished."""
+    """What is reported to EvalAI. `result` is empty unless finished.
+
+    Source: docs/reference/results.md, "What EvalAI is sent".
+    """
 
     submission: Submission
     status: SubmissionStatus  # FINISHED, FAILED, CANCELLED, or PARTIALLY_EVALUATED

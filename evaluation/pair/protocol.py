@@ -11,7 +11,7 @@
     agent/checkpoint.json  what the evaluator writes; between two starts the supervisor may correct it
 
 The simulator and agent scripts know only these files. Budgets, hangs, resumes and quarantine are decided by the
-supervisor, whose directory the agent cannot write to. Source: contracts/step-function.md, "The pair's protocol".
+supervisor, whose directory the agent cannot write to. Source: docs/reference/step-function.md, "The pair's protocol".
 """
 
 import json

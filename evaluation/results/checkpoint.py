@@ -1,7 +1,8 @@
 """The file that a shard's evaluator writes after every route: reading, checking, mending, writing.
 
 An evaluator neither writes it atomically nor checks it on a resume, and it runs beside a team's code: whatever is
-read here is checked in full. Source: contracts/carla-results.md, sections 1 and 3.
+read here is checked in full.
+Source: docs/reference/results.md, "The checkpoint file" and "Faults of the official merge".
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Reads and checks a checkpoint file in full. Whatever breaks the format is refused in one line.
 
 An evaluator neither writes the file atomically nor checks it on a resume, and it runs beside a team's code.
-Source: contracts/carla-results.md, sections 1 and 3.
+Source: docs/reference/results.md, "The checkpoint file" and "Faults of the official merge".
 """
 
 import json

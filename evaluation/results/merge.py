@@ -1,7 +1,8 @@
 """Several shards' checkpoints become one result.
 
 The routes that were sent out decide what is complete, never the files' own progress: the official merge calls a set
-without its last shard finished. Source: contracts/carla-results.md, sections 2 and 3.
+without its last shard finished.
+Source: docs/reference/results.md, "The official merge" and "Faults of the official merge".
 """
 
 from collections.abc import Sequence

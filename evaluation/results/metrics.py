@@ -1,6 +1,6 @@
 """The figures of a result: EvalAI's name, the file's label, and where the global record holds each.
 
-Source: contracts/carla-results.md, sections 2 and 4. 1.0 knows the first twelve only.
+Source: docs/reference/results.md, "Metrics". 1.0 knows the first twelve only.
 """
 
 import operator

@@ -1,6 +1,6 @@
 """One route's record in a checkpoint: its format in both versions, and the check that a file keeps to it.
 
-Source: contracts/carla-results.md, section 1. Keys that the format does not know are kept and never read.
+Source: docs/reference/results.md, "Records". Keys that the format does not know are kept and never read.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Nothing is rounded. Two faults of the official merge are not repeated: it compares a status by identity, which makes
 every merged result Failed with all completed routes among its exceptions, and it drops a shard's Crashed or Rejected.
-Source: contracts/carla-results.md, sections 2, "1.0", and 3.
+Source: docs/reference/results.md, "How 1.0 merges" and "Faults of the official merge".
 """
 
 import math

@@ -1,7 +1,7 @@
 """How 2.x turns records into one result: global record, values, entry status.
 
 Sums run in the order of the records and round where the official evaluator does: the output is equal to the last bit.
-Source: contracts/carla-results.md, section 2, "2.x".
+Source: docs/reference/results.md, "How 2.x merges".
 """
 
 import math

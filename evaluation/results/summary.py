@@ -19,7 +19,7 @@ def summary_text(
     """Sensors, routes, speed, metrics and one line a route, of a merged file that may be incomplete.
 
     `missing` names what is missing, which the file itself does not know. Ends with a newline.
-    Source: contracts/carla-results.md, section 4.
+    Source: docs/reference/results.md, "What EvalAI is sent".
     """
     records = document["_checkpoint"]["records"]
     lines = [

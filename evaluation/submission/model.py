@@ -50,7 +50,7 @@ class Phase:
 def parse_phase(codename: str) -> Phase:
     """Split a codename at its last hyphen; raises InvalidConfiguration where either side is empty.
 
-    Source: contracts/aws.md ("everything before the last `-` is the cluster, the rest the track").
+    Source: docs/aws.md, "Names".
     """
     cluster, hyphen, track = codename.rpartition("-")
     if not (hyphen and cluster and track):

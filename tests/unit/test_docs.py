@@ -1,6 +1,7 @@
 """What the documents say of files, targets, commands and settings is so."""
 
 import re
+import tomllib
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -9,9 +10,14 @@ import pytest
 
 from cli.main import COMMANDS, GROUPS
 from deployments import settings_page
-from evaluation.lifecycle.stages import LEASE_SECONDS, LONGEST, ReconcilerTimeouts
+from evaluation.lifecycle.outcome import OutcomeStatus
+from evaluation.lifecycle.stages import LEASE_SECONDS, LONGEST, ReconcilerTimeouts, Stage
+from evaluation.pair.protocol import PairExitCode, failure_of
+from evaluation.shards import ShardState
+from evaluation.submission.model import SubmissionStatus
 from flows.reconciler.wording import lasting
 from local_jobs.demo_images import BEHAVIOURS
+from prefect_api.states import StateName
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "deployments/**/*.md") for page in ROOT.glob(pattern))
@@ -22,6 +28,8 @@ FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 NAMED_TEST = re.compile(r"`(test_\w+)`(?:\]\(([^()\s]+)\))?")
+CITED = re.compile(r'\b(docs/[\w/-]+\.md)((?:,? (?:and )?"[^"]+")*)')
+CODE = {".py", ".yaml", ".toml", ".sh", ""}  # what may cite a page: also Makefile, Dockerfile and .ci/run
 
 
 def read(page: str | Path) -> str:
@@ -39,10 +47,13 @@ def named(pattern: str, pages: Iterable[str]) -> dict[str, str]:
     return {word: page for page in pages for word in re.findall(pattern, code_of(page))}
 
 
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", FENCED.sub("", read(page)), re.MULTILINE)
+
+
 def anchors(page: Path) -> set[str]:
     """Of the page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", read(page)), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
 
 
 def broken(page: Path, link: str) -> bool:
@@ -65,6 +76,53 @@ def test_every_test_that_is_named_is_in_the_file_that_it_leads_to(page: Path) ->
     assert [name for name, file in named_there if not file] == []
     lost = [(name, file) for name, file in named_there if f"def {name}(" not in read(page.parent / file)]
     assert lost == []
+
+
+def sources() -> Iterable[Path]:
+    rooms = [folder for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith((".", "__"))]
+    files = [*ROOT.iterdir(), *(file for room in rooms for file in room.rglob("*"))]
+    return (file for file in files if file.is_file() and file.suffix in CODE and file != Path(__file__))
+
+
+def cited(source: Path) -> list[tuple[str, str]]:
+    """(page, heading) of every page of docs that the file names in comments and docstrings; heading "" for all of it."""
+    text = re.sub(r"\s*\n\s*(?:# ?)?", " ", source.read_text("utf-8", errors="replace"))
+    return [(page, heading) for page, rest in CITED.findall(text) for heading in re.findall(r'"([^"]+)"', rest) or [""]]
+
+
+def test_every_page_and_heading_that_the_code_cites_exists() -> None:
+    citations = {(page, heading) for source in sources() for page, heading in cited(source)}
+
+    assert ("docs/reference/results.md", "How 2.x merges") in citations
+    lost = {(page, heading) for page, heading in citations if not (ROOT / page).is_file()}
+    assert lost == set()
+    assert {(page, heading) for page, heading in citations if heading and heading not in headings(ROOT / page)} == set()
+
+
+def test_the_rooms_on_the_page_are_those_of_the_import_contracts_in_their_order() -> None:
+    layers = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
+    ranked = [(rank, room) for rank, layer in enumerate(layers, 1) for room in layer.split(" | ")]
+
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", read("docs/architecture.md"), re.MULTILINE)
+
+    assert [(int(rank), room) for rank, room in rows] == ranked
+
+
+def test_the_glossary_has_every_state_that_a_submission_can_show() -> None:
+    states = [*SubmissionStatus, *Stage, *OutcomeStatus, *StateName, *ShardState]
+
+    words = set(INLINE.findall(read("docs/glossary.md")))
+
+    assert [state for state in states if state.value not in words] == []
+
+
+def test_the_glossary_has_every_exit_code_of_a_pair() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| [^|]+ \| (\w*) ?\|$", read("docs/glossary.md"), re.MULTILINE)
+
+    charged = {code: failure_of(code).fault.value for code in PairExitCode if code is not PairExitCode.FINISHED}
+    assert [(int(code), name, fault) for code, name, fault in rows] == [
+        (code.value, code.name, charged.get(code, "")) for code in PairExitCode
+    ]
 
 
 def test_the_deadlines_on_the_page_are_those_of_the_code() -> None:
