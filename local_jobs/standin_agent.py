@@ -1,8 +1,8 @@
 """Stands in for the evaluator with a team's agent: connects to its simulator, drives its routes, writes a checkpoint.
 
 Source of its variables: docs/reference/step-function.md, "The evaluator's environment". What a route yields is drawn
-from its id and STANDIN_SEED, so that a drive which was interrupted and resumed gives the same records. The tag of AGENT_IMAGE picks a
-behaviour (local_jobs/demo_images.py). Standard library only, for a quick start.
+from its id and STANDIN_SEED, so that a drive which was interrupted and resumed gives the same records. The tag of
+AGENT_IMAGE picks a behaviour (local_jobs/demo_images.py). Standard library only, for a quick start.
 """
 
 import json

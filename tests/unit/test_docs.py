@@ -85,7 +85,7 @@ def sources() -> Iterable[Path]:
 
 
 def cited(source: Path) -> list[tuple[str, str]]:
-    """(page, heading) of every page of docs that the file names in comments and docstrings; heading "" for all of it."""
+    """(page, heading) of each page of docs that the file's comments and docstrings name; heading "" for all of it."""
     text = re.sub(r"\s*\n\s*(?:# ?)?", " ", source.read_text("utf-8", errors="replace"))
     return [(page, heading) for page, rest in CITED.findall(text) for heading in re.findall(r'"([^"]+)"', rest) or [""]]
 
