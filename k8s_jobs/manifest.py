@@ -1,6 +1,6 @@
 """The Kubernetes objects of a shard, as plain dicts: pure, but for the package's own templates and scripts.
 
-The templates are shard-job-<version>.yaml and network-policies.yaml; docs/kubernetes.md says why they look so.
+Templates: shard-job.yaml (with versions.yaml) and network-policies.yaml; docs/kubernetes.md says why they look so.
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from evaluation.errors import InvalidConfiguration
 from evaluation.pair.protocol import PairExitCode
 from evaluation.routes import format_route_list
 from evaluation.shards import ShardJob
+from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
-from k8s_jobs.template_values import render_template
+from k8s_jobs.template_values import read_template, render_template
 
 SUBMISSION, ATTEMPT, SHARD = "leaderboard/submission", "leaderboard/attempt", "leaderboard/shard"
 CLUSTER, TRACK = "leaderboard/cluster", "leaderboard/track"
@@ -42,13 +43,7 @@ def job_manifest(job: ShardJob, cluster: ClusterSpec) -> dict[str, Any]:
     if not job.deadline_seconds > 0:
         raise InvalidConfiguration(f"{job.name} has a deadline of {job.deadline_seconds} seconds", "it has to be > 0")
     values = _metadata(job, cluster) | _limits(job, cluster) | _placement(job, cluster) | _environment(job, cluster)
-    (manifest,) = render_template(f"shard-job-{job.version.value}.yaml", values)
-    for container, name, command in (
-        ("simulator", "SIMULATOR_COMMAND", cluster.simulator_command),
-        ("agent", "EVALUATOR_COMMAND", cluster.evaluator_command),
-    ):
-        if command:
-            _set_variable(manifest, container, name, command)
+    (manifest,) = render_template("shard-job.yaml", values | _commands(job.version, cluster))
     return manifest
 
 
@@ -189,6 +184,14 @@ def _environment(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
     return {name: _literal(value) for name, value in values.items()}
 
 
+def _commands(version: LeaderboardVersion, cluster: ClusterSpec) -> dict[str, object]:
+    """The version's environments and commands; the cluster's own commands, of stand-ins, take their place."""
+    (versions,) = read_template("versions.yaml")
+    own = {"simulator_command": cluster.simulator_command, "evaluator_command": cluster.evaluator_command}
+    values = versions[version.value] | {name: command for name, command in own.items() if command}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 def _literal(value: object) -> str:
     """An environment variable's value in which Kubernetes expands no `$(NAME)`. The scripts read no exponents."""
     text = f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
@@ -242,10 +245,3 @@ def _credentials(cluster: ClusterSpec) -> dict[str, object]:
 
 def _variable(name: str, value: str) -> dict[str, str]:
     return {"name": name, "value": _literal(value)}
-
-
-def _set_variable(manifest: dict[str, Any], container: str, name: str, value: str) -> None:
-    containers = manifest["spec"]["template"]["spec"]["containers"]
-    (variables,) = [entry["env"] for entry in containers if entry["name"] == container]
-    (variable,) = [entry for entry in variables if entry["name"] == name]
-    variable["value"] = value

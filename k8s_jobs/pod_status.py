@@ -7,7 +7,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-# The containers of templates/shard-job-*.yaml
+# The containers of templates/shard-job.yaml
 EVALUATOR, PREPARE, SUPERVISOR, SIMULATOR, AGENT = "evaluator", "private-contents", "supervisor", "simulator", "agent"
 INIT = (EVALUATOR, PREPARE)
 LONGEST_WORDS = 300  # characters of what others say, in a sentence of ours

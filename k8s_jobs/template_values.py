@@ -20,11 +20,12 @@ Values = Mapping[str, object]
 
 def render_template(template: str, values: Values) -> list[dict[str, Any]]:
     """The template's documents, filled; raises KeyError for a placeholder without a value."""
-    return [_filled(document, values) for document in _documents(template)]
+    return [_filled(document, values) for document in read_template(template)]
 
 
 @cache
-def _documents(template: str) -> tuple[Any, ...]:
+def read_template(template: str) -> tuple[Any, ...]:
+    """The documents of a file in k8s_jobs/templates, unfilled and shared: not to be changed."""
     text = resources.files("k8s_jobs").joinpath("templates", template).read_text(encoding="utf-8")
     return tuple(yaml.safe_load_all(text))
 

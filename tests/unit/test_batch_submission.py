@@ -5,7 +5,6 @@ from importlib import resources
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from evaluation.shards import Budgets, Shard, ShardJob
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 from shard_pod.settings import read_settings
 from tests.aws_templates import aws, properties
+from tests.unit import rendered
 
 SPEC = BatchSpec("leaderboard-20-shard", "production", "s3://private/routes.xml", log_group="leaderboard-20")
 
@@ -125,12 +125,8 @@ class TestDefinition:
 
     @pytest.mark.parametrize("version", ["1.0", "2.0"])
     def test_the_evaluators_command_is_the_one_of_kubernetes(self, version: str) -> None:
-        text = resources.files("k8s_jobs").joinpath("templates", f"shard-job-{version}.yaml").read_text("utf-8")
-        pod = next(iter(yaml.safe_load_all(text)))["spec"]["template"]["spec"]
-        (agent,) = [each for each in pod["containers"] if each["name"] == "agent"]
-        (command,) = [
-            each["value"] for each in agent["env"] if isinstance(each, dict) and each["name"] == "EVALUATOR_COMMAND"
-        ]
+        agent = rendered.containers(rendered.render(LeaderboardVersion(version)))["agent"]
+        command = rendered.environment(agent)["EVALUATOR_COMMAND"]
 
         assert aws("batch-shards")["Mappings"]["Commands"][version]["Evaluator"] == command
 

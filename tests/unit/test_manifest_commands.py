@@ -76,7 +76,7 @@ class TestContract:
 
 
 class TestVersions:
-    def test_templates_differ_in_their_commands_only(self) -> None:
+    def test_versions_differ_in_their_commands_only(self) -> None:
         job, cluster = example_job(LeaderboardVersion.V1), example_cluster(LeaderboardVersion.V1)
         first, second = (job_manifest(replace(job, version=version), cluster) for version in VERSIONS)
         own = {"SIMULATOR_COMMAND", "EVALUATOR_COMMAND", "LEADERBOARD_VERSION", "SDL_VIDEODRIVER", "SCENARIOS"}

@@ -1,4 +1,4 @@
-"""The rendered manifests in docs/ are what the renderer renders."""
+"""The rendered manifests in snapshots/: a change of a template shows in review as what a cluster would get."""
 
 import subprocess
 import sys
@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_the_manifest_in_the_docs_is_todays(version: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = (ROOT / f"docs/manifests/shard-job-{version}.yaml").read_text(encoding="utf-8")
+def test_the_rendered_manifest_is_the_snapshot(version: str, capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot = f"tests/unit/snapshots/shard-job-{version}.yaml"
+    kept = (ROOT / snapshot).read_text(encoding="utf-8")
 
     code = example.main([version])
 
-    remedy = f"python -m k8s_jobs.example {version} > docs/manifests/shard-job-{version}.yaml"
-    assert (code, shown) == (0, capsys.readouterr().out), remedy
+    remedy = f"If the change is meant: python -m k8s_jobs.example {version} > {snapshot}"
+    assert (code, kept) == (0, capsys.readouterr().out), remedy
 
 
 def test_network_policies_are_printed_for_given_addresses(capsys: pytest.CaptureFixture[str]) -> None:
