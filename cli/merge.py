@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 
-from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, PermanentError
+from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, NeedsOperator, SubmissionFailed
 from evaluation.results.checkpoint import Checkpoint
 from evaluation.results.checkpoint_reading import MAX_BYTES, parse_checkpoint
 from evaluation.results.checkpoint_writing import render_document
@@ -64,7 +64,7 @@ def merge_files(
         expected = _expected(routes, repetitions)
         merged = _merged(_different(files, output), expected, version)
         _write(output, render_document(merged.document, merged.version))
-    except PermanentError as error:
+    except (SubmissionFailed, NeedsOperator) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return BAD_INPUT
     print(_report(merged, expected, output))

@@ -18,7 +18,7 @@ from blocks.evalai import EvalAI
 from deployments.installation import installation
 from deployments.prefect_setup import load_block, load_queue
 from deployments.settings import load_settings
-from evaluation.errors import EvaluationError, InvalidMessage, PermanentError
+from evaluation.errors import EvaluationError, InvalidMessage, NeedsOperator
 from evaluation.submission.message import SubmissionMessage, parse_message
 from services.bridge import BridgeSettings, read_submission
 
@@ -103,7 +103,7 @@ def decide(letter: DeadLetter, evalai: EvalAI, dry_run: bool, force: bool) -> tu
 
 
 def choose(letters: Iterable[DeadLetter], wanted: str) -> list[DeadLetter]:
-    """Those about the submission, or the one message; raises PermanentError where none or more than one is meant."""
+    """Those about the submission, or the one message; raises NeedsOperator where none or more than one is meant."""
     everything = list(letters)
     about = [letter for letter in everything if _submission(letter) == wanted]
     if about:
@@ -111,7 +111,7 @@ def choose(letters: Iterable[DeadLetter], wanted: str) -> list[DeadLetter]:
     beginning = [letter for letter in everything if len(wanted) >= SHORT and letter.message_id.startswith(wanted)]
     if len(beginning) != 1:
         problem = f"{len(beginning)} of the {len(everything)} begin so" if beginning else f"there are {len(everything)}"
-        raise PermanentError(
+        raise NeedsOperator(
             f"No one dead letter is called {wanted}",
             problem,
             f"Give a submission's id, or a message's or its first {SHORT} characters: `leaderboard queue dead`.",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evaluation.errors import AlreadyClaimed, InvalidMessage, PermanentError, RequestRefused, TransientError
+from evaluation.errors import ControlFlow, InvalidMessage, RequestRefused, SubmissionFailed, TransientError
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # also part of S3 keys and of names in Prefect
 LONGEST_TRACE = 4000  # characters; the end of a stack trace says the most
@@ -25,15 +25,15 @@ class ResultStatus(StrEnum):
         return self in (ResultStatus.SUCCESS, ResultStatus.FAILED)
 
 
-class UnknownJob(PermanentError):
+class UnknownJob(SubmissionFailed):
     """The table has no row of that id: it was never posted here, or it is older than results are kept."""
 
 
-class AlreadyComputed(AlreadyClaimed):
+class AlreadyComputed(ControlFlow):
     """The job has its result, or its error."""
 
 
-class Held(AlreadyClaimed):
+class Held(ControlFlow):
     """Another run computes the job."""
 
     def __init__(self, summary: str, cause: str, seconds_left: float) -> None:
@@ -41,7 +41,7 @@ class Held(AlreadyClaimed):
         self.seconds_left = seconds_left  # until its lease ends, unless it is renewed
 
 
-class Abandoned(PermanentError):
+class Abandoned(SubmissionFailed):
     """Run after run died while computing the job."""
 
 
@@ -76,7 +76,7 @@ class JobError:
         return f"{self.type}: {self.message}"
 
 
-class JobFailed(PermanentError):
+class JobFailed(SubmissionFailed):
     """The function failed on this body."""
 
     def __init__(self, job_id: str, error: JobError) -> None:

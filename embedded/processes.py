@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from evaluation.errors import CleanupIncomplete, DeadlineExceeded, PermanentError, ServiceUnavailable
+from evaluation.errors import CleanupIncomplete, DeadlineExceeded, NeedsOperator, ServiceUnavailable
 from local_jobs.run_directory import processes_of
 
 MARKER = "LEADERBOARD_STACK"  # in the environment of everything that a stack starts, with the stack's id
@@ -65,11 +65,11 @@ class Processes:
             return tuple(self._children)
 
     def child(self, name: str) -> Child:
-        """The child of that name, dead or alive; raises PermanentError where there is none."""
+        """The child of that name, dead or alive; raises NeedsOperator where there is none."""
         for child in self.children:
             if child.name == name:
                 return child
-        raise PermanentError(f"The stack has no process {name}", f"it has {', '.join(c.name for c in self.children)}")
+        raise NeedsOperator(f"The stack has no process {name}", f"it has {', '.join(c.name for c in self.children)}")
 
     def restart(self, name: str) -> Child:
         """Kill the child, if it still runs, and start it again as it was; what it has started itself is left alone."""

@@ -63,7 +63,7 @@ def running_stack(settings: Settings, say: Say) -> Iterator[Stack]:
     """Start the stack, hand it over, and stop all of it on the way out, whatever the reason.
 
     Whoever holds it lets its supervisor tend it.
-    Raises PermanentError where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
+    Raises NeedsOperator where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
     """
     with stack_lock(settings):
         folder = settings.state_dir.absolute()

@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from deployments.settings import Settings
 from deployments.stack_state import stored_state
 from embedded.processes import end_all, family_of
-from evaluation.errors import PermanentError
+from evaluation.errors import NeedsOperator
 
 
 @contextlib.contextmanager
 def stack_lock(settings: Settings) -> Iterator[None]:
     """Hold the lock of the state folder, after ending what a killed stack left behind.
 
-    Raises PermanentError while another process holds it. The lock is the kernel's: it goes with its process.
+    Raises NeedsOperator while another process holds it. The lock is the kernel's: it goes with its process.
     """
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (settings.state_dir / "stack.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise PermanentError("A stack is running already", _owner(settings), "Stop it first.") from error
+            raise NeedsOperator("A stack is running already", _owner(settings), "Stop it first.") from error
         if stale := stored_state(settings.state_file):
             end_all(family_of(stale.id, stale.shards))
             settings.state_file.unlink()

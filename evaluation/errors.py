@@ -1,20 +1,28 @@
-"""Everything that can go wrong, as one tree. Adapters translate their vendor's errors into these, `raise ... from`.
+"""Everything that can go wrong, as one tree of four branches: a caller catches a branch and knows what to do next.
+
+Adapters translate their vendor's errors into these, `raise ... from`.
 
 EvaluationError
-├── PermanentError                trying again changes nothing
-│   ├── InvalidMessage            the body on the queue is not a submission message
+├── TransientError                it may pass: try again, later another run goes on
+│   ├── ServiceUnavailable        EvalAI, AWS, Prefect or a cluster does not answer, throttles or breaks
+│   ├── DeadlineExceeded          a wait came to its stated end
+│   └── CleanupIncomplete         something of a submission is still running after its removal
+├── NeedsOperator                 an operator must act: the submission waits, and nobody is charged
 │   ├── InvalidConfiguration      a secret, block, setting, phase codename or route file is wrong
+│   └── RequestRefused            a service understood the request and said no (4xx)
+├── SubmissionFailed              it lies in this one submission: it ends, by `fault` of its team or of ours
+│   ├── InvalidMessage            the body on the queue is not a submission message, or fits no submission
 │   ├── UnknownSubmission         EvalAI does not know the submission
 │   ├── ImageRefused              the image is missing or outside the allowed registries
 │   ├── InvalidCheckpoint         a result file breaks the format, or does not fit the routes sent out
-│   ├── RequestRefused            a service understood the request and said no (4xx)
-│   ├── AlreadyClaimed            another run has this submission: end as a no-op
-│   ├── SubmissionCancelled       the team took the submission back
-│   └── ShardsFailed              shards ended without a result; carries one Failure a shard
-└── TransientError                the same call may succeed later
-    ├── ServiceUnavailable        EvalAI, AWS or a cluster does not answer, throttles or breaks
-    ├── DeadlineExceeded          a wait came to its stated end
-    └── CleanupIncomplete         something of a submission is still running after its removal
+│   └── ShardsFailed              shards ended without a result
+└── ControlFlow                   no failure: this run has nothing left to do
+    ├── AlreadyClaimed            another run has this submission: end as a no-op
+    └── SubmissionCancelled       the team took the submission back: stop, and report nothing
+
+Before a claim SubmissionFailed moves the message to the dead-letter queue; after it EvalAI gets the reason. What
+NeedsOperator or TransientError stops stays where it is: the message on the queue, the claim in the ledger, the shards
+in their cluster.
 """
 
 from dataclasses import dataclass
@@ -60,57 +68,12 @@ class EvaluationError(Exception):
         return explain(self.summary, self.cause, self.remedy)
 
 
-class PermanentError(EvaluationError):
-    """Trying again changes nothing."""
-
-
-class InvalidMessage(PermanentError):
-    """The body on the queue is not a submission message."""
-
-
-class InvalidConfiguration(PermanentError):
-    """A secret, block, setting, phase codename or route file is wrong; a host has to mend it."""
-
-
-class UnknownSubmission(PermanentError):
-    """EvalAI does not know the submission."""
-
-
-class ImageRefused(PermanentError):
-    """The submission's image is missing or outside the allowed registries."""
-
-
-class InvalidCheckpoint(PermanentError):
-    """A result file breaks the format, or does not fit the routes that were sent out."""
-
-
-class RequestRefused(PermanentError):
-    """A service understood the request and said no."""
-
-
-class AlreadyClaimed(PermanentError):
-    """Another run has this submission; the caller ends as a no-op."""
-
-
-class SubmissionCancelled(PermanentError):
-    """The team took the submission back."""
-
-
-class ShardsFailed(PermanentError):
-    """Shards ended without a result."""
-
-    def __init__(self, summary: str, cause: str = "", remedy: str = "", fault: Fault = Fault.INFRASTRUCTURE) -> None:
-        super().__init__(summary, cause, remedy)
-        self.fault = fault
-        self.logs = ""  # the last lines of the shards that failed, for the team
-
-
 class TransientError(EvaluationError):
     """The same call may succeed later."""
 
 
 class ServiceUnavailable(TransientError):
-    """EvalAI, AWS or a cluster does not answer, throttles or breaks."""
+    """EvalAI, AWS, Prefect or a cluster does not answer, throttles or breaks."""
 
     def __init__(self, summary: str, cause: str = "", remedy: str = "", retry_after: float | None = None) -> None:
         super().__init__(summary, cause, remedy)
@@ -123,3 +86,60 @@ class DeadlineExceeded(TransientError):
 
 class CleanupIncomplete(TransientError):
     """Something of a submission is still running after its removal."""
+
+
+class NeedsOperator(EvaluationError):
+    """Neither time nor the team changes it: an operator must act."""
+
+
+class InvalidConfiguration(NeedsOperator):
+    """A secret, block, setting, phase codename or route file is wrong, or a service does not accept the credentials."""
+
+
+class RequestRefused(NeedsOperator):
+    """A service understood the request and said no, for another reason than who asks."""
+
+
+class SubmissionFailed(EvaluationError):
+    """It lies in this one submission (or job of the compute client), and not in its surroundings."""
+
+    fault: Fault = Fault.INFRASTRUCTURE  # the team has the benefit of the doubt
+    logs: str = ""  # the last lines of the shards that failed, for the team
+
+
+class InvalidMessage(SubmissionFailed):
+    """The body on the queue is not a submission message, or does not belong to the submission that it names."""
+
+
+class UnknownSubmission(SubmissionFailed):
+    """EvalAI does not know the submission."""
+
+
+class ImageRefused(SubmissionFailed):
+    """The submission's image is missing or outside the allowed registries."""
+
+    fault = Fault.TEAM
+
+
+class InvalidCheckpoint(SubmissionFailed):
+    """A result file breaks the format, or does not fit the routes that were sent out."""
+
+
+class ShardsFailed(SubmissionFailed):
+    """Shards ended without a result."""
+
+    def __init__(self, summary: str, cause: str = "", remedy: str = "", fault: Fault = Fault.INFRASTRUCTURE) -> None:
+        super().__init__(summary, cause, remedy)
+        self.fault = fault
+
+
+class ControlFlow(EvaluationError):
+    """No failure: the caller has nothing left to do."""
+
+
+class AlreadyClaimed(ControlFlow):
+    """Another run has this submission; the caller ends as a no-op."""
+
+
+class SubmissionCancelled(ControlFlow):
+    """The team took the submission back, or it was deleted at EvalAI."""

@@ -1,7 +1,7 @@
 """What the flows need of the world. Blocks and backends implement these; tests bring fakes.
 
 Methods of the synchronous ports block and are called in threads. Every method raises only errors of
-`evaluation.errors`: TransientError where the same call may succeed later, PermanentError otherwise.
+`evaluation.errors`: TransientError where the same call may succeed later, NeedsOperator where it cannot.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence

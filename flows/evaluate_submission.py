@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from evaluation.errors import AlreadyClaimed, InvalidConfiguration, PermanentError, SubmissionCancelled, TransientError
+from evaluation.errors import AlreadyClaimed, NeedsOperator, SubmissionCancelled, SubmissionFailed, TransientError
 from evaluation.lifecycle.outcome import Outcome, cancelled, failed, reason_not_to_run
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.ports import Claim
@@ -49,9 +49,11 @@ async def evaluate_submission(
     except AlreadyClaimed as taken:
         await acknowledge(services, delivery)
         return Completed(name=StateName.DUPLICATE, message=str(taken))
-    except PermanentError as error:
+    except SubmissionFailed as error:
         await reject_message(services, message, delivery, error)  # dead-letter queue, with the reason
         return Failed(name=StateName.REJECTED, message=str(error))
+    except NeedsOperator as error:
+        return Failed(name=StateName.BLOCKED, message=f"{error} The message comes back by itself.")
     except TransientError as outage:
         return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
     await name_flow_run(submission, claim)
@@ -61,7 +63,7 @@ async def evaluate_submission(
         return Completed(name=StateName.TAKEN_OVER, message=str(taken))
     except TransientError as outage:
         return Failed(name=StateName.INTERRUPTED, message=f"{outage} Another run goes on with it by itself.")
-    except InvalidConfiguration as error:
+    except NeedsOperator as error:
         return Failed(name=StateName.BLOCKED, message=f"{error} Then another run goes on with it by itself.")
     return await end_state(submission, outcome, cluster.settings.logs_of(submission.pk, claim.attempt))
 
@@ -71,7 +73,7 @@ async def evaluate(
 ) -> Outcome:
     """Decide the outcome once, keep it, then tell everybody.
 
-    Raises AlreadyClaimed; TransientError in outages, and InvalidConfiguration: neither is a reason to fail anybody.
+    Raises AlreadyClaimed; TransientError in outages, and NeedsOperator: neither is a reason to fail anybody.
     """
     async with lease(cluster.ledger, claim):
         outcome = await kept_outcome(cluster, submission, claim)
@@ -97,16 +99,12 @@ async def simulate(
         try:
             await launch_shards(cluster, claim, jobs)  # EKS Run Job, one Job a shard
             await watch_shards(services, cluster, submission, claim, jobs)
-        except InvalidConfiguration:
-            raise
-        except PermanentError:  # in an outage the shards drive on, and a successor adopts them
+        except (SubmissionFailed, SubmissionCancelled):  # else the shards drive on, and a successor adopts them
             await remove_jobs(cluster, claim)
             raise
         await remove_jobs(cluster, claim)  # Remove Job
         return await merge_results(cluster, submission, claim, jobs)
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back), await results_so_far(cluster, submission, jobs))
-    except (AlreadyClaimed, InvalidConfiguration):
-        raise
-    except PermanentError as error:
+    except SubmissionFailed as error:
         return failed(submission, error, await results_so_far(cluster, submission, jobs))

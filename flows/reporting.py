@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from prefect import get_run_logger, task
 
 from evaluation import storage_keys
-from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidCheckpoint, SubmissionCancelled
+from evaluation.errors import (
+    EvaluationError,
+    InvalidCheckpoint,
+    NeedsOperator,
+    SubmissionCancelled,
+    SubmissionFailed,
+    TransientError,
+)
 from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, parse_outcome, render_outcome
 from evaluation.lifecycle.report import Report
@@ -155,9 +162,7 @@ async def report(
         await send_report(services, cluster, claim, outcome.report(submission))
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back))
-    except AlreadyClaimed:
-        raise
-    except EvaluationError as error:
+    except (TransientError, NeedsOperator, SubmissionFailed) as error:
         return outcome.not_delivered(error)
     return outcome
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
 from blocks.submission_queue import Received, SubmissionQueue
-from evaluation.errors import EvaluationError, InvalidMessage, PermanentError, RequestRefused, ServiceUnavailable
+from evaluation.errors import EvaluationError, InvalidMessage, NeedsOperator, RequestRefused, ServiceUnavailable
 from evaluation.submission.message import SubmissionMessage, parse_message
 from prefect_api.events import OutgoingEvent, prefect_events
 
@@ -104,7 +104,7 @@ def run_bridge(
 ) -> None:
     """Carry messages until `stop` is set; blocks. Outages of SQS or Prefect are waited out.
 
-    Raises PermanentError where the very first poll is refused: the queue's address or the credentials are wrong.
+    Raises NeedsOperator where the very first poll is refused: the queue's address or the credentials are wrong.
     """
     bridge = _Bridge(queue, publisher, stop, settings, read)
     while not stop.is_set():
@@ -134,7 +134,7 @@ class _Bridge:
         try:
             received = self._queue.receive(self._settings.batch, self._settings.wait_seconds)
         except EvaluationError as error:
-            if isinstance(error, PermanentError) and not self._sqs.used:
+            if isinstance(error, NeedsOperator) and not self._sqs.used:
                 raise
             self._sqs.failed(error)
             self._sqs.pause()

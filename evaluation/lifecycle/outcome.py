@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
 
-from evaluation.errors import EvaluationError, Fault, ImageRefused, InvalidCheckpoint, PermanentError, ShardsFailed
+from evaluation.errors import EvaluationError, Fault, InvalidCheckpoint, ShardsFailed, SubmissionFailed, TransientError
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.shards import ShardState, ShardStatuses
@@ -50,7 +50,7 @@ class Outcome:
         )
 
     def not_delivered(self, error: EvaluationError) -> "Outcome":
-        return replace(self, undelivered=str(error), refused=isinstance(error, PermanentError))
+        return replace(self, undelivered=str(error), refused=not isinstance(error, TransientError))
 
 
 _OUTCOME = TypeAdapter(Outcome)
@@ -110,27 +110,24 @@ def _skipped(submission: Submission) -> Outcome:
     return Outcome(OutcomeStatus.SKIPPED, sentence)
 
 
-def failed(submission: Submission, error: EvaluationError, so_far: Outcome | None) -> Outcome:
+def failed(submission: Submission, error: SubmissionFailed, so_far: Outcome | None) -> Outcome:
     """The failure in full sentences: what happened, why, who is charged, what is kept, what to do.
 
     `so_far` holds the results up to the failure, where there are any.
     """
-    match error:
-        case ShardsFailed(fault=fault):
-            pass
-        case ImageRefused():
-            fault = Fault.TEAM
-        case _:  # the team has the benefit of the doubt
-            fault = Fault.INFRASTRUCTURE
     parts = [f"Submission {submission.pk} failed.", str(error)]
-    if fault is Fault.INFRASTRUCTURE:
+    if error.fault is Fault.INFRASTRUCTURE:
         parts.append("This was not the agent's fault: a host can resume the submission.")
     if so_far and so_far.routes_done:
         parts.append(f"{so_far.routes_done} of {so_far.routes_total} routes are driven; a resume goes on from there.")
-    logs = error.logs if isinstance(error, ShardsFailed) else ""
-    base = so_far or Outcome(OutcomeStatus.FAILED, "")
     return replace(
-        base, ending=OutcomeStatus.FAILED, sentence=" ".join(parts), fault=fault, result=(), metrics={}, logs=logs
+        so_far or Outcome(OutcomeStatus.FAILED, ""),
+        ending=OutcomeStatus.FAILED,
+        sentence=" ".join(parts),
+        fault=error.fault,
+        result=(),
+        metrics={},
+        logs=error.logs,
     )
 
 

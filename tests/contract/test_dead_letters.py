@@ -15,7 +15,7 @@ from blocks.evalai import EvalAI
 from blocks.submission_queue import SubmissionQueue
 from cli import queue as queue_commands
 from cli.queue import dead, redrive
-from evaluation.errors import InvalidConfiguration, PermanentError
+from evaluation.errors import InvalidConfiguration, NeedsOperator
 from evaluation.submission.message import Delivery
 
 BODY = {"challenge_pk": "1", "phase_pk": "2203", "submitted_image_uri": "reg/img:1", "submission_pk": 90}
@@ -349,7 +349,7 @@ def test_one_letter_is_chosen_by_its_message_id(
 def test_a_letter_that_is_not_there_is_named(aws: dict[str, Any], commanded: SubmissionQueue, wanted: str) -> None:
     reject(aws, commanded, body(90), body(91))
 
-    with pytest.raises(PermanentError, match=f"No one dead letter is called {wanted}: there are 2"):
+    with pytest.raises(NeedsOperator, match=f"No one dead letter is called {wanted}: there are 2"):
         redrive(wanted)
 
     assert dead_counts(commanded) == (2, 0)

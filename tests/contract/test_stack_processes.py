@@ -19,7 +19,7 @@ from embedded.processes import MARKER, Processes, family_of, runs
 from embedded.service_supervisor import Restarts, Supervisor
 from embedded.stack import free_ports
 from embedded.stack_lock import stack_lock
-from evaluation.errors import DeadlineExceeded, InvalidConfiguration, PermanentError, ServiceUnavailable
+from evaluation.errors import DeadlineExceeded, InvalidConfiguration, NeedsOperator, ServiceUnavailable
 from tests.stack_states import stack_state
 
 # Starts a grandchild in a session of its own, as the shards' processes are, then ignores TERM.
@@ -70,7 +70,7 @@ def test_a_child_can_be_started_again_as_it_was(processes: Processes) -> None:
     assert first.process.returncode == -signal.SIGKILL
     assert processes.child("part") is second
     assert second.process.pid != first.process.pid
-    with pytest.raises(PermanentError, match="The stack has no process other: it has part"):
+    with pytest.raises(NeedsOperator, match="The stack has no process other: it has part"):
         processes.restart("other")
 
 
@@ -158,7 +158,7 @@ def test_a_running_stack_is_found_and_keeps_others_out(tmp_path: Path, stack_id:
         assert read_state(settings).id == stack_id
         assert settings.state_file.stat().st_mode & 0o777 == 0o600
         with (
-            pytest.raises(PermanentError, match=f"A stack is running already: process {os.getpid()}"),
+            pytest.raises(NeedsOperator, match=f"A stack is running already: process {os.getpid()}"),
             stack_lock(settings),
         ):
             pass

@@ -51,7 +51,7 @@ def run(message: SubmissionMessage, delivery: Delivery | None = None, takeover: 
 
 
 def successor(world: World, message: SubmissionMessage) -> State[None]:
-    return run(message, None, Takeover(owner=str(world.ledger.rows[7]["claim-owner"]), start=2))
+    return run(message, None, Takeover(owner=str(world.ledger.rows[7]["claim-owner"]), epoch=2))
 
 
 @pytest.fixture

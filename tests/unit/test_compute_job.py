@@ -9,7 +9,7 @@ from blocks.submission_queue import Received
 from compute_client.backlog import Backlog
 from compute_client.example import count_primes
 from compute_client.job import JobError, JobFailed, JobResult, ResultStatus, digest, read_message, write_message
-from evaluation.errors import InvalidMessage, PermanentError
+from evaluation.errors import InvalidMessage, SubmissionFailed
 from evaluation.submission.message import Delivery
 from services.bridge import BridgeSettings
 from services.compute_bridge import compute_reader
@@ -41,7 +41,7 @@ def test_a_failure_is_raised_with_the_functions_error() -> None:
     failed = JobResult("order-7", ResultStatus.FAILED, error=JobError("ValueError", "no number"))
     with pytest.raises(JobFailed, match="Job order-7 failed: ValueError: no number") as raised:
         _ = failed.result
-    assert isinstance(raised.value, PermanentError)
+    assert isinstance(raised.value, SubmissionFailed)
 
 
 def test_nothing_is_a_result_too() -> None:

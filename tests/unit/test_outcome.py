@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.errors import Failure, Fault, ImageRefused, InvalidCheckpoint, ServiceUnavailable, ShardsFailed
+from evaluation.errors import Failure, Fault, ImageRefused, InvalidCheckpoint, ShardsFailed
 from evaluation.lifecycle.outcome import (
     Outcome,
     OutcomeStatus,
@@ -44,7 +44,6 @@ def test_the_team_is_charged_only_for_its_own() -> None:
         raise_for_failures({0: ended(0, LOST), 1: ended(1)})
     assert raised.value.fault is Fault.INFRASTRUCTURE
     assert failed(SUBMISSION, raised.value, None).fault is Fault.INFRASTRUCTURE
-    assert failed(SUBMISSION, ServiceUnavailable("S3 is down"), None).fault is Fault.INFRASTRUCTURE
     assert failed(SUBMISSION, InvalidCheckpoint("broken"), None).fault is Fault.INFRASTRUCTURE
     assert failed(SUBMISSION, ImageRefused("no image"), None).fault is Fault.TEAM
 
@@ -52,13 +51,14 @@ def test_the_team_is_charged_only_for_its_own() -> None:
 def test_a_failure_keeps_what_was_driven_but_reports_no_score() -> None:
     so_far = Outcome(OutcomeStatus.FINISHED, "", result=[{"split": "x"}], metrics={"Driving score": 1.0}, routes_done=3,
                      routes_total=20, summary="routes", merged="{}")  # fmt: skip
-    outcome = failed(SUBMISSION, ServiceUnavailable("S3 is down"), so_far)
+    outcome = failed(SUBMISSION, InvalidCheckpoint("Shard 3's file is cut off"), so_far)
     report = outcome.report(SUBMISSION)
     assert (report.status, report.result, report.stdout, report.metadata) == (
         SubmissionStatus.FAILED, (), "routes", "{}",
     )  # fmt: skip
     assert (
-        "S3 is down. This was not the agent's fault: a host can resume the submission. 3 of 20 routes" in report.stderr
+        "Shard 3's file is cut off. This was not the agent's fault: a host can resume the submission. 3 of 20 routes"
+        in report.stderr
     )
     assert outcome.metrics == {}
 
