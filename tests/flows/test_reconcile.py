@@ -285,7 +285,7 @@ def test_why_a_running_submission_is_where_it_is(world: World, pk: int) -> None:
 
     told = asyncio.run(_explained(world, pk))
 
-    assert told["where"] == "its shards are being simulated (attempt 1, start 1)"
+    assert told["where"] == "its shards are being simulated (attempt 1, epoch 1)"
     assert told["waits for"].startswith("20 of 20 routes; shard 0 is starting")
     assert told["next"] == "the Jobs are removed and the results merged"
 
@@ -314,7 +314,7 @@ def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
             finding.action.value for finding in find_all_discrepancies(await take_snapshot(await world.load_services()))
         ]
 
-    assert asyncio.run(only_look()) == ["go on"]
+    assert asyncio.run(only_look()) == ["take over"]
     assert runs_of(pk) == []
 
 
