@@ -1,4 +1,4 @@
-"""A burst of jobs on a fleet that scales itself: which number should it follow? A seeded discrete-event simulation.
+"""Which metric should a fleet of workers be scaled by? A seeded discrete-event simulation of a burst of jobs.
 
     python benchmarks/backlog_scaling.py [docs/backlog-scaling.svg]
 

@@ -1,4 +1,4 @@
-"""The secrets's secrets as saved Prefect blocks, named by blocks.document_names."""
+"""An installation's secrets as saved Prefect blocks, named by blocks.document_names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

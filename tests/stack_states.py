@@ -1,4 +1,4 @@
-"""The state of a stack that nobody has started."""
+"""The state of a stack that was never started."""
 
 import os
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Nothing lost, nothing twice: the embedded stack under fire. `make chaos`, or `python -m tests.chaos --seed 1`."""
+"""The embedded stack while its parts are killed at random. `make chaos`, or `python -m tests.chaos --seed 1`."""

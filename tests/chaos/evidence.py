@@ -1,4 +1,4 @@
-"""Reads the truth from those who hold it: EvalAI, the ledger, Prefect, the agents' journal, the machine."""
+"""Reads the final state from its sources: EvalAI, the ledger, Prefect, the agents' journal, the machine."""
 
 import contextlib
 import json

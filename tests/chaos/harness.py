@@ -1,4 +1,4 @@
-"""The stack that chaos is let loose on: the embedded one, with every timeouts five times shorter."""
+"""The stack under test: the embedded one, with shorter timeouts."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Lets the incidents of a plan happen on the running stack, and starts again what production would start again."""
+"""Carries out the incidents of a plan on the running stack, and restarts what production would restart."""
 
 import contextlib
 import json

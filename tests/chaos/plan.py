@@ -1,4 +1,4 @@
-"""What is sent and what is broken, when: drawn from the seed before anything starts. Pure."""
+"""Which submissions are sent and which incidents happen, and when: drawn from the seed in advance. Pure."""
 
 import random
 from collections.abc import Iterator, Sequence

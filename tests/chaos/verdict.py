@@ -1,4 +1,4 @@
-"""What became of every submission, judged from what EvalAI, the ledger, Prefect and this machine show in the end. Pure.
+"""How every submission ended, by what EvalAI, the ledger, Prefect and this machine show. Pure.
 
 lost       it reached EvalAI and has not exactly one outcome there, in the ledger and in Prefect
 doubled    one attempt was decided twice, or evaluated by two at once, or moved on after its team had cancelled it

@@ -1,4 +1,4 @@
-"""Ways to the API server of a control plane: a kubeconfig, and a client for setting it up."""
+"""Access to the API server of a control plane: a kubeconfig, and a client for setting it up."""
 
 import base64
 import json

@@ -1,7 +1,7 @@
 """Container images for the real node, made of this machine's own Python, bash and coreutils: no registry is needed.
 
-The stand-ins lie where the templates look for CARLA, `nvidia-smi` and the evaluator, so the Job's commands run as they
-are. Layers are plain tar files, in the folder that `registry.py` serves.
+The stand-ins are at the paths where the templates expect CARLA, `nvidia-smi` and the evaluator, so the Job's commands
+run as they are. Layers are plain tar files, in the folder that `registry.py` serves.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What the real node's containerd, kubelet and pod network are told, and why."""
+"""The configuration of the real node's containerd, kubelet and pod network, and the reasons for it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small Jobs for the simulated nodes, and waiting for what becomes of them."""
+"""Small Jobs for the simulated nodes, and waiting for their states."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Nodes and container logs that KWOK simulates; what becomes of their pods is in kwok/pod-stages.yaml."""
+"""Nodes and container logs that KWOK simulates; how their pods proceed is in kwok/pod-stages.yaml."""
 
 import json
 from collections.abc import Sequence

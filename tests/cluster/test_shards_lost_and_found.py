@@ -1,4 +1,4 @@
-"""The Kubernetes backend on a real control plane: pods, nodes, servers and processes that go away."""
+"""The Kubernetes backend on a real control plane: pods, nodes, servers and processes that disappear."""
 
 import asyncio
 import os

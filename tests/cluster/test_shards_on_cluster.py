@@ -1,4 +1,4 @@
-"""The Kubernetes backend on a real control plane: shards' ways through life. Simulated nodes play the pods."""
+"""The Kubernetes backend on a real control plane: the states of shards. Simulated nodes run the pods."""
 
 import asyncio
 import time

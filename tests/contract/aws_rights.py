@@ -1,4 +1,4 @@
-"""What a piece of code asks of AWS, as IAM sees it, and whether a role's policies allow that."""
+"""Which IAM actions a piece of code uses, and whether a role's policies allow that."""
 
 import ast
 from collections.abc import Callable, Iterator, Mapping

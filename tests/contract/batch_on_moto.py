@@ -1,8 +1,8 @@
-"""moto's Batch, taught what it lacks of AWS Batch: tasks of several containers, retries, pages, and machines to run on.
+"""moto's Batch with what it lacks of AWS Batch: tasks of several containers, retries, pages, and machines to run on.
 
 moto runs a job as one Docker container, or pretends to. Here a `Machine` runs it, and the job goes through Batch's
 states around that. Everything else stays moto's: server, HTTP, queues, definitions, tags, IAM, logs, CloudFormation.
-What is taught follows the API reference; where that is silent (what evaluateOnExit sees of several containers), the
+The extensions follow the API reference; where that is silent (what evaluateOnExit sees of several containers), the
 stand-in assumes the least: a status reason, no exit code, no container's reason.
 """
 

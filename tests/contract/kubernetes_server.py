@@ -1,4 +1,4 @@
-"""A small Kubernetes API over real HTTP: Jobs, pods, ConfigMaps, watches, and every way in which they break."""
+"""A small Kubernetes API over real HTTP: Jobs, pods, ConfigMaps, watches, and their failures."""
 
 import asyncio
 import itertools

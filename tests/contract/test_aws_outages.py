@@ -1,6 +1,6 @@
-"""AWS on a bad day, over real HTTP: a front that breaks answers stands before moto's server.
+"""Outages of AWS over real HTTP: a proxy in front of moto's server breaks its answers.
 
-EvalAI's bad days are in test_evalai_client.py, the clusters' in test_kubernetes_backend.py and
+EvalAI's outages are in test_evalai_client.py, the clusters' in test_kubernetes_backend.py and
 test_kubernetes_reflector.py, and what the flow makes of all of them in tests/flows/test_outages.py.
 """
 

@@ -1,4 +1,4 @@
-"""What each party may do in AWS is what its code does there: played against moto, compared with the role."""
+"""Each role of deployments/aws allows exactly what its code does, which runs against moto here."""
 
 import json
 from collections.abc import Callable

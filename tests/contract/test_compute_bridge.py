@@ -1,4 +1,4 @@
-"""The bridge on a queue of jobs: a group's jobs ring one after the other."""
+"""The bridge on a queue of jobs: the jobs of a group are published one after the other."""
 
 import threading
 from dataclasses import replace

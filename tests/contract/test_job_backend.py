@@ -1,4 +1,4 @@
-"""What every JobBackend does. A backend joins by a Harness of its own in `SITES`."""
+"""What every JobBackend does. A new backend adds its Harness to `SITES`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence

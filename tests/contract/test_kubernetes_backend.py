@@ -1,4 +1,4 @@
-"""The backend on Kubernetes against a server that breaks in every way we know of: create, adopt, remove, logs."""
+"""The backend on Kubernetes against a server with every known failure: create, adopt, remove, logs."""
 
 import asyncio
 from typing import Any

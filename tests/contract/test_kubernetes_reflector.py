@@ -1,4 +1,4 @@
-"""One watch for all, and what it survives."""
+"""The shared watch, and the failures that it survives."""
 
 import asyncio
 from collections.abc import Callable

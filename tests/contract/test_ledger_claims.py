@@ -1,4 +1,4 @@
-"""The sequences in which a claim could be lost, doubled or overwritten; any others are test_ledger_model.py's.
+"""The sequences in which a claim could be lost, doubled or overwritten; test_ledger_model.py tries all others.
 
 The rules: one holder of the claim at a time, and only its writes count. A later key (a resume) makes a new attempt;
 the same key and owner may take an evaluation that has not ended with the same or a later epoch; nothing older does.

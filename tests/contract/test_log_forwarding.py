@@ -1,4 +1,4 @@
-"""The supervisor's log shipper against moto's CloudWatch Logs."""
+"""The supervisor's log forwarder against moto's CloudWatch Logs."""
 
 import json
 from collections.abc import Iterator

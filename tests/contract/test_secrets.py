@@ -1,4 +1,4 @@
-"""The harness's secrets from moto's Secrets Manager."""
+"""An installation's secrets, read from moto's Secrets Manager."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What hosts type at an installation, on the embedded stack: the doctor and the dead letters."""
+"""What operators run on an installation, on the embedded stack: the doctor and the dead letters."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The reconciler of a running stack: it looks by itself, and what it leaves to a person reaches one."""
+"""The reconciler of a running stack: it runs by itself, and operators are notified of what it leaves to them."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """A whole run with every log at DEBUG, and errors on the way: no secret of the installation is anywhere it can be read.
 
-Where they have to be: in the private files of the stack's own start (the stand-in EvalAI is told its users there), in
+Where they have to be: in the private files of the stack's own start (the stand-in EvalAI reads its users there), in
 Secrets Manager, and encrypted in Prefect's database.
 """
 

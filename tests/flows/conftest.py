@@ -1,4 +1,4 @@
-"""The flow on a real, throw-away Prefect server, with the world behind the ports faked."""
+"""The flow on a real, throw-away Prefect server, with fakes behind the ports."""
 
 import json
 from collections.abc import Iterator

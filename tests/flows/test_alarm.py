@@ -1,4 +1,4 @@
-"""deployments/aws/flow-alarms.yaml counts a sentence in the flow runs' output: they have to write it, and then only."""
+"""The sentence that deployments/aws/flow-alarms.yaml counts is written by such runs only, and by all of them."""
 
 import logging
 from collections.abc import Iterator

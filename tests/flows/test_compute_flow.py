@@ -1,4 +1,4 @@
-"""The compute flow, path by path, on moto's queue and table: what caller, queue and dead letters are left with."""
+"""The compute flow, path by path, on moto's queue and table: the final state of caller, queue and dead letters."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The main job, path by path: what EvalAI, the ledger, the queue and the cluster are left with."""
+"""The main job, path by path: the final state of EvalAI, the ledger, the queue and the cluster."""
 
 import asyncio
 import json

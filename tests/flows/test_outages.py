@@ -1,4 +1,4 @@
-"""A service of ours or EvalAI is away, longer than the retries: nothing fails or is lost, the next run goes on."""
+"""Outages of AWS, the cluster or EvalAI that outlast the retries: nothing fails or is lost, the next run continues."""
 
 import asyncio
 from collections.abc import Callable

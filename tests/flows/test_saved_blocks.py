@@ -1,4 +1,4 @@
-"""The services's secrets as block documents on a real Prefect server."""
+"""An installation's secrets as block documents on a real Prefect server."""
 
 from typing import cast
 

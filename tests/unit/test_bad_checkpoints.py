@@ -1,4 +1,4 @@
-"""What shards may hand in, and what becomes of it: the table of docs/bad-data.md, and a fuzz of reading and merging."""
+"""Bad checkpoints and what follows: the table of docs/bad-data.md, and a fuzz of reading and merging."""
 
 import json
 import math

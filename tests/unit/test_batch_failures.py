@@ -1,4 +1,4 @@
-"""Whose fault a failed Batch job is, and what a person reads. Containers' reasons are ECS's own words."""
+"""Whose fault a failed Batch job is, and its message. Containers' reasons are quoted from ECS."""
 
 import pytest
 

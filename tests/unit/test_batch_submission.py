@@ -1,4 +1,4 @@
-"""What SubmitJob is told, and whether the job definition of deployments/aws and it make a pair together."""
+"""The request of SubmitJob, and whether it and the job definition of deployments/aws make a complete pair."""
 
 import re
 from importlib import resources

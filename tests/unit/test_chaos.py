@@ -1,4 +1,4 @@
-"""What `make chaos` draws from its seed, and how it judges what it sees."""
+"""What `make chaos` draws from its seed, and how it judges the final state."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`leaderboard compute`: wrong usage is told in one sentence, before anything is asked."""
+"""`leaderboard compute`: wrong usage is one sentence, before any request is made."""
 
 from pathlib import Path
 

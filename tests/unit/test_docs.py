@@ -1,4 +1,4 @@
-"""What the documents say of files, targets, commands and settings is so."""
+"""The documents agree with the code: links, citations, targets, commands, settings, states, rooms."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""deployments/eks/iam: what gets through a cluster's VPC endpoints; and how the files become a staging's."""
+"""deployments/eks/iam: what a cluster's VPC endpoints allow; and how the files are changed for a staging."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What CloudWatch Logs is sent, and the address under which a person finds it."""
+"""What is sent to CloudWatch Logs, and the address of its streams."""
 
 import pytest
 from hypothesis import given, settings

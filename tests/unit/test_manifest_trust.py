@@ -1,4 +1,4 @@
-"""The manifest of a shard's Job: whom it trusts with what."""
+"""The manifest of a shard's Job: which container has access to what."""
 
 import re
 from dataclasses import replace

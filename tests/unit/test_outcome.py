@@ -1,4 +1,4 @@
-"""What people read of an outcome."""
+"""The sentences of an outcome."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which dead letter a person means."""
+"""Which dead letters an argument names."""
 
 from datetime import UTC, datetime
 

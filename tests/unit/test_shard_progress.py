@@ -1,4 +1,4 @@
-"""What a person sees of the shards: the backend's word and the pair's own, put together."""
+"""The table of shards: the backend's state and the pair's own progress in one row."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
