@@ -9,6 +9,7 @@ BEHAVIOURS = {
     "crash-on-route-7": "the evaluator dies once while it drives route 7",
     "always-crash": "every start drives one route to its end and dies in the next one",
     "hang": "puts nothing out any more from its second route on",
+    "hang-once": "the same, but not where it goes on with an earlier start's results",
     "bad-sensors": "the evaluator refuses its sensors",
     "bad-setup": "the evaluator cannot set it up",
     "simulator-crash-on-route-3": "the simulator dies once while route 3 is driven",

@@ -184,7 +184,7 @@ class Drive:
     def misbehave(self, route: Route, index: int, done: float) -> None:
         if done < 0.3:
             return
-        if self.tag == "hang" and index == 1:
+        if index == 1 and (self.tag == "hang" or (self.tag == "hang-once" and self.driven == 1)):
             time.sleep(1_000_000)
         once = self.tag == f"crash-on-route-{route.id}" and not self.crashed_before.exists()
         if once:

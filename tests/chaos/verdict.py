@@ -30,6 +30,7 @@ ENDINGS = {
     "poison-route-5": CAN_FINISH,
     "always-crash": CAN_FINISH | CAN_FAIL,
     "hang": CAN_FAIL,
+    "hang-once": CAN_FINISH,
     "bad-sensors": CAN_FAIL,
     "bad-setup": CAN_FAIL,
 }

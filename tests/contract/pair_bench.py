@@ -22,7 +22,7 @@ from shard_pod.pair_directory import PairDirectory
 from shard_pod.settings import PairSettings
 from shard_pod.storage import ShardStorage
 from shard_pod.supervisor import PairSupervisor, Stopped
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 BUCKET = "leaderboard-20-results"
 ROUTES = (0, 1, 2)
@@ -79,11 +79,11 @@ class Bench:
     def lose_supervisor(self) -> None:
         self.stop.set()
         if self.thread:
-            self.thread.join(5)
+            self.thread.join(PATIENCE_SECONDS)
 
     def exit_code(self) -> PairExitCode | str:
         assert self.thread
-        self.thread.join(5)
+        self.thread.join(PATIENCE_SECONDS)
         assert self.ended, "the supervisor goes on"
         return self.ended[-1]
 

@@ -20,7 +20,7 @@ from evaluation.submission.model import parse_phase
 from tests.contract.aws_blocks import UNREACHABLE
 from tests.contract.batch_harness import ADHOC_QUEUE, LEADERBOARD, QUEUE, QUICK, BatchHarness
 from tests.contract.test_job_backend import BUCKET, World, follow, run, to_the_end
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 CAPACITY = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
 
@@ -72,7 +72,7 @@ async def first(backend: BatchJobBackend, jobs: Sequence[ShardJob]) -> ShardStat
 
 
 async def until_detail(backend: BatchJobBackend, job: ShardJob, text: str) -> ShardStatus:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for statuses in backend.watch([job]):
             if text in statuses[job.shard.index].detail:
                 return statuses[job.shard.index]
@@ -239,9 +239,9 @@ class TestSubmission:
 
 class TestMachines:
     def test_a_lost_machine_is_replaced_and_nobody_is_charged(self, world: World, harness: BatchHarness) -> None:
-        job, backend = world.job("steady"), harness.backend()
+        job, backend = world.job("hang-once", hang_seconds=600.0), harness.backend()
         run(backend.ensure([job]))
-        eventually(lambda: any("standin_agent" in line for line in harness.left()), 30)
+        eventually(lambda: world.stored(job), until=lambda records: len(records) == 1)
 
         for process in harness.processes():
             process.kill()
@@ -332,7 +332,7 @@ class TestRemoval:
         quick = replace(QUICK, removal=RemovalLimits(deadline_seconds=1, first_look_seconds=0.1))
         backend = harness.backend(quick)
         run(backend.ensure([world.job("hang", hang_seconds=60.0)]))
-        eventually(lambda: listed(harness)[0].status == "RUNNING", 30)
+        eventually(lambda: listed(harness)[0].status == "RUNNING")
 
         with pytest.raises(CleanupIncomplete, match="submission-7-attempt-1-shard-1 is RUNNING"):
             run(backend.remove(7, 1))
@@ -375,7 +375,7 @@ def test_the_tasks_know_what_the_pair_needs_and_the_agent_no_way_to_the_storage(
     world: World, harness: BatchHarness
 ) -> None:
     run(harness.backend().ensure([world.job("hang", hang_seconds=60.0)]))
-    eventually(lambda: bool(harness.tasks), 30)
+    eventually(lambda: bool(harness.tasks))
 
     ((name, _, containers),) = harness.tasks
     known = {each: {pair["name"] for pair in entry["environment"]} for each, entry in containers.items()}

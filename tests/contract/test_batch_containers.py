@@ -15,7 +15,7 @@ from pytest_httpserver import HTTPServer
 import local_jobs
 import shard_pod
 from tests.aws_templates import properties
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 SCRIPTS = Path(shard_pod.__file__).parent
 ROUTES = Path(local_jobs.__file__).parent / "routes" / "leaderboard-20.xml"
@@ -161,7 +161,7 @@ class TestKeeper:
     ) -> None:
         put(program, "python", following(root, codes))
 
-        assert self.start(root, program).wait(timeout=30) == end
+        assert self.start(root, program).wait(PATIENCE_SECONDS) == end
         assert (root / "tries").stat().st_size == tries
 
     def test_term_goes_on_to_it_and_its_last_copy_is_waited_for(self, root: Path, program: Path) -> None:
@@ -175,7 +175,7 @@ class TestKeeper:
 
         supervisor.send_signal(signal.SIGTERM)
 
-        assert supervisor.wait(timeout=30) == 30
+        assert supervisor.wait(PATIENCE_SECONDS) == 30
         assert (root / "copied").exists()
 
 
@@ -201,7 +201,7 @@ def test_a_container_that_ecs_ends_because_another_has_ended_keeps_the_exit_code
     (root / "pair" / "supervisor" / "exit_code").write_text("13\n")
     running.send_signal(signal.SIGTERM)
 
-    assert running.wait(timeout=30) == 13
+    assert running.wait(PATIENCE_SECONDS) == 13
 
 
 def following(root: Path, codes: str) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnava
 from evaluation.submission.message import Delivery
 from prefect_api.events import OutgoingEvent, PrefectEvents, prefect_events
 from services.bridge import BridgeSettings, run_bridge
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 QUICK = BridgeSettings(wait_seconds=0, claim_seconds=300, first_pause_seconds=0.05, longest_pause_seconds=0.1)
 BODY = {  # contracts/evalai.md: a new submission's message
@@ -95,22 +96,15 @@ def running(queue: SubmissionQueue, url: str, settings: BridgeSettings = QUICK) 
             yield
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_message_rings_with_whole_numbers_and_stays(aws: dict[str, Any], prefect: FakePrefect) -> None:
     queue = create_queue(aws)
     send(aws, queue, BODY)
     with running(queue, prefect.url):
-        wait_for(lambda: prefect.events)
+        eventually(lambda: prefect.events)
     [event] = prefect.events
     delivery = event["payload"].pop("delivery")
     assert event["event"] == "leaderboard.submission.received"
@@ -130,7 +124,7 @@ def test_the_message_is_hidden_while_a_run_starts(aws: dict[str, Any], prefect: 
     queue = create_queue(aws, visibility=0)  # received again at once, if the bridge did not hide it
     send(aws, queue, BODY)
     with running(queue, prefect.url):
-        wait_for(lambda: prefect.events)
+        eventually(lambda: prefect.events)
         time.sleep(0.2)
     assert len(prefect.events) == 1
 
@@ -139,7 +133,7 @@ def test_a_message_that_nobody_claims_rings_again_with_another_event(aws: dict[s
     queue = create_queue(aws)
     send(aws, queue, BODY)
     with running(queue, prefect.url, BridgeSettings(wait_seconds=1, claim_seconds=0)):
-        wait_for(lambda: len(prefect.events) >= 2)
+        eventually(lambda: len(prefect.events) >= 2)
     first, second = prefect.events[:2]
     assert first["id"] != second["id"]
     assert first["payload"]["message"] == second["payload"]["message"]
@@ -170,7 +164,7 @@ def test_what_nobody_can_evaluate_goes_to_the_dead_letters(
     queue = create_queue(aws, fifo=True)
     send(aws, queue, body, MessageGroupId="1-7", MessageDeduplicationId="90-x")
     with running(queue, prefect.url, settings):
-        wait_for(lambda: remaining(aws, queue) == (0, 0))
+        eventually(lambda: remaining(aws, queue) == (0, 0))
     [(dead_body, attributes)] = received_dead(aws, queue)
     assert dead_body == (body if isinstance(body, str) else json.dumps(body))
     assert reason in attributes["reason"]
@@ -193,7 +187,7 @@ def test_bad_messages_hold_up_none_of_the_next_not_even_of_their_group(
         send(aws, queue, BODY | {"submission_pk": 0}, **grouped(queue, group, pk))
         send(aws, queue, BODY | {"submission_pk": pk}, **grouped(queue, group, pk))
     with running(queue, prefect.url, BridgeSettings(wait_seconds=0, batch=1)):
-        wait_for(lambda: sorted(prefect.submissions()) == [90, 91])
+        eventually(lambda: sorted(prefect.submissions()) == [90, 91])
     assert remaining(aws, queue) == (0, 2)
     assert len(received_dead(aws, queue)) == 4
 
@@ -209,7 +203,7 @@ def test_a_bad_message_that_cannot_be_set_aside_does_not_hold_up_the_next(
     send(aws, queue, "auth_token=hidden", **grouped(queue, "2203-7", 89))
     send(aws, queue, BODY, **grouped(queue, "2203-8", 90))
     with caplog.at_level(logging.INFO, "services.bridge"), running(broken, prefect.url):
-        wait_for(lambda: prefect.submissions() == [90])
+        eventually(lambda: prefect.submissions() == [90])
     assert remaining(aws, queue) == (0, 2)
     assert "the dead-letter queue failed" in caplog.text
     assert "submission 90: event accepted, delivery 1" in caplog.text
@@ -223,12 +217,12 @@ def test_a_dead_letter_that_is_sent_back_rings_as_a_new_message(
     queue = create_queue(aws, fifo=fifo)
     send(aws, queue, BODY, **grouped(queue, "2203-7", 90))
     with running(queue, prefect.url, BridgeSettings(wait_seconds=0, challenge_pk=2)):
-        wait_for(lambda: remaining(aws, queue) == (0, 0))
+        eventually(lambda: remaining(aws, queue) == (0, 0))
     with DeadLetters(queue, wait_seconds=0) as letters:
         for letter in letters:
             letters.send_back(letter)
     with running(queue, prefect.url):  # by now with the right challenge
-        wait_for(lambda: prefect.submissions() == [90])
+        eventually(lambda: prefect.submissions() == [90])
     assert letter.deliveries == 1
     assert remaining(aws, queue) == (0, 1)
 
@@ -241,7 +235,7 @@ def test_an_outage_of_prefect_keeps_the_messages_and_logs_twice(
         send(aws, queue, BODY | {"submission_pk": pk})
     prefect.answers = [500, 401, 500, 404]
     with caplog.at_level(logging.INFO, "services.bridge"), running(queue, prefect.url):
-        wait_for(lambda: sorted(prefect.submissions()) == [90, 91, 92])
+        eventually(lambda: sorted(prefect.submissions()) == [90, 91, 92])
     assert remaining(aws, queue) == (0, 3)
     lines = [record.getMessage() for record in caplog.records if "Prefect" in record.getMessage()]
     assert len(lines) == 2
@@ -249,12 +243,15 @@ def test_an_outage_of_prefect_keeps_the_messages_and_logs_twice(
     assert lines[1] == "Prefect worked again, after 4 failures"
 
 
-def test_during_an_outage_messages_are_not_counted_as_delivered(aws: dict[str, Any]) -> None:
+def test_during_an_outage_messages_are_not_counted_as_delivered(
+    aws: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     queue = create_queue(aws, visibility=0)
     for pk in (90, 91):
         send(aws, queue, BODY | {"submission_pk": pk})
     with running(queue, UNREACHABLE):
-        time.sleep(0.6)
+        eventually(lambda: "Prefect failed, the messages stay on the queue" in caplog.text)
+        time.sleep(0.3)
     assert remaining(aws, queue) == (2, 0)  # given back at once at the end
     assert [received.count for received in queue.receive(wait_seconds=0)] == [2, 2]
 
@@ -267,7 +264,7 @@ def test_an_event_that_prefect_refuses_stays_and_the_next_one_rings(
         send(aws, queue, BODY | {"submission_pk": pk})
     prefect.answers = [422]
     with running(queue, prefect.url):
-        wait_for(lambda: prefect.events)
+        eventually(lambda: prefect.events)
     assert prefect.submissions() == [91]
     assert remaining(aws, queue) == (0, 2)
     assert "Prefect refuses the event of submission 90: it answers 422" in caplog.text
@@ -280,13 +277,13 @@ def test_an_outage_of_the_queue_is_waited_out(
     sqs = boto3.client("sqs", **aws)
     send(aws, queue, BODY)
     with running(queue, prefect.url):
-        wait_for(lambda: prefect.events)
+        eventually(lambda: prefect.events)
         sqs.delete_queue(QueueUrl=queue.queue_url)
-        wait_for(lambda: "SQS failed" in caplog.text)
+        eventually(lambda: "SQS failed" in caplog.text)
         time.sleep(0.3)
         sqs.create_queue(QueueName="submissions")
         send(aws, queue, BODY | {"submission_pk": 91})
-        wait_for(lambda: prefect.submissions() == [90, 91])
+        eventually(lambda: prefect.submissions() == [90, 91])
     assert caplog.text.count("SQS failed") == 1
     assert caplog.text.count("SQS worked again") == 1
 
@@ -307,7 +304,7 @@ def test_a_message_that_cannot_be_hidden_rings_all_the_same(
     for pk in (90, 91):
         send(aws, queue, BODY | {"submission_pk": pk})
     with running(queue, prefect.url):
-        wait_for(lambda: len(prefect.events) == 2)
+        eventually(lambda: len(prefect.events) == 2)
     assert caplog.text.count("hiding messages failed") == 1
 
 
@@ -383,10 +380,10 @@ def test_a_signal_ends_it_cleanly_within_its_long_poll(
         [sys.executable, "-c", SERVE, arguments], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_for(lambda: prefect.events, seconds=60)
+        eventually(lambda: prefect.events)
         time.sleep(0.2)  # it polls again, for 20 s
         process.send_signal(number)
-        _, log = process.communicate(timeout=5)
+        _, log = process.communicate(timeout=15)  # not after its long poll of 20 s
     finally:
         process.kill()
         process.wait()

@@ -12,7 +12,7 @@ from prefect_api.events import OutgoingEvent
 from services.bridge import run_bridge
 from services.compute_bridge import compute_reader, compute_settings
 from tests.contract.compute_harness import ComputeAws
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 class Publisher:
@@ -48,7 +48,7 @@ def test_a_groups_next_job_rings_when_the_one_before_has_ended(aws: dict[str, An
             eventually(lambda job_id=job_id: f"a{int(job_id[1]) + 1}" in publisher.jobs)  # type: ignore[misc]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
     assert sorted(map(str, publisher.jobs)) == ["a1", "a2", "a3", "b1"]
     assert not harness.received()
 

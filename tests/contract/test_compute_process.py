@@ -14,7 +14,7 @@ import pytest
 from compute_client.function_process import ProcessDied, run_function
 from compute_client.job import JobError
 from evaluation.errors import InvalidConfiguration
-from tests.waiting import eventually, runs
+from tests.waiting import PATIENCE_SECONDS, eventually, runs
 
 HERE = "tests.compute_functions"
 
@@ -30,7 +30,7 @@ def failure(function: str, body: object = None, limit: float = 60) -> JobError:
 
 
 def processes_in(file: Path) -> list[psutil.Process]:
-    eventually(file.exists, 30)
+    eventually(file.exists)
     return [psutil.Process(int(pid)) for pid in file.read_text().split()]
 
 
@@ -124,6 +124,6 @@ def test_the_function_ends_when_its_caller_is_killed(tmp_path: Path) -> None:
     found = processes_in(pids)
 
     os.kill(caller.pid, signal.SIGKILL)
-    caller.wait(10)
+    caller.wait(PATIENCE_SECONDS)
 
     eventually(lambda: not any(map(runs, found)))

@@ -23,7 +23,7 @@ from tests.aws_templates import aws as template_of
 from tests.aws_templates import properties
 from tests.contract.aws_rights import allowed, granted, managed_policy, recorded, role_policies
 from tests.contract.compute_harness import ComputeAws
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_the_publisher_goes_on_through_an_outage_and_sends_what_was_not_sent(
         thread.start()
         eventually(lambda: "sent 1 jobs that were recorded without a message: unsent" in caplog.text)
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
     assert not thread.is_alive()
     assert "the backlog is not published now: There is no ECS service" in caplog.text

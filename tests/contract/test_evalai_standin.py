@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from embedded.evalai_standin import Challenge, Config, Fault, Phase, Split, Team, User, create_app, serving, state_of
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 PARTICIPANT = {"Authorization": "Bearer participant-token"}
 
@@ -102,9 +102,9 @@ def test_an_outage_meets_everybody_until_it_is_over() -> None:
     app = create_app(config(control=True), publish=[].append)
 
     with serving(app) as url:
-        begun = requests.post(f"{url}/standin/outage", headers=HOST, json={"kind": "broken", "seconds": 1}, timeout=10)
+        begun = requests.post(f"{url}/standin/outage", headers=HOST, json={"kind": "broken", "seconds": 3}, timeout=10)
         during = requests.get(url + PHASE, timeout=10)
-        eventually(lambda: requests.get(url + PHASE, timeout=10).status_code == 200, 10)
+        eventually(lambda: requests.get(url + PHASE, timeout=10).status_code, until=lambda code: code == 200)
 
     assert (begun.status_code, during.status_code) == (200, 500)
     assert "<html>" in during.text
@@ -191,7 +191,7 @@ def test_a_wrong_configuration_ends_it_with_one_line(tmp_path: Path) -> None:
 
 
 def first_status(url: str) -> int:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return requests.get(url, timeout=5).status_code

@@ -20,6 +20,7 @@ from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, Shard
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 from tests.contract.batch_harness import BatchHarness
 from tests.contract.local_harness import LocalHarness
+from tests.waiting import PATIENCE_SECONDS
 
 BUCKET = "leaderboard-20-results"
 BUDGETS = Budgets(agent_restarts=1, infrastructure_restarts=4, simulator_crashes_per_route=2)
@@ -88,6 +89,13 @@ class World:
         check_expected(checkpoint, job.expected, key)
         return checkpoint.records
 
+    def stored(self, job: ShardJob) -> list[dict[str, Any]]:
+        """The records in S3; none before there is a checkpoint."""
+        try:
+            return self.records(job)
+        except self.s3.exceptions.NoSuchKey:
+            return []
+
     def progress(self, job: ShardJob) -> PairProgress:
         progress = parse_progress(self.read(storage_keys.progress_key(job.submission, job.shard.index)))
         assert progress
@@ -101,7 +109,7 @@ class World:
 
 async def to_the_end(backend: JobBackend, *jobs: ShardJob) -> list[ShardStatuses]:
     """Every snapshot until all jobs have ended."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return [statuses async for statuses in backend.watch(jobs)]
 
 
@@ -112,7 +120,7 @@ def follow(backend: JobBackend, job: ShardJob) -> list[ShardStatus]:
 
 async def until(backend: JobBackend, job: ShardJob, state: ShardState) -> None:
     watching: AsyncIterator[Any] = backend.watch([job])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for statuses in watching:
             if statuses[job.shard.index].state is state:
                 return
@@ -253,7 +261,7 @@ def test_remove_ends_every_process_and_only_those_of_its_attempt(world: World) -
         await world.harness.backend().remove(7, 1)
         return asyncio.get_running_loop().time() - began
 
-    assert run(timed_remove()) < 10
+    assert run(timed_remove()) < 20  # it promises 5 on a machine that is not busy
     assert follow(backend, job)[-1].state is ShardState.GONE
     assert world.harness.left()
     assert all("submission-8-" in line for line in world.harness.left())

@@ -23,6 +23,7 @@ from tests.kubernetes_objects import (
     shard_job,
     shard_jobs,
 )
+from tests.waiting import PATIENCE_SECONDS, eventually_in_loop
 
 pytestmark = pytest.mark.anyio
 COMPLETE = {"conditions": [condition("Complete")]}
@@ -52,7 +53,7 @@ async def states_until(
 ) -> list[ShardStatuses]:
     """The snapshots up to the first one that fits."""
     seen: list[ShardStatuses] = []
-    async with asyncio.timeout(8), aclosing(backend.watch(jobs)) as snapshots:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(backend.watch(jobs)) as snapshots:
         async for statuses in snapshots:
             seen.append(statuses)
             if done(statuses):
@@ -66,12 +67,6 @@ def drives(statuses: ShardStatuses) -> bool:
 
 def all_are(state: ShardState) -> Callable[[ShardStatuses], bool]:
     return lambda statuses: all(status.state is state for status in statuses.values())
-
-
-async def when(ready: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not ready():
-            await asyncio.sleep(0.01)
 
 
 async def test_watch_yields_at_once_follows_and_ends(server: KubernetesServer) -> None:
@@ -94,7 +89,7 @@ async def test_news_come_without_any_change(server: KubernetesServer) -> None:
     await backend.ensure([shard_job()])
     seen = 0
 
-    async with asyncio.timeout(5), aclosing(backend.watch([shard_job()])) as snapshots:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(backend.watch([shard_job()])) as snapshots:
         async for _ in snapshots:
             seen += 1
             if seen == 3:
@@ -114,7 +109,7 @@ async def test_job_that_somebody_deletes_is_gone_and_one_that_ended_before_is_no
     await backend.ensure(shard_jobs()[:2])
     finish(server, FIRST)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for statuses in backend.watch(shard_jobs()[:2]):
             if statuses[1].state is ShardState.WAITING:
                 server.drop("jobs", FIRST)
@@ -135,14 +130,14 @@ async def test_hundred_followers_share_one_watch_of_each_kind(server: Kubernetes
         asyncio.create_task(states_until(backend_on(server), shard_jobs(number), all_are(ShardState.FINISHED)))
         for number in numbers
     ]
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     for name in list(server.objects["jobs"]):
         finish(server, name)
     await asyncio.gather(*watching)
 
     assert len(server.requests) - before == 4  # two lists, two watches
-    await when(lambda: server.watches == 0)
+    await eventually_in_loop(lambda: server.watches == 0)
 
 
 BREAKS = {
@@ -158,7 +153,7 @@ async def test_what_happens_while_the_watch_is_broken_is_seen_after(server: Kube
     backend = backend_on(server)
     await backend.ensure([shard_job()])
     watching = asyncio.create_task(states_until(backend, [shard_job()], all_are(ShardState.FINISHED)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     BREAKS[how](server)
     server._watches = []  # it hears nothing of what comes now
@@ -172,7 +167,7 @@ async def test_410_as_a_status_is_listed_again(server: KubernetesServer) -> None
     await backend.ensure([shard_job()])
     server.troubles += [once("WATCH", "/jobs", status(410, "Expired", "too old")) for _ in range(2)]
     watching = asyncio.create_task(states_until(backend, [shard_job()], all_are(ShardState.FINISHED)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     finish(server, FIRST)
     await watching
@@ -184,7 +179,7 @@ async def test_job_deleted_while_the_watch_is_broken_is_gone(server: KubernetesS
     backend = backend_on(server)
     await backend.ensure([shard_job()])
     watching = asyncio.create_task(states_until(backend, [shard_job()], all_are(ShardState.GONE)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     server.deafen_watches()
     server.drop("jobs", FIRST)
@@ -197,7 +192,7 @@ async def test_pod_that_goes_while_the_watch_is_broken_drives_no_longer(server: 
     await backend.ensure([shard_job()])
     add_driving_pod(server)
     gone_on = asyncio.create_task(states_until(backend, [shard_job()], lambda each: not drives(each)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     server.deafen_watches()
     server.drop("pods", "pod-a")
@@ -212,7 +207,7 @@ async def test_job_that_the_watch_has_yet_to_hear_of_is_not_gone(server: Kuberne
     backend = backend_on(server, requests=RequestLimits(silence_seconds=5), news_seconds=0.05)
     await backend.ensure([shard_job(8)])
     other = asyncio.create_task(states_until(backend, [shard_job(8)], all_are(ShardState.FINISHED)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
     watches, server._watches = server._watches, []
 
     await backend.ensure([shard_job()])
@@ -230,7 +225,7 @@ async def test_while_the_cluster_is_down_the_last_states_stay_and_say_so(server:
     add_driving_pod(server)
     seen: list[tuple[ShardState, str]] = []  # and the warning
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for statuses in backend.watch([shard_job()]):
             seen.append((statuses[0].state, statuses[0].warning))
             if len(seen) == 1:
@@ -256,7 +251,7 @@ async def test_silence_has_an_end(server: KubernetesServer) -> None:
                 await server.stop()
 
     with pytest.raises(ServiceUnavailable, match="has not answered for"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await watch()
 
 
@@ -272,11 +267,11 @@ async def test_refusal_ends_the_watch_only_if_it_lasts(server: KubernetesServer)
     backend = backend_on(server)
     await backend.ensure([shard_job()])
     watching = asyncio.create_task(states_until(backend, [shard_job()], all_are(ShardState.FINISHED)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     server.troubles.append(once("GET", "/jobs", status(403, "Forbidden", "the authorizer is starting")))
     server.end_watches()
-    await when(lambda: not server.troubles)
+    await eventually_in_loop(lambda: not server.troubles)
     finish(server, FIRST)
 
     assert (await watching)[-1][0].state is ShardState.FINISHED
@@ -301,12 +296,12 @@ async def test_watch_is_renewed_with_its_token(server: KubernetesServer) -> None
 
     server.troubles.append(note)
     watching = asyncio.create_task(states_until(backend, [shard_job()], all_are(ShardState.FINISHED)))
-    await when(lambda: server.watches == 2)
+    await eventually_in_loop(lambda: server.watches == 2)
 
     # when: the server ends the watches after the time that they asked for
     await asyncio.sleep(1)
     server.end_watches()
-    await when(lambda: "Bearer second" in server.tokens_seen)
+    await eventually_in_loop(lambda: "Bearer second" in server.tokens_seen)
     finish(server, FIRST)
     await watching
 

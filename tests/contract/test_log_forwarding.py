@@ -15,7 +15,7 @@ from shard_pod import log_forwarder
 from shard_pod.log_forwarder import LogForwarder
 from shard_pod.log_group import LogGroup
 from tests.contract.pair_bench import GOOD, Bench, Make, benches, container, contract, credentials, text
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 GROUP = "leaderboard-20"
 
@@ -180,7 +180,7 @@ def test_a_shard_finishes_with_and_without_cloudwatch(
         pair.writes(text(GOOD, GOOD, GOOD))
         pair.ends(1, "stopped", "died 0")
     finally:
-        output, _ = supervisor.communicate(timeout=30)
+        output, _ = supervisor.communicate(timeout=PATIENCE_SECONDS)
 
     assert supervisor.returncode == PairExitCode.FINISHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
@@ -197,7 +197,7 @@ def test_what_prepare_says_when_it_fails_is_sent_too(bench: Make, cloud: Cloud, 
     pair = bench(log_group=GROUP, routes="/nowhere/routes.xml")
 
     prepared = container("shard_pod.prepare", {**contract(pair.settings), **credentials(aws)})
-    prepared.communicate(timeout=30)
+    prepared.communicate(timeout=PATIENCE_SECONDS)
 
     assert prepared.returncode == PairExitCode.MISCONFIGURED
     assert any("The route file /nowhere/routes.xml cannot be read" in line for line in cloud.lines("init"))

@@ -1,6 +1,7 @@
 """simulator.sh and agent.sh with real processes; the test plays the supervisor."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 import shard_pod
-from tests.waiting import eventually, runs
+from tests.waiting import PATIENCE_SECONDS, eventually, runs
 
 SCRIPTS = Path(shard_pod.__file__).parent
 BASH = shutil.which("bash") or "bash"
@@ -25,6 +26,7 @@ class Party:
     """One of the scripts, running."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], pair: Path) -> None:
+        self.name = name
         self.process = process
         self.own = pair / name
         self.supervisor = pair / "supervisor"
@@ -34,19 +36,13 @@ class Party:
         return (self.own / file).read_text().strip()
 
     def ends(self) -> int:
-        return self.process.wait(timeout=5)
+        return self.process.wait(PATIENCE_SECONDS)
 
     def child(self) -> psutil.Process:
-        """The process that the script was told to run."""
-        found: list[psutil.Process] = []
-        tee = {"tee"}
-
-        def look() -> bool:
-            found[:] = [c for c in psutil.Process(self.process.pid).children() if c.name() not in tee]
-            return bool(found)
-
-        eventually(look)
-        return found[0]
+        """The process that the script was told to run: its log names it."""
+        log = self.own / f"{self.name}.log"
+        line = re.compile(r"start \d+: process (\d+)")
+        return psutil.Process(int(eventually(lambda: line.search(log.read_text()) if log.exists() else None)[1]))
 
 
 Start = Callable[..., Party]
@@ -89,7 +85,7 @@ def start(pair: Path, only_coreutils: str) -> Iterator[Start]:
     for process in parties:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGTERM)
-        process.communicate(timeout=5)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def contract(pair: Path) -> Mapping[str, str]:
@@ -98,7 +94,7 @@ def contract(pair: Path) -> Mapping[str, str]:
         "SIMULATOR_COMMAND": RUNS_ON,
         "EVALUATOR_COMMAND": RUNS_ON,
         "SIMULATOR_WARMUP_SECONDS": "0.1",
-        "SIMULATOR_WAIT_SECONDS": "5",
+        "SIMULATOR_WAIT_SECONDS": "60",
         "POLL_SECONDS": "0.05",
         "CHECKPOINT_ENDPOINT": str(pair / "agent" / "checkpoint.json"),
         "ROUTES": "routes.xml",
@@ -210,8 +206,8 @@ def test_the_exit_code_ends_a_party_with_its_number(start: Start, pair: Path, pa
 
 
 @pytest.mark.parametrize("party", ["simulator", "agent"])
-@pytest.mark.parametrize("poll", ["0.05", "5"])
-def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
+@pytest.mark.parametrize("poll", ["0.05", "30"])
+def test_term_ends_a_party_and_its_stubborn_child_before_its_next_poll(
     start: Start, pair: Path, party: str, poll: str
 ) -> None:
     (pair / "simulator" / "ready1").touch()
@@ -224,7 +220,7 @@ def test_term_ends_a_party_and_its_stubborn_child_within_a_second(
     running.process.terminate()
 
     assert running.ends() == 30
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 15  # half a poll; it takes some 0.6 s
     assert child is None or not runs(child)
 
 

@@ -29,7 +29,7 @@ from tests.contract.pair_bench import (
     statuses_in,
     text,
 )
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 @pytest.fixture
@@ -124,10 +124,10 @@ def test_a_poison_route_gets_its_record_and_the_rest_goes_on(bench: Make) -> Non
 
 
 def test_silence_is_a_hang(bench: Make) -> None:
-    pair = bench(hang_seconds=0.3, budgets=Budgets(0, 0, 1))
+    pair = bench(hang_seconds=1.5, budgets=Budgets(0, 0, 1))
     pair.keep()
     pair.started(1)
-    for _ in range(8):
+    for _ in range(40):
         pair.files.logs["agent"].write_text("driving\n")
         time.sleep(0.05)
     assert pair.files.told("stop1") is None
@@ -139,7 +139,7 @@ def test_silence_is_a_hang(bench: Make) -> None:
 
 
 def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) -> None:
-    pair = bench(poll_seconds=0.2)
+    pair = bench(poll_seconds=1.0)  # it waits for two polls
     pair.keep()
     pair.started(1)
     (pair.files.agent / "exit1").write_text("died 1\n")
@@ -310,7 +310,7 @@ def test_the_settings_name_the_variable_that_is_missing_or_wrong() -> None:
 @pytest.mark.parametrize("module", ["shard_pod.prepare", "shard_pod.supervisor"])
 def test_the_containers_end_with_40_and_a_sentence_when_a_variable_is_missing(module: str) -> None:
     ended = container(module, {})
-    output, _ = ended.communicate(timeout=30)
+    output, _ = ended.communicate(timeout=PATIENCE_SECONDS)
 
     assert ended.returncode == PairExitCode.MISCONFIGURED
     assert (
@@ -322,13 +322,13 @@ def test_prepare_and_the_supervisor_work_as_two_containers(bench: Make, aws: dic
     pair = bench()
     environment = {**contract(pair.settings), **credentials(aws)}
     prepared = container("shard_pod.prepare", environment)
-    told, _ = prepared.communicate(timeout=30)
+    told, _ = prepared.communicate(timeout=PATIENCE_SECONDS)
     supervisor = container("shard_pod.supervisor", environment)
     try:
         pair.started(1)
     finally:
         supervisor.terminate()
-        supervisor.communicate(timeout=30)
+        supervisor.communicate(timeout=PATIENCE_SECONDS)
 
     assert prepared.returncode == 0
     assert "No earlier checkpoint" in told

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +14,20 @@ import pytest
 
 from deployments.settings import Settings
 from deployments.stack_state import read_state, write_state
-from embedded.processes import MARKER, Processes, family_of, runs
+from embedded.processes import MARKER, Processes, family_of
 from embedded.service_supervisor import Restarts, Supervisor
 from embedded.stack import free_ports
 from embedded.stack_lock import stack_lock
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, NeedsOperator, ServiceUnavailable
 from tests.stack_states import stack_state
+from tests.waiting import PATIENCE_SECONDS, eventually, runs
 
 # Starts a grandchild in a session of its own, as the shards' processes are, then ignores TERM.
 STUBBORN = (
     "import signal, subprocess, sys, time\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
-    "print('up', flush=True)\ntime.sleep(60)"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+    "print('up', flush=True)\ntime.sleep(600)"
 )
 
 
@@ -49,7 +49,7 @@ def python(code: str) -> list[str]:
 
 def test_stop_leaves_nothing_not_even_a_stubborn_family(processes: Processes, stack_id: str, tmp_path: Path) -> None:
     child = processes.start("stubborn", python(STUBBORN))
-    processes.wait_until(child, lambda: "up" in child.log.read_text(), 10)
+    processes.wait_until(child, lambda: "up" in child.log.read_text(), PATIENCE_SECONDS)
     family = [psutil.Process(child.process.pid), *psutil.Process(child.process.pid).children(recursive=True)]
     assert len(family) == 2
 
@@ -60,12 +60,12 @@ def test_stop_leaves_nothing_not_even_a_stubborn_family(processes: Processes, st
 
 
 def test_a_child_can_be_started_again_as_it_was(processes: Processes) -> None:
-    code = "import os, time; print(os.environ['WORD'], flush=True); time.sleep(60)"
+    code = "import os, time; print(os.environ['WORD'], flush=True); time.sleep(600)"
     first = processes.start("part", python(code), {"WORD": "hello"})
-    processes.wait_until(first, lambda: "hello" in first.log.read_text(), 10)
+    processes.wait_until(first, lambda: "hello" in first.log.read_text(), PATIENCE_SECONDS)
 
     second = processes.restart("part")
-    processes.wait_until(second, lambda: first.log.read_text().count("hello") == 2, 10)
+    processes.wait_until(second, lambda: first.log.read_text().count("hello") == 2, PATIENCE_SECONDS)
 
     assert first.process.returncode == -signal.SIGKILL
     assert processes.child("part") is second
@@ -83,11 +83,11 @@ def test_nothing_starts_after_the_stop(processes: Processes) -> None:
 def test_a_child_that_dies_is_named_with_its_last_words(processes: Processes) -> None:
     child = processes.start("doomed", python("print('no such port'); raise SystemExit(3)"))
     with pytest.raises(ServiceUnavailable, match=r"(?s)doomed ended with code 3.*no such port"):
-        processes.wait_until(child, lambda: False, 10)
+        processes.wait_until(child, lambda: False, PATIENCE_SECONDS)
 
 
 def test_a_child_that_never_gets_ready_is_not_waited_for_for_ever(processes: Processes) -> None:
-    child = processes.start("slow", python("import time; time.sleep(60)"))
+    child = processes.start("slow", python("import time; time.sleep(600)"))
     with pytest.raises(DeadlineExceeded, match="slow was not ready after 0 s"):
         processes.wait_until(child, lambda: False, 0.1)
 
@@ -97,15 +97,15 @@ def test_a_step_that_fails_shows_its_log(processes: Processes) -> None:
         processes.run("deploy", python("raise SystemExit('wrong file')"), 10)
 
 
-SLEEP = python("import time; time.sleep(60)")
+SLEEP = python("import time; time.sleep(600)")
 
 
 def tend(supervisor: Supervisor, until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not until():
-        assert time.monotonic() < deadline
+    def tended() -> bool:
         supervisor.tend()
-        time.sleep(0.02)
+        return until()
+
+    eventually(tended)
 
 
 def test_a_service_that_is_killed_is_started_again(processes: Processes) -> None:
@@ -178,10 +178,9 @@ def test_what_a_killed_stack_left_behind_is_ended_first(tmp_path: Path, stack_id
     settings = Settings(state_dir=tmp_path / "state")
     settings.state_dir.mkdir()
     write_state(settings, stack_state(tmp_path, stack_id))  # nobody holds the lock: its process is gone
-    orphan = subprocess.Popen(python("import time; time.sleep(60)"), env={**os.environ, MARKER: stack_id})
-    while not family_of(stack_id, tmp_path / "shards"):  # the new process needs a moment to have its own environment
-        time.sleep(0.01)
+    orphan = subprocess.Popen(python("import time; time.sleep(600)"), env={**os.environ, MARKER: stack_id})
+    eventually(lambda: family_of(stack_id, tmp_path / "shards"))  # a new process needs a moment to have its environment
 
     with stack_lock(settings):
-        assert orphan.wait(5) != 0
+        assert orphan.wait(PATIENCE_SECONDS) != 0
         assert not settings.state_file.exists()

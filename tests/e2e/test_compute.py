@@ -19,8 +19,6 @@ from embedded.aws import queue_url
 from embedded.stack import PROJECT, child_environment
 from tests.e2e.conftest import Harness
 
-pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
-
 BUCKET = "compute-contents"
 
 

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ import pytest
 from deployments.stack_state import StackState
 from embedded.processes import MARKER, family_of
 from embedded.stack import PROJECT
+from tests.waiting import PATIENCE_SECONDS, eventually
 
-pytestmark = pytest.mark.timeout(280)  # the first test also starts the other tests' stack
 LAST_LINE = (
     r"FINISHED submission=\d+ phase=leaderboard-20-SENSORS routes=20/20 shards=4 "
     r"driving_score=\d+\.\d+ evalai=finished seconds=\d+"
@@ -42,11 +41,8 @@ def leaderboard(folder: Path, command: str) -> "subprocess.Popen[str]":
 
 def state_of(folder: Path) -> StackState:
     """As soon as the stack has begun to start."""
-    for _ in range(100):
-        if (folder / "stack.json").exists():
-            return StackState.model_validate_json((folder / "stack.json").read_bytes())
-        time.sleep(0.1)
-    raise AssertionError("the stack does not start")
+    eventually((folder / "stack.json").exists)
+    return StackState.model_validate_json((folder / "stack.json").read_bytes())
 
 
 @pytest.mark.usefixtures("sent")  # the other stack's submissions run meanwhile
@@ -55,7 +51,7 @@ def test_the_demo_ends_with_its_one_line_and_leaves_no_process(tmp_path: Path) -
     demo = leaderboard(folder, "demo")
     state = state_of(folder)
 
-    output, _ = demo.communicate(timeout=160)
+    output, _ = demo.communicate(timeout=300)
 
     assert demo.returncode == 0, output
     lines = output.splitlines()
@@ -69,12 +65,11 @@ def test_a_signal_in_the_middle_of_the_start_stops_everything(tmp_path: Path) ->
     folder = tmp_path / "state"
     up = leaderboard(folder, "up")
     state = state_of(folder)
-    while len(family_of(state.id, state.shards)) < 3:  # three servers are on their way
-        assert up.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: family_of(state.id, state.shards), until=lambda family: len(family) >= 3)  # three servers start
+    assert up.poll() is None
 
     up.send_signal(signal.SIGTERM)
 
-    output, _ = up.communicate(timeout=20)
+    output, _ = up.communicate(timeout=PATIENCE_SECONDS)
     assert output.splitlines()[-1] == "Stopped."
     assert family_of(state.id, state.shards) == []

@@ -18,8 +18,6 @@ from embedded.stack import PROJECT
 from tests.e2e.conftest import Harness, Sent
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(170)  # where it runs alone, the first test also starts the stack
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -84,14 +82,14 @@ def test_a_dead_letter_is_shown_sent_back_and_comes_to_its_end_again(
     leaderboard: Run, sent: Sent, queue: SubmissionQueue
 ) -> None:
     """Submission 4242 is unknown to EvalAI: only a flow run finds that out, the first time and the second time."""
-    eventually(lambda: bool(dead_about(queue, "4242") and dead_about(queue, "not json")), 75)
+    eventually(lambda: bool(dead_about(queue, "4242") and dead_about(queue, "not json")))
 
     shown = leaderboard("queue", "dead", "--json")
     redriven = leaderboard("queue", "redrive", "4242")
 
     found = {letter["submission"]: letter for letter in json.loads(shown.out)["dead_letters"]}
     first = found[4242]
-    eventually(lambda: bool(dead_about(queue, "4242") - {first["message_id"]}), 75)
+    eventually(lambda: bool(dead_about(queue, "4242") - {first["message_id"]}))
     assert first["phase"] == "leaderboard-20-SENSORS"
     assert "does not know the submission" in first["reason"]
     assert found[None]["reason"].startswith("The message is not")

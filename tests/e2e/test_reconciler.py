@@ -81,7 +81,7 @@ def runs_of_the_reconciler(harness: Harness) -> list[dict[str, Any]]:
 
 
 def test_it_looks_by_itself(harness: Harness) -> None:
-    eventually(lambda: bool(runs_of_the_reconciler(harness)), seconds=110)
+    eventually(lambda: bool(runs_of_the_reconciler(harness)))
 
 
 def test_it_goes_before_new_submissions(harness: Harness) -> None:
@@ -114,7 +114,7 @@ def test_the_hosts_hear_of_what_only_a_person_can_mend(harness: Harness, httpser
 
     assert made == ["notifications through custom-webhook/hosts"] * 2
     told = {"text": "submission 7 needs a host: Its run should have started."}
-    eventually(lambda: hosts.messages == [told], seconds=60)
+    eventually(lambda: hosts.messages == [told])
 
 
 def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(harness: Harness, httpserver: HTTPServer) -> None:
@@ -123,7 +123,7 @@ def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(harness: H
     with prefect_of(harness) as client:
         notify_operators(client, hosts.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
         try:
-            eventually(lambda: any(silent in str(message) for message in hosts.messages), seconds=110)
+            eventually(lambda: any(silent in str(message) for message in hosts.messages))
         finally:
             notify_operators(client, hosts.block())
 
@@ -141,7 +141,7 @@ def test_a_run_whose_heartbeats_stop_calls_the_reconciler(harness: Harness) -> N
             for run, events in ((ended, ["heartbeat", "TakenOver"]), (silent, ["heartbeat"])):
                 for event in events:
                     ring_for_flow_run(client, run, event)
-            eventually(lambda: called_by_automations(client) != before, seconds=60)
+            eventually(lambda: called_by_automations(client) != before)
         finally:
             client.update_automation(deployed.id, automation)
         called = called_by_automations(client)

@@ -25,8 +25,8 @@ from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import Harness
+from tests.waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.timeout(170)  # where it runs alone, it also starts the stack
 DEBUG = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG"}
 PRIVATE = {"stack.json", "tmp/evalai.json"}  # readable for their owner only
 STRANGER = "a-token-that-evalai-does-not-know"
@@ -170,10 +170,10 @@ def test_no_secret_is_anywhere_after_a_run_that_logs_everything(harness: Harness
     commands = {"setup": setup(harness), "setup without secrets": setup(harness, LEADERBOARD_SECRETS_PREFIX="absent-")}
     with debugging_runs(harness):
         submission = harness.submit("leaderboard-20-SENSORS", "demo/agent:steady")
-        harness.wait(submission, lambda _: len(harness.pods_of(submission)) == 4, 90)
+        harness.wait(submission, lambda _: len(harness.pods_of(submission)) == 4)
     found = [files(harness), refusals(harness, submission, installation)]
-    printed = {name: command.communicate(timeout=100)[0] for name, command in commands.items()}
-    seen = harness.end_of(submission, 90)
+    printed = {name: command.communicate(timeout=PATIENCE_SECONDS)[0] for name, command in commands.items()}
+    seen = harness.end_of(submission)
     found += [
         files(harness),
         prefect(harness, submission),

@@ -19,7 +19,7 @@ from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQue
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=90):
+    with prefect_test_harness(server_startup_timeout=200):
         yield
 
 

@@ -177,7 +177,7 @@ def test_a_run_whose_lease_was_taken_ends_the_function_and_writes_nothing(
     found: list[psutil.Process] = []
 
     def take() -> None:
-        eventually(pids.exists, 60)
+        eventually(pids.exists)
         found.extend(psutil.Process(int(pid)) for pid in pids.read_text().split())
         later = standard.jobs()
         later._now = lambda: standard.clock() + 100
@@ -280,7 +280,7 @@ def test_a_stopped_run_gives_the_job_back_uncounted(standard: ComputeAws, tmp_pa
 
     async def stopped() -> None:
         flow = asyncio.create_task(compute(job_id, f"{FUNCTIONS}:hang", delivery))
-        await asyncio.to_thread(eventually, pids.exists, 60)
+        await asyncio.to_thread(eventually, pids.exists)
         flow.cancel()
         await asyncio.gather(flow, return_exceptions=True)
 

@@ -50,7 +50,7 @@ from blocks.evalai import take_slot
 from evaluation.errors import ServiceUnavailable
 for _ in range(3):
     try:
-        take_slot("shared", wait_seconds=0.5)
+        take_slot("shared", wait_seconds=3)
         print("slot")
     except ServiceUnavailable as error:
         print(error)

@@ -16,6 +16,7 @@ from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
+from tests.waiting import eventually_in_loop
 
 
 def run(message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None) -> State[None]:
@@ -91,8 +92,7 @@ def test_a_cancellation_while_running_stops_the_shards_and_stands(world: World) 
 
     async def cancel_soon() -> State[None]:
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
-        while not world.backend.created:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: world.backend.created)
         world.evalai.statuses[7] = SubmissionStatus.CANCELLED
         return await task
 
@@ -243,8 +243,7 @@ def test_a_run_whose_claim_was_taken_ends_as_a_no_op_and_leaves_the_jobs(world: 
 
     async def take_over_soon() -> State[None]:
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
-        while not world.backend.created:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: world.backend.created)
         world.ledger.rows[7]["claim-token"] = "the successor's"
         return await task
 
@@ -361,12 +360,10 @@ def test_partial_results_are_published_while_the_shards_drive(world: World) -> N
 
     async def run_until_published() -> None:
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
-        while not world.backend.jobs:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: world.backend.jobs)
         first = next(iter(world.backend.jobs.values()))
         world.store.write("7/shards/0/checkpoint.json", checkpoint_of(first, 2), "application/json")
-        while not world.evalai.partial_reports:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: world.evalai.partial_reports)
         world.backend.runs_for_ever = False
         await task
 

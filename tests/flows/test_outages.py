@@ -16,6 +16,7 @@ from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from tests.flows.conftest import World
+from tests.waiting import eventually_in_loop
 
 TASKS = (
     *(f"flows.intake.{name}" for name in ("extend_visibility", "enrich", "choose_cluster")),
@@ -177,8 +178,7 @@ def test_a_run_goes_on_while_its_claim_cannot_be_renewed(
 
     async def until_noticed() -> State[None]:
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
-        while throttled.calls < 3:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: throttled.calls >= 3)
         throttled.lasts = False
         world.backend.runs_for_ever = False
         return await task
@@ -196,12 +196,10 @@ def test_evalai_and_s3_may_be_away_while_the_shards_drive(world: World, monkeypa
 
     async def until_noticed() -> State[None]:
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
-        while not world.backend.created:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: world.backend.created)
         asked.hit(world.evalai, "status", monkeypatch)
         shown.hit(world.store, "read", monkeypatch)
-        while asked.calls < 3 or shown.calls < 3:
-            await asyncio.sleep(0.02)
+        await eventually_in_loop(lambda: asked.calls >= 3 and shown.calls >= 3)
         asked.lasts = shown.lasts = False
         world.backend.runs_for_ever = False
         return await task

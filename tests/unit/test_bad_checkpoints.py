@@ -111,12 +111,15 @@ NASTY = st.sampled_from(
             "NaN",
             "1e9",
         ),
-        *("\ud800", "\x00", "Failed - " + "x" * 300, "RouteScenario_1_rep0", "RouteScenario_2_rep0", [], {}),
-        ["Agent went outside its route lanes for about 1e308 meters"],
+        *("\ud800", "\x00", "Failed - " + "x" * 300, "RouteScenario_1_rep0", "RouteScenario_2_rep0"),
     ]
 )
+# Made anew for each draw: what was drawn is changed below, and one list for all would soon hold itself.
+CONTAINERS = (
+    st.builds(list) | st.builds(dict) | st.builds(lambda: ["Agent went outside its route lanes for about 1e308 meters"])
+)
 JSON = st.recursive(
-    NASTY | st.integers() | st.floats() | st.text(max_size=5),
+    NASTY | CONTAINERS | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
