@@ -128,7 +128,7 @@ class TestInit:
         done = self.run(root, {"DEFINED_LEADERBOARD_VERSION": "1.0", "LEADERBOARD_VERSION": "2.0"})
 
         assert done.returncode == 40
-        assert "for version 1.0, the cluster's block says 2.0" in done.stderr
+        assert "for leaderboard version 1.0, the cluster's block says 2.0" in done.stderr
 
     @pytest.mark.parametrize(("codes", "end", "tries"), [("1 1 0", 0, 3), ("22", 22, 1), ("1 1 1 1 1", 1, 5)])
     def test_what_may_pass_is_tried_again(self, root: Path, program: Path, codes: str, end: int, tries: int) -> None:

@@ -67,7 +67,7 @@ def test_a_resume_during_the_old_run_takes_the_submission_and_the_old_run_cannot
     ):
         with pytest.raises(AlreadyClaimed, match="flow run run-b"):
             late()
-    assert (new.again, new.attempt, harness.entry().open) == (False, 2, True)
+    assert (new.is_takeover, new.attempt, harness.entry().open) == (False, 2, True)
     assert {"outcome", "reason", "undelivered", "end-time"}.isdisjoint(harness.row())
 
 
@@ -80,7 +80,7 @@ def test_a_claim_whose_answer_was_lost_is_made_again_by_the_same_run_and_counts_
     mine = harness.ledger.claim(a_submission(), "run-a", 1)
 
     harness.ledger.update(mine, {"status": "running"})
-    assert (mine.again, mine.attempt, harness.row()["status"]) == (True, 1, "running")
+    assert (mine.is_takeover, mine.attempt, harness.row()["status"]) == (True, 1, "running")
 
 
 def test_a_takeover_whose_answer_was_lost_leaves_nobody_as_holder_until_it_is_made_again(harness: Harness) -> None:
@@ -93,7 +93,7 @@ def test_a_takeover_whose_answer_was_lost_leaves_nobody_as_holder_until_it_is_ma
     after = harness.ledger.claim(a_submission(), "run-a", 2)
 
     harness.ledger.renew(after)
-    assert (after.attempt, after.again) == (1, True)
+    assert (after.attempt, after.is_takeover) == (1, True)
 
 
 def test_an_end_whose_answer_was_lost_can_be_written_again(harness: Harness) -> None:
@@ -130,7 +130,7 @@ def test_what_was_reopened_is_for_a_successor_and_not_for_the_run_that_ended_it(
     with pytest.raises(AlreadyClaimed):
         harness.ledger.update(ended, ENDED)
     successor = harness.ledger.claim(a_submission(), "run-a", 2)
-    assert (successor.again, successor.attempt, harness.entry().outcome) == (True, 1, "kept")
+    assert (successor.is_takeover, successor.attempt, harness.entry().outcome) == (True, 1, "kept")
 
 
 def test_an_old_view_of_the_row_reopens_nothing(harness: Harness) -> None:
@@ -162,7 +162,7 @@ def test_a_claim_made_before_starts_were_counted_is_taken_over(harness: Harness,
     )
     assert (harness.entry().epoch, harness.entry().held_at(harness.now)) == (1, False)
 
-    assert harness.ledger.claim(a_submission(), "run-a", 2).again
+    assert harness.ledger.claim(a_submission(), "run-a", 2).is_takeover
 
 
 @pytest.mark.parametrize(("passed", "held"), [(LEASE - timedelta(seconds=1), True), (LEASE, False)])

@@ -66,7 +66,7 @@ def test_a_duplicate_is_told_who_has_it_and_since_when(ledger: LedgerTable) -> N
 def test_the_owner_finds_its_claim_again(ledger: LedgerTable) -> None:
     first = ledger.claim(a_submission(), "run-a")
     again = ledger.claim(a_submission(), "run-a")
-    assert (again.attempt, again.again, again.key) == (first.attempt, True, first.key)
+    assert (again.attempt, again.is_takeover, again.key) == (first.attempt, True, first.key)
 
     ledger.update(again, {"end-time": "2026-11-21T10:00:00Z"})
     with pytest.raises(AlreadyClaimed, match="Submission 90 was evaluated already, until 2026-11-21T10:00:00Z"):
@@ -78,7 +78,7 @@ def test_a_resume_takes_over_and_keeps_what_is_known(ledger: LedgerTable) -> Non
     ledger.update(old, {"status": "failed", "Driving score": 12.5, "end-time": NOON})
     new = ledger.claim(a_submission(resumed=RESUMED, image=None), "run-b")
     row = ledger.row(7, 90) or {}
-    assert (new.attempt, new.again, new.key) == (2, False, "2026-11-22T09:30:00.123456Z")
+    assert (new.attempt, new.is_takeover, new.key) == (2, False, "2026-11-22T09:30:00.123456Z")
     assert (row["status"], row["Driving score"], row["image"]) == ("resuming", 12.5, "registry.example/team:1")
     assert "end-time" not in row
     with pytest.raises(AlreadyClaimed, match="flow run run-b"):
