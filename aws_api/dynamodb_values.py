@@ -23,6 +23,11 @@ def encode(name: str, value: object) -> "AttributeValueTypeDef":
         raise RequestRefused(f"The attribute {name!r} cannot be stored", f"{error or type(error).__name__}") from error
 
 
+def encode_all(values: Mapping[str, object]) -> "dict[str, AttributeValueTypeDef]":
+    """The same of several, by name: a row, a key, or an expression's placeholders."""
+    return {name: encode(name, value) for name, value in values.items()}
+
+
 def decode(item: "Mapping[str, AttributeValueTypeDef]") -> dict[str, object]:
     """A row's attributes as Python's own types: whole numbers are ints, others floats."""
     read = TypeDeserializer().deserialize

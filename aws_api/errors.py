@@ -73,6 +73,7 @@ _PASSING = (
     boto.CredentialRetrievalError,
     boto.MetadataRetrievalError,
     boto.TokenRetrievalError,
+    OSError,  # a connection that breaks while a body is read
 )
 
 # At DEBUG botocore prints whole answers, a secret's value and session tokens among them. Whoever asks for just that
@@ -95,7 +96,8 @@ def is_denied(error: EvaluationError) -> bool:
 def aws_errors(action: str) -> Iterator[None]:
     """Translate what boto3 raises inside; `action` is the sentence's subject, e.g. "Reading s3://bucket/key".
 
-    Raises ServiceUnavailable for what may pass, InvalidConfiguration for what a host has to mend, else RequestRefused.
+    Raises ServiceUnavailable for what may pass, InvalidConfiguration for what an operator has to correct, else
+    RequestRefused.
     """
     try:
         yield

@@ -1,15 +1,15 @@
 """The artifact store in S3: one folder per submission, laid out by evaluation.storage_keys."""
 
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from botocore.exceptions import ClientError
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
-from blocks.aws_client import aws_client, aws_errors, error_code
+from aws_api.s3 import address, read_object, write_object
+from blocks.aws_client import aws_client
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -31,18 +31,17 @@ class ArtifactBucket(Block):
 
     def write(self, key: str, body: bytes, content_type: str) -> None:
         """Write an object, replacing an earlier one."""
-        with aws_errors(f"Writing {self.location(key)}"):
-            self._client().put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+        write_object(self._client(), self.bucket, key, body, content_type)
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none. Without s3:ListBucket S3 calls an absent object denied.
 
         Raises InvalidCheckpoint, before it reads it, for an object of more than 64 MiB.
         """
-        return _read(self._client(), self.bucket, key, MAX_BYTES)
+        return read_object(self._client(), self.bucket, key, partial(_check_size, self.location(key)))
 
     def location(self, key: str) -> str:
-        return f"s3://{self.bucket}/{key}"
+        return address(self.bucket, key)
 
     def _client(self) -> "S3Client":
         return _s3(self.credentials)
@@ -58,7 +57,7 @@ def read_location(location: str, credentials: AwsCredentials) -> bytes:
     bucket, _, key = location.removeprefix("s3://").partition("/")
     if not (bucket and key):
         raise InvalidConfiguration(f"{location!r} names no object", "it has to look like s3://bucket/key")
-    body = _read(_s3(credentials), bucket, key, None)  # a host's own file
+    body = read_object(_s3(credentials), bucket, key)  # an operator's own file, of any size
     if body is None:
         raise InvalidConfiguration(f"There is no object {location}")
     return body
@@ -68,22 +67,9 @@ def _s3(credentials: AwsCredentials) -> "S3Client":
     return cast("S3Client", aws_client(credentials, "s3"))
 
 
-def _read(client: "S3Client", bucket: str, key: str, most: int | None) -> bytes | None:
-    with aws_errors(f"Reading s3://{bucket}/{key}"):
-        try:
-            answer = client.get_object(Bucket=bucket, Key=key)
-            with closing(answer["Body"]) as body:
-                _check_size(f"s3://{bucket}/{key}", answer["ContentLength"], most)
-                return body.read()
-        except ClientError as error:
-            if error_code(error) == "NoSuchKey":
-                return None
-            raise
-
-
-def _check_size(location: str, size: int, most: int | None) -> None:
-    if most is not None and size > most:
+def _check_size(location: str, size: int) -> None:
+    if size > MAX_BYTES:
         remedy = "Move the file away and resume the submission: what it held is driven or made again."
         raise InvalidCheckpoint(
-            f"{location} has {size} bytes, more than {most}", "none of our files is so large", remedy
+            f"{location} has {size} bytes, more than {MAX_BYTES}", "none of our files is so large", remedy
         )

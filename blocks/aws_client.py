@@ -1,13 +1,11 @@
-"""AWS as the blocks use it: clients, and every error of boto3 translated into evaluation.errors."""
+"""boto3's clients from the blocks' credentials."""
 
 from typing import Any
 
 from prefect_aws import AwsCredentials
 
-from aws_api.errors import aws_errors, error_code, is_denied
+from aws_api.errors import aws_errors
 from evaluation.errors import InvalidConfiguration
-
-__all__ = ["aws_client", "aws_errors", "error_code", "is_denied"]
 
 
 def aws_client(credentials: AwsCredentials, service: str) -> Any:

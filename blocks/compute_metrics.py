@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
+from aws_api import ClientFactory
 from aws_api.errors import aws_errors
 from compute_client.backlog import Backlog
-from compute_client.payloads import ClientFactory
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch import CloudWatchClient

@@ -9,7 +9,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from blocks.aws_client import aws_errors
+from aws_api.errors import aws_errors
 from blocks.submission_queue import DELIVERIES, GROUP, REASON, RECEIVED_AT, Received, SubmissionQueue, sqs_client
 from evaluation.errors import EvaluationError
 from evaluation.submission.message import Delivery

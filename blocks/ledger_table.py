@@ -14,9 +14,11 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field, PrivateAttr
 
+from aws_api.dynamodb_conditions import refusing_row
 from aws_api.dynamodb_expression import Expression
 from aws_api.dynamodb_values import decode
-from blocks.aws_client import aws_client, aws_errors, error_code
+from aws_api.errors import aws_errors
+from blocks.aws_client import aws_client
 from evaluation.errors import AlreadyClaimed, RequestRefused
 from evaluation.lifecycle.ledger_entry import (
     ATTEMPT,
@@ -105,7 +107,7 @@ class LedgerTable(Block):
             try:
                 answer = self._client().update_item(**self._new_claim(submission, owner, epoch, key, token))
             except ClientError as error:
-                row = _refused_row(error)
+                row = refusing_row(error)
                 if row.get(CLAIM_OWNER) != owner or row.get(CLAIM_KEY) != key:
                     raise _claimed_by_another(submission.pk, row) from error
                 return self._claim_again(submission, owner, epoch, key, token)
@@ -213,7 +215,7 @@ class LedgerTable(Block):
                     **expression.arguments(),
                 )
             except ClientError as error:
-                raise _claimed_by_another(submission, _refused_row(error)) from error
+                raise _claimed_by_another(submission, refusing_row(error)) from error
         return decode(answer["Attributes"])
 
     def entries(self) -> Iterator[LedgerEntry]:
@@ -263,13 +265,6 @@ def _earlier_or_equal(expression: Expression, epoch: int) -> str:
 
 def _stage(stage: Stage, now: datetime) -> dict[str, object]:
     return {STAGE: stage.value, STAGE_SINCE: now}
-
-
-def _refused_row(error: ClientError) -> Row:
-    """The row that a conditional write met (DynamoDB sends it along); re-raises any other refusal."""
-    if error_code(error) != "ConditionalCheckFailedException":
-        raise error
-    return decode(cast("dict[str, Any]", error.response).get("Item", {}))
 
 
 def _claimed_by_another(submission: int, row: Row) -> AlreadyClaimed:

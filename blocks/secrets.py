@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
-from blocks.aws_client import aws_errors, error_code
+from aws_api.errors import aws_errors, error_code
 from blocks.document_names import names_a_block
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission.model import parse_phase

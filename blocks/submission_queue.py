@@ -5,6 +5,7 @@ Standard and FIFO queues alike. The source of the queue's own settings is contra
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -15,8 +16,9 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
-from blocks.aws_client import aws_client, aws_errors, error_code
-from evaluation.errors import InvalidConfiguration
+from aws_api.errors import aws_errors, error_code
+from blocks.aws_client import aws_client
+from evaluation.errors import InvalidConfiguration, RequestRefused
 from evaluation.submission.message import Delivery
 
 if TYPE_CHECKING:
@@ -110,20 +112,32 @@ class SubmissionQueue(Block):
         `group` is the message's own on a FIFO queue, `count` how often it was delivered, where that is known.
         """
         self._require_own(delivery)
-        known = {DELIVERIES: None if count is None else str(count), GROUP: group}
+        known = {
+            REASON: reason,
+            "received-from": self.queue_url,
+            RECEIVED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
+            DELIVERIES: None if count is None else str(count),
+            GROUP: group,
+        }
+        try:
+            self._send_to_dead_letters(delivery, body, known)
+        except RequestRefused as refusal:
+            # Attributes count as part of a message's size: beside a body of the full size there is no room for them.
+            _LOG.warning(
+                "message %s is set aside without its reason, which is: %s (%s)", delivery.message_id, reason, refusal
+            )
+            self._send_to_dead_letters(delivery, body, {})
+        self.acknowledge(delivery)
+
+    def _send_to_dead_letters(self, delivery: Delivery, body: str, known: Mapping[str, str | None]) -> None:
+        attributes = {name: attribute(value) for name, value in known.items() if value is not None}
         with aws_errors(f"Sending message {delivery.message_id} to {self.dead_letter_url}"):
             self._client(self.dead_letter_url).send_message(
                 QueueUrl=self.dead_letter_url,
                 MessageBody=body,
-                MessageAttributes={
-                    REASON: attribute(reason),
-                    "received-from": attribute(self.queue_url),
-                    RECEIVED_AT: attribute(datetime.now(UTC).isoformat(timespec="seconds")),
-                    **{name: attribute(value) for name, value in known.items() if value is not None},
-                },
+                MessageAttributes=attributes,
                 **self._fifo_arguments(delivery),
             )
-        self.acknowledge(delivery)
 
     def _fifo_arguments(self, delivery: Delivery) -> dict[str, Any]:
         if not self.dead_letter_url.endswith(".fifo"):

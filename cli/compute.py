@@ -20,9 +20,10 @@ from deployments.prefect_setup import load_block
 from deployments.settings import load_settings
 from embedded.compute_queue import embedded_places
 from evaluation.errors import InvalidConfiguration
-from services.bridge import serve_bridge, stopped_by_signals
+from services.bridge import serve_bridge
 from services.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, measure, publish, tell
 from services.compute_bridge import compute_reader, compute_settings
+from services.stop_signals import stopped_by_signals
 
 Name = Annotated[str, Parameter(name="--jobs", help="Name of the blocks of queue and table.")]
 Flag = Parameter(negative=())

@@ -19,6 +19,7 @@ from doctor.context import DoctorContext
 from doctor.evalai_checks import evalai_checks
 from doctor.findings import CheckStatus, Finding, run_checks
 from doctor.prefect_checks import prefect_checks
+from doctor.progress_checks import progress_checks
 from doctor.queue_checks import queue_checks
 
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.PROBLEM: "bold red", CheckStatus.NOT_CHECKED: "yellow"}
@@ -52,7 +53,7 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
 
 def diagnose(context: DoctorContext) -> Iterator[Finding]:
     """Every finding about the installation, as soon as it is made."""
-    for checks in (prefect_checks, aws_checks, queue_checks, cluster_checks, evalai_checks):
+    for checks in (prefect_checks, progress_checks, aws_checks, queue_checks, cluster_checks, evalai_checks):
         yield from run_checks(checks(context))
 
 

@@ -22,7 +22,7 @@ def setup(
     lease_seconds: int | None = None,
     clusters: Path | None = None,
     wait: float = 0,
-    tell: str | None = None,
+    notify: str | None = None,
 ) -> None:
     """Fill the Prefect server of PREFECT_API_URL: work pool, request budget, blocks from the secrets. Repeatable.
 
@@ -38,13 +38,13 @@ def setup(
         YAML file: cluster -> fields of its Compute Cluster block. Without it those blocks are left alone.
     wait
         How long to wait for the server to come up, in seconds.
-    tell
-        A notification block, e.g. slack-webhook/hosts: told once of whatever the reconciler leaves to a person.
+    notify
+        A notification block, e.g. slack-webhook/operators: it is sent, once, what only an operator can repair.
     """
     settings = load_settings()
     given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url, "lease_seconds": lease_seconds}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    for line in set_up(settings, clusters, wait, tell):
+    for line in set_up(settings, clusters, wait, notify):
         print(f"ready: {line}")
 
 

@@ -151,7 +151,7 @@ def read_message(text: str) -> str:
     """The job's id; raises InvalidMessage with the reason why it is none."""
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidMessage("The message is not JSON", str(error)) from error
     job_id = content.get("job_id") if isinstance(content, dict) else None
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):

@@ -1,10 +1,10 @@
 """Bodies and results as JSON text: in the job's row where they fit, else in S3."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aws_api.errors import aws_errors
+from aws_api import ClientFactory
+from aws_api.s3 import address, read_object, write_object
 from evaluation.errors import RequestRefused
 
 if TYPE_CHECKING:
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 # Bytes of UTF-8. DynamoDB takes 400 KiB a row, names included: both together leave 50 KiB for everything else.
 INLINE_BODY = 100 * 1024
 INLINE_RESULT = 250 * 1024
-
-ClientFactory = Callable[[str], Any]  # a service's name -> boto3's client for it
 
 
 class Contents:
@@ -38,8 +36,7 @@ class Contents:
                 f"{len(body)} bytes; without a bucket {inline} are allowed",
                 "Name a bucket.",
             )
-        with aws_errors(f"Writing s3://{self._bucket}/{key}"):
-            self._s3().put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
+        write_object(self._s3(), self._bucket, key, body, "application/json")
         return {f"{kind}_key": key}
 
     def get(self, kind: str, attributes: Mapping[str, Any]) -> str:
@@ -49,11 +46,10 @@ class Contents:
         key = attributes.get(f"{kind}_key")
         if key is None or self._bucket is None:
             raise RequestRefused(f"The {kind} cannot be read", f"the row says {key!r}, the bucket is {self._bucket!r}")
-        with aws_errors(f"Reading s3://{self._bucket}/{key}"), closing(self._read(key)) as stream:
-            return bytes(stream.read()).decode()
-
-    def _read(self, key: str) -> Any:
-        return self._s3().get_object(Bucket=self._bucket or "", Key=key)["Body"]
+        body = read_object(self._s3(), self._bucket, key)
+        if body is None:
+            raise RequestRefused(f"The {kind} cannot be read", f"there is no object {address(self._bucket, key)}")
+        return body.decode()
 
     def _s3(self) -> "S3Client":
         client: S3Client = self._client("s3")

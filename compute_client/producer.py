@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 
+from aws_api import ClientFactory
 from aws_api.errors import aws_errors
 from compute_client.job import JobResult, NotSent, ResultStatus, require_id, write_message
-from compute_client.payloads import ClientFactory
 from compute_client.table import JobTable
 from evaluation.errors import DeadlineExceeded, EvaluationError
 

@@ -1,14 +1,14 @@
 """Rows of a DynamoDB table by their key `job_id`, each change one conditional write."""
 
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from aws_api.errors import aws_errors, error_code
-from compute_client.payloads import ClientFactory
+from aws_api import ClientFactory
+from aws_api.dynamodb_conditions import refusing_row
+from aws_api.dynamodb_values import decode, encode_all
+from aws_api.errors import aws_errors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -18,7 +18,7 @@ Values = Mapping[str, object]  # an expression's placeholders, `:name` -> text o
 
 
 class Rows:
-    """Numbers are floats. Conditions are DynamoDB's own expressions. Raises what `aws_errors` says."""
+    """Conditions are DynamoDB's own expressions. Raises what `aws_errors` says."""
 
     def __init__(self, table: str, client: ClientFactory) -> None:
         self._table = table
@@ -27,9 +27,9 @@ class Rows:
     def get(self, job_id: str) -> Row | None:
         with aws_errors(f"Reading job {job_id} in DynamoDB table {self._table}"):
             answer = self._dynamodb().get_item(
-                TableName=self._table, Key=_encode({"job_id": job_id}), ConsistentRead=True
+                TableName=self._table, Key=encode_all({"job_id": job_id}), ConsistentRead=True
             )
-        return _decode(answer["Item"]) if "Item" in answer else None
+        return decode(answer["Item"]) if "Item" in answer else None
 
     def put(self, row: Row, condition: str, values: Values) -> Row | None:
         """Write a whole row; None, or the row that did not meet the condition."""
@@ -37,13 +37,13 @@ class Rows:
             try:
                 self._dynamodb().put_item(
                     TableName=self._table,
-                    Item=_encode(row),
+                    Item=encode_all(row),
                     ConditionExpression=condition,
-                    ExpressionAttributeValues=_encode(values),
+                    ExpressionAttributeValues=encode_all(values),
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
             except ClientError as error:
-                return _refusing_row(error)
+                return refusing_row(error)
         return None
 
     def update(self, job_id: str, update: str, condition: str, values: Values) -> tuple[Row | None, Row]:
@@ -53,16 +53,16 @@ class Rows:
             try:
                 answer = self._dynamodb().update_item(
                     TableName=self._table,
-                    Key=_encode({"job_id": job_id}),
+                    Key=encode_all({"job_id": job_id}),
                     UpdateExpression=update,
                     ConditionExpression=condition,
-                    ExpressionAttributeValues=_encode(used),
+                    ExpressionAttributeValues=encode_all(used),
                     ReturnValues="ALL_NEW",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
             except ClientError as error:
-                return _refusing_row(error), {}
-        return None, _decode(answer["Attributes"])
+                return refusing_row(error), {}
+        return None, decode(answer["Attributes"])
 
     def query(self, index: str, condition: str, values: Values) -> Iterator[Row]:
         """What an index holds, page by page."""
@@ -74,33 +74,11 @@ class Rows:
                     TableName=self._table,
                     IndexName=index,
                     KeyConditionExpression=condition,
-                    ExpressionAttributeValues=_encode(values),
+                    ExpressionAttributeValues=encode_all(values),
                 )
             )
             for page in pages:
-                yield from map(_decode, page["Items"])
+                yield from map(decode, page["Items"])
 
     def _dynamodb(self) -> "DynamoDBClient":
         return cast("DynamoDBClient", self._client("dynamodb"))
-
-
-def _encode(values: Values) -> dict[str, Any]:
-    return {name: TypeSerializer().serialize(_storable(value)) for name, value in values.items()}
-
-
-def _storable(value: object) -> object:
-    if isinstance(value, float):
-        return Decimal(repr(value))
-    return str(value) if isinstance(value, str) else value  # an enum's member is a text, too
-
-
-def _decode(item: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
-    return {name: float(value) if isinstance(value, Decimal) else value for name, value in values.items()}
-
-
-def _refusing_row(error: ClientError) -> Row:
-    """The row that a conditional write met, empty where there is none; re-raises any other refusal."""
-    if error_code(error) != "ConditionalCheckFailedException":
-        raise error
-    return _decode(cast("dict[str, Any]", error.response).get("Item", {}))

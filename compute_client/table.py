@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
+from aws_api import ClientFactory
 from compute_client.job import (
     Abandoned,
     AlreadyComputed,
@@ -23,7 +24,7 @@ from compute_client.job import (
     require_id,
     to_json,
 )
-from compute_client.payloads import INLINE_BODY, INLINE_RESULT, ClientFactory, Contents
+from compute_client.payloads import INLINE_BODY, INLINE_RESULT, Contents
 from compute_client.rows import Row, Rows, Values
 from evaluation.errors import AlreadyClaimed, RequestRefused
 

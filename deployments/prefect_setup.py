@@ -31,11 +31,11 @@ from prefect_api.errors import prefect_errors
 SomeBlock = TypeVar("SomeBlock", bound=Block)
 
 
-def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, tell: str | None = None) -> list[str]:
+def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, notify: str | None = None) -> list[str]:
     """Fill the server of PREFECT_API_URL: work pool, request budget, blocks. Returns what is there now, for people.
 
     `clusters` is a YAML file, cluster -> fields of its LeaderboardCluster block; without it they are left alone.
-    `tell` names the notification block through which the hosts hear of what only a person can mend.
+    `notify` names the notification block through which operators hear of what only a person can repair.
     Raises InvalidConfiguration for settings, secrets and files that are wrong, ServiceUnavailable.
     """
     compute = read_clusters(clusters) if clusters else {}
@@ -48,7 +48,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, t
             pool = work_pool(client, settings)
             queue_of_pool = _work_queue(client, settings)
             _request_budget(client, settings.evalai_requests_per_minute)
-            notification = [notify_operators(client, tell)] if tell else []
+            notification = [notify_operators(client, notify)] if notify else []
             secrets_manager = _session(settings).client("secretsmanager", **_endpoint(settings))
             secrets = read_installation_secrets(secrets_manager, SecretNames().prefixed(settings.secrets_prefix))
             save_blocks(

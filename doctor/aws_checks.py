@@ -7,7 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from blocks.aws_client import aws_client, aws_errors, error_code
+from aws_api.errors import aws_errors, error_code
+from blocks.aws_client import aws_client
 from doctor.context import DoctorContext
 from doctor.findings import Check, NotChecked
 from evaluation.errors import InvalidConfiguration

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from botocore.exceptions import ClientError
 
-from blocks.aws_client import error_code
+from aws_api.errors import error_code
 from evaluation.errors import EvaluationError, TransientError, explain
 
 TRY_AGAIN = "Try again; if it stays, look whether the service is up and can be reached from here."

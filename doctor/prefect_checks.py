@@ -23,7 +23,7 @@ from blocks.evalai import EvalAI
 from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
-from deployments.operator_notifications import FINDING, SILENCE
+from deployments.operator_notifications import AUTOMATIONS
 from doctor.context import DoctorContext
 from doctor.findings import Check, NotChecked
 from embedded.stack import PROJECT
@@ -166,21 +166,21 @@ def _automation(context: DoctorContext, spec: Mapping[str, Any], name: str) -> s
 def _notifications(context: DoctorContext) -> str:
     client = _client(context)
     with _prefect_errors("Asking for the notifications"):
-        found = {name: client.read_automations_by_name(name) for name in (FINDING, SILENCE)}
+        found = {name: client.read_automations_by_name(name) for name in AUTOMATIONS}
     missing = [name for name, automations in found.items() if not automations]
     if missing and context.installation.stack:
-        return "none: whoever runs the embedded stack sees it"
+        return "none: the embedded stack needs none"
     if missing:
         raise InvalidConfiguration(
-            "Nobody is told of what only a person can mend",
+            "No operator is notified of what only a person can repair",
             f"there is no automation {', '.join(missing)}",
-            "Run `leaderboard setup --tell BLOCK`.",
+            "Run `leaderboard setup --notify BLOCK`.",
         )
     off = [name for name, automations in found.items() if not any(each.enabled for each in automations)]
     if off:
         summary = f"The automation {', '.join(off)} is switched off"
-        raise InvalidConfiguration(summary, "the hosts are not told", "Switch it on in Prefect.")
-    return "the hosts are told of what only a person can mend"
+        raise InvalidConfiguration(summary, "operators are not notified of everything", "Switch it on in Prefect.")
+    return "operators are notified of what only a person can repair"
 
 
 def _blocks(context: DoctorContext) -> Iterator[Check]:

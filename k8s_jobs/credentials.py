@@ -4,17 +4,16 @@ import asyncio
 import base64
 import binascii
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import boto3
 import yaml
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
+from aws_api.errors import aws_errors
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 # EKS takes a token for 15 minutes from its signature; a third of that is left for a request or a watch to use it.
@@ -149,7 +148,7 @@ def eks_token(session: Callable[[], boto3.Session], cluster: str, region: str) -
 
     Raises InvalidConfiguration without AWS credentials, ServiceUnavailable where they cannot be fetched now.
     """
-    with _aws_errors(f"Minting a token for the EKS cluster {cluster}"):
+    with aws_errors(f"Minting a token for the EKS cluster {cluster}"):
         sts = session().client("sts", region_name=region)
         events = sts.meta.events
         events.register("provide-client-params.sts.GetCallerIdentity", _take_cluster)
@@ -166,13 +165,3 @@ def _take_cluster(params: dict[str, Any], context: dict[str, Any], **_: object) 
 
 def _add_cluster(request: Any, **_: object) -> None:
     request.headers[_STS_NAME_HEADER] = request.context["cluster"]
-
-
-@contextmanager
-def _aws_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise InvalidConfiguration(f"{what}: there are no AWS credentials", str(error)) from error
-    except (BotoCoreError, ClientError) as error:
-        raise ServiceUnavailable(f"{what}: AWS does not answer", type(error).__name__) from error

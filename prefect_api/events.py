@@ -1,5 +1,6 @@
 """Prefect events over HTTP: a POST is answered, so that the sender knows; Prefect's own event client does not."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.errors import InvalidConfiguration, InvalidMessage, RequestRefused, ServiceUnavailable
 
 # Answers about this one event; every other refusal is about the sender or the server.
 _REFUSES_THE_EVENT = frozenset({400, 413, 422})
@@ -37,13 +38,16 @@ class PrefectEvents:
     def publish(self, event: OutgoingEvent) -> None:
         """Send one event and return once Prefect has taken it.
 
-        Raises RequestRefused where it does not take this very event, ServiceUnavailable for everything else: a wrong
-        address or key is mended outside as well.
+        Raises InvalidMessage where the event cannot be written as JSON in UTF-8, RequestRefused where Prefect does not
+        take this very event, ServiceUnavailable for everything else: a wrong address or key is corrected outside too.
         """
+        body = _json(event)
         try:
             # The caller decides when to try again. The setting is per thread: it cannot be made once at the start.
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                response = self._client.request("POST", "/events", json=[_body(event)])
+                response = self._client.request(
+                    "POST", "/events", content=body, headers={"Content-Type": "application/json"}
+                )
         except httpx.HTTPStatusError as error:
             raise _refusal(event, error.response) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -67,6 +71,16 @@ def prefect_events(timeout_seconds: float = 15) -> Iterator[PrefectEvents]:
         raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")
     with get_client(httpx_settings={"timeout": timeout_seconds}, sync_client=True) as client:
         yield PrefectEvents(client)
+
+
+def _json(event: OutgoingEvent) -> bytes:
+    """Written here and not by the client, whose UnicodeEncodeError could be mistaken for an unusable answer."""
+    try:
+        return json.dumps([_body(event)], ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessage(
+            f"The event of {event.resource_name} cannot be written as JSON", type(error).__name__
+        ) from error
 
 
 def _body(event: OutgoingEvent) -> dict[str, object]:

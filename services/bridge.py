@@ -1,18 +1,16 @@
 """The bridge from a queue to Prefect: one event per message, and no memory of its own.
 
 It never deletes a good message: the flow run that takes the work does. So whatever is lost on the way, an event, a run,
-a server, the message comes back and rings again. The price is that a run may find its work claimed.
+a server, the message comes back and is published again. The price is that a run may find its work claimed.
+A message that cannot be read or published, whatever its body holds, goes to the dead-letter queue at once.
 """
 
 import logging
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
@@ -20,6 +18,9 @@ from blocks.submission_queue import Received, SubmissionQueue
 from evaluation.errors import EvaluationError, InvalidMessage, NeedsOperator, RequestRefused, ServiceUnavailable
 from evaluation.submission.message import SubmissionMessage, parse_message
 from prefect_api.events import OutgoingEvent, prefect_events
+from services.bridge_heartbeat import BridgeHeartbeat
+from services.outage import Outage
+from services.stop_signals import stopped_by_signals
 
 EVENT = "leaderboard.submission.received"
 
@@ -33,8 +34,8 @@ class BridgeSettings:
     challenge_pk: int | None = None  # EvalAI's development mode puts all challenges on one queue
     batch: int = 10  # messages a poll; SQS allows 10
     wait_seconds: int = 20  # a poll's timeouts; SQS allows 20
-    # A message stays hidden this long for a run to start and claim it, then rings again. Each delivery doubles it, up
-    # to the longest: runs that wait for a worker shall not be joined by another one every five minutes.
+    # A message stays hidden this long for a run to start and claim it, then it is delivered again. Each delivery
+    # doubles it, up to the longest: runs that wait for a worker shall not get another one every five minutes.
     claim_seconds: int = 300
     longest_claim_seconds: int = 3600
     # With the times above, a message that is never claimed stays for 17 hours, of the 4 days that EvalAI's queue keeps.
@@ -48,16 +49,17 @@ class BridgeSettings:
 
 
 class EventPublisher(Protocol):
-    """What the bridge rings; prefect_api.events.PrefectEvents is the real one."""
+    """Where the bridge publishes; prefect_api.events.PrefectEvents is the real one."""
 
     def publish(self, event: OutgoingEvent) -> None:
-        """Raises RequestRefused where this very event is not taken, ServiceUnavailable where none is at present."""
+        """Raises InvalidMessage where the event cannot be sent at all, RequestRefused where this very event is not
+        taken, ServiceUnavailable where none is at present."""
 
 
 def submission_received(message: SubmissionMessage, received: Received) -> OutgoingEvent:
     """The event that starts `evaluate_submission`, whose parameters are the payload's two keys.
 
-    Its id comes from the receipt: the same receipt sent twice counts once, the next delivery rings again.
+    Its id comes from the receipt: the same receipt sent twice counts once, the next delivery is a new event.
     """
     pk = message.submission_pk
     return OutgoingEvent(
@@ -81,7 +83,7 @@ def read_submission(received: Received, settings: BridgeSettings) -> SubmissionM
         raise InvalidMessage(
             f"No run has claimed submission {message.submission_pk}",
             f"the message was delivered {received.count - 1} times",
-            "Look for failed or late runs of evaluate-submission, then send the message again.",
+            "Look for failed or late runs of evaluate-submission, then send the message back to the queue.",
         )
     return message
 
@@ -101,14 +103,20 @@ def run_bridge(
     stop: threading.Event,
     settings: BridgeSettings,
     read: Reader = read_submission_event,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Carry messages until `stop` is set; blocks. Outages of SQS or Prefect are waited out.
 
+    `beat` is called before each poll, but not after one that failed: it tells others that messages are received.
     Raises NeedsOperator where the very first poll is refused: the queue's address or the credentials are wrong.
     """
     bridge = _Bridge(queue, publisher, stop, settings, read)
+    received: Sequence[Received] | None = ()
     while not stop.is_set():
-        bridge.carry(bridge.poll())
+        if received is not None:
+            beat()
+        received = bridge.poll()
+        bridge.carry(received or ())
 
 
 class _Bridge:
@@ -125,12 +133,16 @@ class _Bridge:
         self._stop = stop
         self._settings = settings
         self._read = read
-        self._prefect = _Backoff("Prefect", stop, settings)
-        self._sqs = _Backoff("SQS", stop, settings)
-        self._visibility = _Backoff("hiding messages", stop, settings)
-        self._dead_letters = _Backoff("the dead-letter queue", stop, settings)
+        self._prefect = self._outage("Prefect")
+        self._sqs = self._outage("SQS")
+        self._visibility = self._outage("hiding messages")
+        self._dead_letters = self._outage("the dead-letter queue")
 
-    def poll(self) -> Sequence[Received]:
+    def _outage(self, of: str) -> Outage:
+        return Outage(of, self._stop, self._settings.first_pause_seconds, self._settings.longest_pause_seconds)
+
+    def poll(self) -> Sequence[Received] | None:
+        """What SQS has; None, after a pause, where it does not answer."""
         try:
             received = self._queue.receive(self._settings.batch, self._settings.wait_seconds)
         except EvaluationError as error:
@@ -138,7 +150,7 @@ class _Bridge:
                 raise
             self._sqs.failed(error)
             self._sqs.pause()
-            return ()
+            return None
         self._sqs.worked()
         return received
 
@@ -157,15 +169,15 @@ class _Bridge:
     def _settled(self, received: Received) -> bool:
         """Handle one message; False only where Prefect is down."""
         if not self._hide(received, self._settings.hidden_seconds(received.count)):
-            return True  # it came to lie on the queue again, and will be received again
+            return True  # its visibility timeout is over: it will be received again
         try:
-            event = self._read(received, self._settings)
+            event = self._event(received)
             self._publisher.publish(event)
         except InvalidMessage as error:
-            self._bury(received, error)
+            self._reject(received, error)
             return True
         except RequestRefused as error:
-            # Not buried at once: a Prefect server of another version would bury the whole queue.
+            # Not rejected at once: a Prefect server of another version would refuse the whole queue.
             _LOG.error("message %s stays on the queue: %s", received.delivery.message_id, error)
             return True
         except ServiceUnavailable as error:
@@ -175,6 +187,16 @@ class _Bridge:
         _LOG.info("%s: event accepted, delivery %s", event.resource_name, received.count)
         return True
 
+    def _event(self, received: Received) -> OutgoingEvent:
+        try:
+            return self._read(received, self._settings)
+        except InvalidMessage:
+            raise
+        except Exception as error:
+            # Reading depends on the body alone. An error that the reader does not know would end the bridge, which
+            # would receive the same message at its next start.
+            raise InvalidMessage("The message cannot be read", type(error).__name__) from error
+
     def _wait_out(self, received: Received) -> None:
         self._prefect.pause()
         while not self._stop.is_set():
@@ -183,7 +205,7 @@ class _Bridge:
             self._prefect.pause()
         self._give_back([received])
 
-    def _bury(self, received: Received, error: EvaluationError) -> None:
+    def _reject(self, received: Received, error: EvaluationError) -> None:
         message_id = received.delivery.message_id
         try:
             self._queue.reject(received.delivery, received.body, str(error), received.group, received.count)
@@ -191,14 +213,15 @@ class _Bridge:
             self._dead_letters.failed(failure)
             return
         self._dead_letters.worked()
-        _LOG.warning("message %s goes to the dead-letter queue: %s", message_id, error)
+        _LOG.warning("message %s moved to the dead-letter queue: %s", message_id, error)
 
     def _give_back(self, messages: Sequence[Received]) -> None:
         for received in messages:
             self._hide(received, 0)
 
     def _hide(self, received: Received, seconds: int) -> bool:
-        """False where the receipt no longer holds the message. A failure is none: it only rings again too early."""
+        """False where the receipt no longer holds the message. A failed call is no reason to stop: the message is only
+        delivered again too early."""
         try:
             held = self._queue.hide(received.delivery, seconds)
         except EvaluationError as error:
@@ -206,32 +229,6 @@ class _Bridge:
             return True
         self._visibility.worked()
         return held
-
-
-class _Backoff:
-    """One service's state: a log line per change instead of one per try, and pauses that grow up to a bound."""
-
-    def __init__(self, name: str, stop: threading.Event, settings: BridgeSettings) -> None:
-        self._name = name
-        self._stop = stop
-        self._settings = settings
-        self._failures = 0
-        self.used = False  # it has worked once
-
-    def worked(self) -> None:
-        if self._failures:
-            _LOG.warning("%s worked again, after %s failures", self._name, self._failures)
-        self._failures = 0
-        self.used = True
-
-    def failed(self, error: EvaluationError) -> None:
-        if not self._failures:
-            _LOG.error("%s failed, the messages stay on the queue: %s", self._name, error)
-        self._failures += 1
-
-    def pause(self) -> None:
-        seconds = self._settings.first_pause_seconds * 2 ** min(max(self._failures - 1, 0), 20)
-        self._stop.wait(min(seconds, self._settings.longest_pause_seconds))
 
 
 def serve_bridge(
@@ -251,7 +248,8 @@ def serve_bridge(
     def loop() -> None:
         try:
             with prefect_events() as publisher:
-                run_bridge(queue, publisher, stop, settings, read)
+                heartbeat = BridgeHeartbeat(publisher, queue.queue_url)
+                run_bridge(queue, publisher, stop, settings, read, heartbeat.beat)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             outcome.set_exception(error)
         finally:
@@ -266,18 +264,3 @@ def serve_bridge(
     if outcome.done():
         outcome.result()
     _LOG.info("bridge: stopped")
-
-
-@contextmanager
-def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set `stop` instead of ending the process; use it in the main thread."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    earlier = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from blocks.aws_client import aws_client, aws_errors
+from aws_api.errors import aws_errors
+from blocks.aws_client import aws_client
 from blocks.compute_job_table import ComputeJobTable
 from blocks.dead_letters import queue_facts
 from blocks.submission_queue import SubmissionQueue

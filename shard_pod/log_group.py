@@ -1,19 +1,18 @@
-"""The shard's door to CloudWatch Logs: boto3, configured by its own environment variables."""
+"""The shard's access to CloudWatch Logs: boto3, configured by its own environment variables."""
 
 from typing import TYPE_CHECKING
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
-from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
+from aws_api.errors import aws_errors
+from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
     from types_boto3_logs import CloudWatchLogsClient
     from types_boto3_logs.type_defs import InputLogEventTypeDef
 
 _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=3, read_timeout=10)
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnrecognizedClientException"})
 
 
 class LogGroup:
@@ -28,30 +27,20 @@ class LogGroup:
         self._streams: set[str] = set()
 
     def put(self, stream: str, events: "list[InputLogEventTypeDef]") -> None:
-        """Append one batch; raises ServiceUnavailable, or InvalidConfiguration for a missing group or right."""
+        """Append one batch; raises what aws_api.errors says."""
         try:
-            self._logs = self._logs or boto3.session.Session().client("logs", config=_CONFIG)
-            if stream not in self._streams:
-                self._make(self._logs, stream)
-                self._streams.add(stream)
-            self._logs.put_log_events(logGroupName=self.name, logStreamName=stream, logEvents=events)
-        except (ClientError, BotoCoreError, OSError) as error:
+            with aws_errors(f"Writing to the log group {self.name}"):
+                self._logs = self._logs or boto3.session.Session().client("logs", config=_CONFIG)
+                if stream not in self._streams:
+                    self._make(self._logs, stream)
+                    self._streams.add(stream)
+                self._logs.put_log_events(logGroupName=self.name, logStreamName=stream, logEvents=events)
+        except EvaluationError:
             self._streams.discard(stream)  # somebody may have deleted it
-            raise _translated(error, self.name) from error
+            raise
 
     def _make(self, logs: "CloudWatchLogsClient", stream: str) -> None:
         try:
             logs.create_log_stream(logGroupName=self.name, logStreamName=stream)
         except logs.exceptions.ResourceAlreadyExistsException:
             return
-
-
-def _translated(error: ClientError | BotoCoreError | OSError, group: str) -> EvaluationError:
-    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
-    if code == "ResourceNotFoundException":
-        return InvalidConfiguration(
-            f"There is no log group {group}", code, "Create it or correct the cluster's secret."
-        )
-    if code in _DENIED:
-        return InvalidConfiguration(f"The log group {group} may not be written", code, "Check the shard's role.")
-    return ServiceUnavailable(f"CloudWatch does not take logs for {group}", code or str(error))

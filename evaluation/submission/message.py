@@ -1,10 +1,11 @@
 """The queue's message, and where it lies on the queue."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evaluation.errors import InvalidMessage
 
@@ -18,6 +19,17 @@ def _whole_number(value: object) -> object:
     return int(value)
 
 
+# JSON can spell both; UTF-8 has no surrogates, and PostgreSQL stores no U+0000: it drops the event with its neighbours.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("must be text without U+0000 and lone surrogates")
+    return text
+
+
+StorableText = Annotated[str, AfterValidator(_storable)]
 Id = Annotated[int, BeforeValidator(_whole_number), Field(gt=0, le=2**63 - 1)]
 
 
@@ -30,7 +42,7 @@ class SubmissionMessage(BaseModel):
     phase_pk: Id
     submission_pk: Id
     # Absent when EvalAI's storage did not answer, and when a participant re-sent the submission.
-    submitted_image_uri: str | None = None
+    submitted_image_uri: StorableText | None = None
 
 
 class Delivery(BaseModel):
@@ -66,7 +78,16 @@ def _problems(error: ValidationError, content: Mapping[str, object]) -> str:
         if item["type"] == "missing":
             problems.append(f"{field} is missing")
         else:
-            given = json.dumps(content.get(field))[:80]
-            want = "text" if field == "submitted_image_uri" else "a positive whole number"
+            given = _shown(content.get(field))
+            want = (
+                "text without U+0000 and lone surrogates"
+                if field == "submitted_image_uri"
+                else "a positive whole number"
+            )
             problems.append(f"{field} must be {want}, not {given}")
     return "; ".join(problems)
+
+
+def _shown(value: object) -> str:
+    """The value, cut; lists and objects by their kind: written out they may be nested too deep for Python."""
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else json.dumps(value)[:80]

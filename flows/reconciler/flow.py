@@ -89,7 +89,7 @@ def row(finding: Finding) -> Row:
 
 
 def notify_operators(rows: Sequence[Row]) -> list[Row]:
-    """Ring for the automation that `leaderboard setup --tell` makes; returns what Prefect did not take. Blocks.
+    """Ring for the automation that `leaderboard setup --notify` makes; returns what Prefect did not take. Blocks.
 
     Before the table is kept: a run that dies in between tells twice rather than never.
     """

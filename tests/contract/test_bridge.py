@@ -30,7 +30,8 @@ from blocks.submission_queue import SubmissionQueue
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.submission.message import Delivery
 from prefect_api.events import OutgoingEvent, PrefectEvents, prefect_events
-from services.bridge import BridgeSettings, run_bridge
+from services.bridge import BridgeSettings, Reader, read_submission_event, run_bridge
+from services.bridge_heartbeat import HEARTBEAT, BridgeHeartbeat
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 QUICK = BridgeSettings(wait_seconds=0, claim_seconds=300, first_pause_seconds=0.05, longest_pause_seconds=0.1)
@@ -87,10 +88,12 @@ def send(aws: dict[str, Any], queue: SubmissionQueue, body: object, **arguments:
 
 
 @contextmanager
-def running(queue: SubmissionQueue, url: str, settings: BridgeSettings = QUICK) -> Iterator[None]:
+def running(
+    queue: SubmissionQueue, url: str, settings: BridgeSettings = QUICK, read: Reader = read_submission_event
+) -> Iterator[None]:
     stop = threading.Event()
     with publisher_of(url) as publisher:
-        thread = threading.Thread(target=run_bridge, args=(queue, publisher, stop, settings))
+        thread = threading.Thread(target=run_bridge, args=(queue, publisher, stop, settings, read))
         thread.start()
         try:
             yield
@@ -268,6 +271,29 @@ def test_an_event_that_prefect_refuses_stays_and_the_next_one_rings(
     assert prefect.submissions() == [91]
     assert remaining(aws, queue) == (0, 2)
     assert "Prefect refuses the event of submission 90: it answers 422" in caplog.text
+
+
+def test_the_heartbeat_stops_while_a_message_waits_for_prefect(aws: dict[str, Any], prefect: FakePrefect) -> None:
+    queue, stop = create_queue(aws), threading.Event()
+    with publisher_of(prefect.url) as publisher:
+        heartbeat = BridgeHeartbeat(publisher, queue.queue_url, every_seconds=0)
+        arguments = (queue, publisher, stop, QUICK, read_submission_event, heartbeat.beat)
+        thread = threading.Thread(target=run_bridge, args=arguments)
+        thread.start()
+        eventually(lambda: len(prefect.events) >= 3)
+        prefect.answers = [500] * 100_000
+        send(aws, queue, BODY)
+        eventually(lambda: remaining(aws, queue) == (0, 1))
+        eventually(lambda: len([r for r in prefect.requests if b"submission 90" in r.data]) >= 2)
+        before = len([r for r in prefect.requests if HEARTBEAT.encode() in r.data])
+        eventually(lambda: len([r for r in prefect.requests if b"submission 90" in r.data]) >= 5)
+        after = len([r for r in prefect.requests if HEARTBEAT.encode() in r.data])
+        stop.set()
+        thread.join(10)
+
+    assert before == after
+    assert {event["event"] for event in prefect.events} == {HEARTBEAT}
+    assert prefect.events[0]["resource"]["prefect.resource.id"] == "leaderboard.bridge.submissions"
 
 
 def test_an_outage_of_the_queue_is_waited_out(

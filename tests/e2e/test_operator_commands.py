@@ -51,7 +51,14 @@ def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, harness
     problems = [finding for finding in findings if finding["exit_code"] == "PROBLEM"]
     assert [finding for finding in problems if finding["subject"] != "Queue: dead letters"] == []
     assert ended.code == (1 if problems else 0)
-    for subject in ("Prefect: worker", "Prefect: automation submission-received", "AWS: secrets", "EvalAI: phases"):
+    for subject in (
+        "Intake: bridge",
+        "Prefect: worker",
+        "Prefect: late runs",
+        "Prefect: automation submission-received",
+        "AWS: secrets",
+        "EvalAI: phases",
+    ):
         assert exit_codes[subject] == "OK"
     not_checked = {subject for subject, exit_code in exit_codes.items() if exit_code == "NOT CHECKED"}
     assert all(" image of " in subject for subject in not_checked)

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from deployments.operator_notifications import FINDING, SILENCE, notify_operators
+from deployments.operator_notifications import AUTOMATIONS, notify_operators
 from embedded.stack import PROJECT
 from flows.reconciler.flow import NEEDS_ATTENTION
 from flows.takeover_runs import TAKEOVER_QUEUE
@@ -35,8 +35,8 @@ def prefect_of(harness: Harness) -> Iterator[SyncPrefectClient]:
         yield client
 
 
-class Hosts:
-    """A webhook of the hosts, and what has reached it."""
+class Operators:
+    """A webhook of the operators, and what has reached it."""
 
     def __init__(self, server: HTTPServer) -> None:
         self.messages: list[object] = []
@@ -45,10 +45,10 @@ class Hosts:
 
     def block(self) -> str:
         """Saved; its type and name."""
-        CustomWebhookNotificationBlock(name="hosts", url=self._url, json_data={"text": "{{subject}}: {{body}}"}).save(
-            "hosts", overwrite=True
-        )
-        return "custom-webhook/hosts"
+        CustomWebhookNotificationBlock(
+            name="operators", url=self._url, json_data={"text": "{{subject}}: {{body}}"}
+        ).save("operators", overwrite=True)
+        return "custom-webhook/operators"
 
     def _hear(self, request: Request) -> Response:
         self.messages.append(request.get_json())
@@ -102,30 +102,30 @@ def test_what_it_finds_can_be_seen_without_being_repaired(harness: Harness) -> N
     assert "everything agrees." in done.stdout
 
 
-def test_the_hosts_hear_of_what_only_a_person_can_mend(harness: Harness, httpserver: HTTPServer) -> None:
-    hosts = Hosts(httpserver)
+def test_operators_are_notified_of_what_only_a_person_can_repair(harness: Harness, httpserver: HTTPServer) -> None:
+    operators = Operators(httpserver)
     with prefect_of(harness) as client:
-        made = [notify_operators(client, hosts.block()) for _ in range(2)]
-        assert [len(client.read_automations_by_name(name)) for name in (FINDING, SILENCE)] == [1, 1]
+        made = [notify_operators(client, operators.block()) for _ in range(2)]
+        assert [len(client.read_automations_by_name(name)) for name in AUTOMATIONS] == [1, 1, 1]
         finding = {"finding": "Its run should have started."}
         PrefectEvents(client).publish(
             OutgoingEvent(NEEDS_ATTENTION, "leaderboard.submission.7", "submission 7", finding)
         )
 
-    assert made == ["notifications through custom-webhook/hosts"] * 2
-    told = {"text": "submission 7 needs a host: Its run should have started."}
-    eventually(lambda: hosts.messages == [told])
+    assert made == ["notifications through custom-webhook/operators"] * 2
+    told = {"text": "submission 7 needs an operator: Its run should have started."}
+    eventually(lambda: operators.messages == [told])
 
 
-def test_prefect_itself_tells_the_hosts_that_the_reconciler_is_silent(harness: Harness, httpserver: HTTPServer) -> None:
-    hosts = Hosts(httpserver)
-    silent = "Nobody looks after the submissions: The flow reconcile has not completed for 0.166667 minutes."
+def test_prefect_itself_notifies_operators_of_a_silent_reconciler(harness: Harness, httpserver: HTTPServer) -> None:
+    operators = Operators(httpserver)
+    silent = "The reconciler is silent: The flow reconcile has not completed for 0.166667 minutes."
     with prefect_of(harness) as client:
-        notify_operators(client, hosts.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
+        notify_operators(client, operators.block(), longest_silence=timedelta(seconds=10))  # it looks every minute
         try:
-            eventually(lambda: any(silent in str(message) for message in hosts.messages))
+            eventually(lambda: any(silent in str(message) for message in operators.messages))
         finally:
-            notify_operators(client, hosts.block())
+            notify_operators(client, operators.block())
 
 
 def test_a_run_whose_heartbeats_stop_calls_the_reconciler(harness: Harness) -> None:

@@ -35,7 +35,7 @@ from blocks.ledger_table import LedgerTable
 from blocks.secrets import ClusterSecret, EvalAISecret, InstallationSecrets
 from blocks.submission_queue import SubmissionQueue
 from deployments.installation import Installation
-from deployments.operator_notifications import FINDING, SILENCE, notify_operators
+from deployments.operator_notifications import ATTENTION, AUTOMATIONS, RECONCILER_SILENT, notify_operators
 from deployments.settings import Settings
 from doctor.context import DoctorContext
 from doctor.findings import CheckStatus, Finding, run_checks
@@ -122,10 +122,10 @@ def server(folder: Path) -> Iterator[Server]:
         trigger = DeploymentEventTrigger(name="doctors-trigger", expect={"an.event"})
         trigger.set_deployment_id(evaluation)
         automation = client.create_automation(trigger.as_automation())
-        CustomWebhookNotificationBlock(name="hosts", url="http://127.0.0.1:1/hook").save(
-            "doctors-hosts", overwrite=True
+        CustomWebhookNotificationBlock(name="operators", url="http://127.0.0.1:1/hook").save(
+            "doctors-operators", overwrite=True
         )
-        notify_operators(client, "custom-webhook/doctors-hosts")
+        notify_operators(client, "custom-webhook/doctors-operators")
         try:
             yield Server(client, folder, evaluation, reconciler, schedule.id, automation, blocks())
         finally:
@@ -178,7 +178,7 @@ def clean(client: SyncPrefectClient, *deployments: UUID) -> None:
 
 
 def notifications(client: SyncPrefectClient) -> list[Automation]:
-    return [automation for name in (FINDING, SILENCE) for automation in client.read_automations_by_name(name)]
+    return [automation for name in AUTOMATIONS for automation in client.read_automations_by_name(name)]
 
 
 def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
@@ -226,11 +226,16 @@ BROKEN: dict[str, tuple[Callable[[Server], object], dict[str, tuple[str, str]]]]
     ),
     "nobody-is-told": (
         lambda server: server.client.delete_automation(notifications(server.client)[1].id),
-        {"Prefect: notifications": (f"there is no automation {SILENCE}", "Run `leaderboard setup --tell BLOCK`.")},
+        {
+            "Prefect: notifications": (
+                f"there is no automation {RECONCILER_SILENT}",
+                "Run `leaderboard setup --notify BLOCK`.",
+            )
+        },
     ),
     "notification-off": (
         lambda server: server.client.pause_automation(notifications(server.client)[0].id),
-        {"Prefect: notifications": (f"The automation {FINDING} is switched off", "Switch it on in Prefect.")},
+        {"Prefect: notifications": (f"The automation {ATTENTION} is switched off", "Switch it on in Prefect.")},
     ),
     "other-token": (
         lambda server: server.change(EvalAI, EVALAI, auth_token=SecretStr("another-token")),

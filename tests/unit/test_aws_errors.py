@@ -5,7 +5,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
 
-from blocks.aws_client import aws_errors, is_denied
+from aws_api.errors import aws_errors, is_denied
 from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidConfiguration, RequestRefused, ServiceUnavailable
 
 

@@ -1,0 +1,44 @@
+"""Objects of S3, read and written whole."""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from aws_api.errors import aws_errors, error_code
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+
+
+def address(bucket: str, key: str) -> str:
+    return f"s3://{bucket}/{key}"
+
+
+def read_object(
+    client: "S3Client", bucket: str, key: str, check_size: Callable[[int], None] = lambda _: None
+) -> bytes | None:
+    """The object's bytes, or None where there is none; S3 calls an absent object denied without s3:ListBucket.
+
+    `check_size` is given the number of bytes before any is read, and may raise. Raises what `aws_errors` says.
+    """
+    with aws_errors(f"Reading {address(bucket, key)}"):
+        try:
+            answer = client.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return None
+            raise
+        with closing(answer["Body"]) as body:
+            check_size(answer["ContentLength"])
+            return body.read()
+
+
+def write_object(client: "S3Client", bucket: str, key: str, body: bytes, content_type: str, tagging: str = "") -> None:
+    """Write an object, replacing an earlier one; `tagging` looks like `kind=log`. Raises what `aws_errors` says."""
+    tags = {"Tagging": tagging} if tagging else {}
+    with aws_errors(f"Writing {address(bucket, key)}"):
+        client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **tags)  # type: ignore[arg-type]
