@@ -124,8 +124,8 @@ def test_an_exception_is_narrowed_by_its_condition_and_used() -> None:
 
 
 def test_only_public_contents_are_for_everybody() -> None:
-    doors = {"s3-endpoint-policy.json", "sts-endpoint-policy.json"}  # they let through what a role may anyway
+    endpoints = {"s3-endpoint-policy.json", "sts-endpoint-policy.json"}  # they let through what a role may anyway
 
     everybody = {file for file, each in statements() if each.get("Principal") == "*" and "Condition" not in each}
 
-    assert everybody - doors == {"public-contents.yaml"}
+    assert everybody - endpoints == {"public-contents.yaml"}

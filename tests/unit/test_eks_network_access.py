@@ -25,7 +25,7 @@ def statements(service: str, folder: Path = FOLDER) -> list[Document]:
 
 
 def resources_of(action: str, service: str) -> set[str]:
-    """What the door lets through for this action."""
+    """What the endpoint policies allow for this action."""
     allowed = [each for each in statements(service) if action in as_list(each["Action"])]
     return {resource for each in allowed for resource in as_list(each["Resource"])}
 
@@ -88,7 +88,7 @@ class TestStaging:
             subprocess.run(["bash", "-c", command], cwd=folder, check=True)
         return folder
 
-    def test_the_doors_are_of_the_stage(self, copy: Path) -> None:
+    def test_the_endpoint_policies_are_of_the_stage(self, copy: Path) -> None:
         for service in ("s3", "logs"):
             for resource in [resource for each in statements(service, copy) for resource in as_list(each["Resource"])]:
                 assert "staging-leaderboard-" in resource or "starport" in resource
