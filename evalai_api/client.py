@@ -1,27 +1,47 @@
-"""EvalAI for the flows and the command line. Source: contracts/evalai.md. Knows nothing of Prefect."""
+"""EvalAI for the flows and the command line. Source: docs/evalai.md. Knows nothing of Prefect."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 
 from pydantic import SecretStr
 
-from evalai_api.fields import Fields, SubmissionRow, objects, read_submission, report_body, unreadable
+from evalai_api.fields import (
+    FINAL,
+    ChallengeRow,
+    NewSubmission,
+    PhaseRow,
+    SplitRow,
+    SubmissionList,
+    SubmissionRow,
+    read,
+    read_list,
+    read_submission,
+    read_submissions,
+    unreadable,
+)
 from evalai_api.http import EvalAIHttp, RetryPolicy, Timeouts, Upload
 from evalai_api.input_file import handed_in_image
-from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled
+from evalai_api.report_body import report_body
+from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.report import Report
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus
 
-FINAL = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
+__all__ = ["FINAL", "EvalAIClient"]
+
+# What EvalAI's list can be asked for one by one, of what has not ended; it refuses `partially_evaluated`.
+UNFINISHED = ("submitted", "submitting", "queued", "running", "resuming")
 
 
 class EvalAIClient:
     """Implements evaluation.ports.EvaluationServer, and what hosts and participants do besides.
 
     Every method may raise ServiceUnavailable (retries used up), InvalidConfiguration (token or address wrong) and
-    RequestRefused. `throttle` is called before every single request and may block.
+    RequestRefused. `throttle` is called before every single request and may block; a step that reads and then writes
+    takes both slots first, so that only one request's time lies between what it has read and what it writes.
     """
 
     def __init__(
@@ -35,13 +55,15 @@ class EvalAIClient:
     ) -> None:
         self._http = EvalAIHttp(api_server, token, throttle, timeouts, retries)
         self._challenge_pk = challenge_pk
+        self._phases: dict[int, PhaseRow] = {}
 
     # What the flow needs.
 
     def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
         """Ask for the submission, and for its image where the message names none.
 
-        Raises UnknownSubmission; InvalidMessage when the message does not belong to it.
+        One that its team deleted is cancelled. Raises UnknownSubmission; InvalidMessage when the message does not
+        belong to it.
         """
         self._refuse_other_challenge(message)
         row = self.submission_row(message.submission_pk)
@@ -59,67 +81,88 @@ class EvalAIClient:
             team_pk=row.team_pk,
             team_name=row.team_name,
             status=row.status,
-            image=message.submitted_image_uri or self._http.retrying(partial(self._handed_in_image, row)),
+            image=message.submitted_image_uri or self._http.retrying(partial(self._handed_in_image, row), requests=0),
             submitted_at=row.submitted_at,
             rerun_resumed_at=row.rerun_resumed_at,
         )
 
     def status(self, submission: int) -> SubmissionStatus:
-        """The submission's status now; raises UnknownSubmission."""
-        return self._http.retrying(partial(self._look, submission)).status
+        """The submission's status now, `cancelled` for one that its team deleted; raises UnknownSubmission."""
+        row = self.submission_row(submission)
+        return SubmissionStatus.CANCELLED if row.withdrawn else row.status
 
     def mark_running(self, submission: Submission, job_name: str) -> None:
-        """Set the status to running, once; raises SubmissionCancelled.
+        """Set the status to running, once; raises SubmissionCancelled, also where the row is gone.
 
         Doing it again changes nothing: EvalAI would append the name and start its stop-watch anew at each call.
         """
-        self._http.retrying(partial(self._mark_running, submission, job_name))
+        self._http.retrying(partial(self._mark_running, submission, job_name), requests=2)
 
     def report(self, report: Report) -> None:
         """Write FINISHED, FAILED or CANCELLED; raises SubmissionCancelled where EvalAI already says cancelled.
 
         The status is read again before every attempt, since EvalAI itself lets a late write undo a cancellation.
-        CANCELLED may follow cancelled: that adds the logs and undoes nothing.
+        CANCELLED may follow cancelled: that adds the logs and undoes nothing. SubmissionCancelled also stands for a
+        submission that was deleted, by its team or by an administrator of EvalAI.
         """
         if report.status not in FINAL:
             raise RequestRefused("EvalAI's final report must be finished, failed or cancelled", f"not {report.status}")
         path = f"/api/jobs/challenge/{report.submission.challenge_pk}/update_submission/"
-        self._http.retrying(partial(self._write, report, path, report_body(report)))
+        self._http.retrying(partial(self._write, report, path, self._body(report)), requests=2)
 
     def report_partial(self, report: Report) -> None:
         """Show results so far, status partially_evaluated; raises SubmissionCancelled, as above.
 
-        Does nothing where EvalAI shows an end already.
+        Does nothing where EvalAI shows an end already, or once the report's permit is revoked.
         """
         if report.status is not SubmissionStatus.PARTIALLY_EVALUATED:
             raise RequestRefused("EvalAI's partial report must be partially_evaluated", f"not {report.status}")
         path = f"/api/jobs/challenges/{report.submission.challenge_pk}/update_partially_evaluated_submission/"
-        self._http.retrying(partial(self._write, report, path, report_body(report)))
+        self._http.retrying(partial(self._write, report, path, self._body(report)), requests=2)
 
     # What hosts and participants need.
 
     def submission_row(self, submission: int) -> SubmissionRow:
         """The submission as EvalAI shows it; raises UnknownSubmission."""
-        return self._http.retrying(partial(self._look, submission))
+        return self._http.retrying(partial(self._read_row, submission))
 
-    def submissions(self, challenge: int) -> list[SubmissionRow]:
-        """All submissions of the challenge, all pages of it in one request, by id."""
-        path = f"/api/jobs/challenge/{challenge}/submission/"
-        content = self._http.retrying(lambda: self._http.send("GET", path))
-        rows = map(read_submission, objects(content, f"the submissions of challenge {challenge}"))
-        return sorted(rows, key=lambda row: row.pk)
+    def submissions(self, challenge: int, since: datetime | None = None) -> SubmissionList:
+        """The challenge's submissions by id; a row that cannot be read is named and hides no other.
+
+        EvalAI's list has no pages. With `since` only what was submitted after that moment is listed, and beside it
+        whatever has not ended: six requests, whose cost does not grow with all submissions ever made.
+        """
+        if since is None:
+            return self._listed(challenge, {})
+        filters = [{"submitted_after": since.isoformat()}, *({"status": status} for status in UNFINISHED)]
+        lists = [self._listed(challenge, each) for each in filters]
+        rows = {row.pk: row for rows in lists for row in rows}
+        return SubmissionList(rows.values(), list(dict.fromkeys(said for rows in lists for said in rows.unreadable)))
 
     def phases(self, challenge: int) -> dict[int, str]:
         """The challenge's phases, id to codename; EvalAI shows them to its hosts only."""
+        return {phase.pk: phase.codename for phase in self.phase_rows(challenge)}
+
+    def phase_rows(self, challenge: int) -> list[PhaseRow]:
+        """The challenge's phases with their settings; for its hosts only."""
         path = f"/api/challenges/{challenge}/phases/"
-        content = self._http.retrying(lambda: self._http.send("GET", path))
-        phases = objects(content, f"the phases of challenge {challenge}")
-        return {phase.whole("id"): phase.text("codename") for phase in phases}
+        return read_list(PhaseRow, self._get(path), f"the phases of challenge {challenge}")
+
+    def leaderboards(self, challenge: int) -> list[SplitRow]:
+        """The leaderboard of each phase, with its labels."""
+        path = f"/api/challenges/{challenge}/challenge_phase_split"
+        return read_list(SplitRow, self._get(path), f"the leaderboards of challenge {challenge}")
+
+    def challenge(self, challenge: int) -> ChallengeRow:
+        """The challenge's own settings."""
+        path = f"/api/challenges/challenge/{challenge}/"
+        return read(ChallengeRow, self._get(path), f"challenge {challenge}")
 
     def resume(self, submission: int) -> None:
         """Send a failed submission on its way again, same id; raises RequestRefused where it is not failed."""
         # Never repeated: a second POST would publish a second message.
-        self._http.send("POST", f"/api/jobs/submissions/{submission}/resume/", about_submission=True)
+        path = f"/api/jobs/submissions/{submission}/resume/"
+        self._http.once(lambda: self._http.send("POST", path, about_submission=True))
 
     def cancel(self, challenge: int, submission: int) -> None:
         """Take the submission back, as its team or as a host; raises UnknownSubmission."""
@@ -130,19 +173,18 @@ class EvalAIClient:
         """Hand in an image as the participant who owns the token, and return the submission's id."""
         form = {"status": "submitting", "method_name": method_name}
         file = json.dumps({"submitted_image_uri": image}).encode()
-        answer = self._http.send(  # one attempt: a second POST would be a second submission
-            "POST",
-            f"/api/jobs/challenge/{challenge}/challenge_phase/{phase}/submission/",
-            upload=Upload(form, {"input_file": ("submission.json", file, "application/json")}),
-        )
-        return Fields(answer, "the new submission").whole("id")
+        upload = Upload(form, {"input_file": ("submission.json", file, "application/json")})
+        path = f"/api/jobs/challenge/{challenge}/challenge_phase/{phase}/submission/"
+        # One attempt: a second POST would be a second submission.
+        answer = self._http.once(lambda: self._http.send("POST", path, upload=upload))
+        return read(NewSubmission, answer, "the new submission").pk
 
-    # Single attempts.
+    # Single attempts, whose slots of the budget are taken.
 
-    def _look(self, submission: int) -> SubmissionRow:
+    def _read_row(self, submission: int) -> SubmissionRow:
         name = f"submission {submission}"
         content = self._http.send("GET", f"/api/jobs/submission/{submission}", about_submission=True)
-        row = read_submission(Fields(content, name))
+        row = read_submission(content, name)
         if row.pk != submission:
             raise unreadable(name, f"it is about submission {row.pk}")
         return row
@@ -152,24 +194,49 @@ class EvalAIClient:
         return handed_in_image(row.input_file, self._http.timeouts, trust_env=not self._http.on_this_machine)
 
     def _mark_running(self, submission: Submission, job_name: str) -> None:
-        row = self._look(submission.pk)
-        _refuse_cancelled(row)
-        name_is_there = job_name.lower() in row.job_names  # EvalAI stores it in lower case
-        if row.status is SubmissionStatus.RUNNING and name_is_there:
-            return
-        body: dict[str, object] = {"submission": submission.pk, "submission_status": "running"}
-        if not name_is_there:
-            body["job_name"] = job_name
-        path = f"/api/jobs/challenge/{submission.challenge_pk}/update_submission/"
-        self._http.send("PATCH", path, body=body, about_submission=True)
+        with _gone_is_cancelled(submission.pk):
+            row = self._read_row(submission.pk)
+            _refuse_withdrawn(row)
+            name_is_there = job_name.lower() in row.job_names  # EvalAI stores it in lower case
+            if row.status is SubmissionStatus.RUNNING and name_is_there:
+                return
+            body: dict[str, object] = {"submission": submission.pk, "submission_status": "running"}
+            if not name_is_there:
+                body["job_name"] = job_name
+            path = f"/api/jobs/challenge/{submission.challenge_pk}/update_submission/"
+            self._http.send("PATCH", path, body=body, about_submission=True)
 
     def _write(self, report: Report, path: str, body: dict[str, object]) -> None:
-        row = self._look(report.submission.pk)
-        if report.status is not SubmissionStatus.CANCELLED:
-            _refuse_cancelled(row)
-        if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in FINAL:
-            return  # it has ended in the meantime: EvalAI would show it as running again
-        self._http.send("PUT", path, body=body, about_submission=True)
+        with _gone_is_cancelled(report.submission.pk):
+            row = self._read_row(report.submission.pk)
+            if report.status is not SubmissionStatus.CANCELLED:
+                _refuse_withdrawn(row)
+            if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in FINAL:
+                return  # it has ended in the meantime: EvalAI would show it as running again
+            with report.permit.writing() if report.permit else nullcontext(True) as permitted:
+                if permitted:
+                    self._http.send("PUT", path, body=body, about_submission=True)
+
+    def _body(self, report: Report) -> dict[str, object]:
+        body = report_body(report)
+        submission = report.submission
+        if (report.stdout or report.stderr) and self._phase(submission.challenge_pk, submission.phase_pk).disable_logs:
+            return report_body(report, with_logs=False)
+        return body
+
+    def _phase(self, challenge: int, phase: int) -> PhaseRow:
+        """Asked once in the life of a client, which is that of a run."""
+        if phase not in self._phases:
+            content = self._get(f"/api/challenges/challenge/{challenge}/challenge_phase/{phase}")
+            self._phases[phase] = read(PhaseRow, content, f"phase {phase}")
+        return self._phases[phase]
+
+    def _listed(self, challenge: int, query: dict[str, str]) -> SubmissionList:
+        content = self._get(f"/api/jobs/challenge/{challenge}/submission/", query)
+        return read_submissions(content, f"the submissions of challenge {challenge}")
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> object:
+        return self._http.retrying(lambda: self._http.send("GET", path, query=query))
 
     def _refuse_other_challenge(self, message: SubmissionMessage) -> None:
         if self._challenge_pk not in (None, message.challenge_pk):
@@ -179,6 +246,18 @@ class EvalAIClient:
             )
 
 
-def _refuse_cancelled(row: SubmissionRow) -> None:
-    if row.status is SubmissionStatus.CANCELLED:
-        raise SubmissionCancelled(f"Submission {row.pk} of team {row.team_name} was cancelled", "EvalAI says so now")
+def _refuse_withdrawn(row: SubmissionRow) -> None:
+    if row.withdrawn:
+        what = "deleted" if row.deleted else "cancelled"
+        raise SubmissionCancelled(f"Submission {row.pk} of team {row.team_name} was {what}", "EvalAI says so now")
+
+
+@contextmanager
+def _gone_is_cancelled(submission: int) -> Iterator[None]:
+    """A submission that is being evaluated was there: a row that is gone now was deleted by an administrator."""
+    try:
+        yield
+    except UnknownSubmission as error:
+        raise SubmissionCancelled(
+            f"Submission {submission} is not at EvalAI any more", "an administrator of EvalAI deleted it"
+        ) from error

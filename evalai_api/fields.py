@@ -1,179 +1,200 @@
-"""EvalAI's JSON as values of ours, and ours as its JSON. Source of every rule: contracts/evalai.md."""
+"""EvalAI's JSON as values of ours. Source of every rule: docs/evalai.md, "What EvalAI shows"."""
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from evalai_api.texts import storable
 from evaluation.errors import RequestRefused
-from evaluation.lifecycle.report import Report
 from evaluation.submission.model import SubmissionStatus
 
-T = TypeVar("T")
-
-# EvalAI took 50 MB; what people read fits in far less, and the whole text lies in S3 anyway.
-TEXT_LIMIT_BYTES = 200_000
-METADATA_LIMIT_BYTES = 300_000
+FINAL = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
 
 
-@dataclass(frozen=True)
-class SubmissionRow:
-    """A submission as EvalAI shows it. Times are UTC; `job_names` in order of the calls that set them."""
-
-    pk: int
-    phase_pk: int
-    team_pk: int
-    team_name: str
-    status: SubmissionStatus
-    method_name: str = ""  # what the team calls its method
-    input_file: str = ""  # address of what the team handed in
-    stderr_file: str = ""  # address of what the team reads about a failure
-    submitted_at: datetime | None = None
-    rerun_resumed_at: datetime | None = None
-    job_names: tuple[str, ...] = ()
+def _whole(value: object) -> int:
+    """An id: an int, or a string of digits as the queue has it."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("not a whole number")
+    return value
 
 
-class Fields:
-    """One JSON object of an answer; each accessor raises RequestRefused with the object's and the field's name."""
+def _text(value: object) -> str:
+    return "" if value is None else storable(str(value))
 
-    def __init__(self, content: object, name: str) -> None:
-        if not isinstance(content, dict):
-            raise unreadable(name, f"it is a {type(content).__name__}, not an object")
-        self._content: dict[str, object] = content
-        self._name = name
 
-    def raw(self, key: str) -> object:
-        return self._content.get(key)
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(_text, value)) if isinstance(value, list) else ()
 
-    def whole(self, key: str) -> int:
-        """An id: an int, or a string of digits as the queue has it."""
-        value = self._content.get(key)
-        if isinstance(value, str) and value.isascii() and value.isdigit():
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise unreadable(self._name, f"{key} is {_shown(value)}, not a whole number")
-        return value
 
-    def text(self, key: str) -> str:
-        value = self._content.get(key)
-        return "" if value is None else str(value)
+def _time(value: object) -> datetime | None:
+    if value is None or value == "":
+        return None
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError("not an ISO time") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
-    def time(self, key: str) -> datetime | None:
-        value = self._content.get(key)
-        if value is None or value == "":
-            return None
-        try:
-            time = datetime.fromisoformat(str(value))
-        except ValueError:
-            raise unreadable(self._name, f"{key} is {_shown(value)}, not an ISO time") from None
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
-    def status(self, key: str = "status") -> SubmissionStatus:
-        value = self._content.get(key)
-        try:
-            return SubmissionStatus(str(value).lower())
-        except ValueError:
-            raise unreadable(self._name, f"{key} is {_shown(value)}, which is no status we know") from None
+def _status(value: object) -> SubmissionStatus:
+    try:
+        return SubmissionStatus(str(value).lower())
+    except ValueError:
+        raise ValueError("which is no status we know") from None
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._content.get(key)
-        return tuple(map(str, value)) if isinstance(value, list) else ()
+
+def _flag(value: object) -> bool:
+    return value is True
+
+
+Id = Annotated[int, BeforeValidator(_whole)]
+Text = Annotated[str, BeforeValidator(_text)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Time = Annotated[datetime | None, BeforeValidator(_time)]
+Status = Annotated[SubmissionStatus, BeforeValidator(_status)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+class _Record(BaseModel):
+    """Fields that EvalAI adds are left out, so that a new release of it breaks nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+Record = TypeVar("Record", bound=_Record)
+
+
+class SubmissionRow(_Record):
+    """A submission as EvalAI shows it. Times are UTC; `job_names` in order of the calls that set them.
+
+    `status` is the one to act on where `read_submission` made it: one that its team deleted counts as cancelled.
+    """
+
+    pk: Id = Field(alias="id")
+    phase_pk: Id = Field(alias="challenge_phase")
+    team_pk: Id = Field(alias="participant_team")
+    team_name: Text = Field(default="", alias="participant_team_name")
+    status: Status
+    method_name: Text = ""  # what the team calls its method
+    input_file: Text = ""  # address of what the team handed in
+    stderr_file: Text = ""  # address of what the team reads about a failure
+    submitted_at: Time = None
+    rerun_resumed_at: Time = None
+    job_names: Texts = Field(default=(), alias="job_name")
+    deleted: Flag = Field(default=False, alias="ignore_submission")  # by its team; the row stays
+
+    @property
+    def withdrawn(self) -> bool:
+        """Cancelled, or deleted by its team, which EvalAI shows by a flag beside whatever status there was."""
+        return self.deleted or self.status is SubmissionStatus.CANCELLED
+
+
+class PhaseRow(_Record):
+    """A phase, as far as this project cares."""
+
+    pk: Id = Field(alias="id")
+    codename: Text
+    partial_results: Flag = Field(default=False, alias="is_partial_submission_evaluation_enabled")
+    disable_logs: Flag = False
+    concurrent_submissions: int | None = Field(default=None, alias="max_concurrent_submissions_allowed")
+
+
+class LeaderboardSchema(_Record):
+    """The labels of a leaderboard, in its order, and the one that ranks."""
+
+    labels: tuple[str, ...]
+    default_order_by: Text = ""
+
+
+class SplitRow(_Record):
+    """The leaderboard of a phase."""
+
+    pk: Id = Field(alias="id")
+    phase_pk: Id = Field(alias="challenge_phase")
+    leaderboard_schema: LeaderboardSchema
+
+
+class ChallengeRow(_Record):
+    """A challenge's settings that this project needs."""
+
+    pk: Id = Field(alias="id")
+    title: Text = ""
+    remote_evaluation: Flag = False
+    is_docker_based: Flag = False
+    allow_resuming_submissions: Flag = False
+    queue: Text = ""
+
+
+class NewSubmission(_Record):
+    """The answer to a submission that was handed in."""
+
+    pk: Id = Field(alias="id")
+
+
+class SubmissionList(list[SubmissionRow]):
+    """Submissions by id; `unreadable` says of each row that had to be left out what is wrong with it."""
+
+    def __init__(self, rows: Iterable[SubmissionRow], unreadable: Sequence[str] = ()) -> None:
+        super().__init__(sorted(rows, key=lambda row: row.pk))
+        self.unreadable = tuple(unreadable)
 
 
 def unreadable(name: str, cause: str) -> RequestRefused:
-    """The error for an answer that does not look as the contract says."""
+    """The error for an answer that does not look as docs/evalai.md says."""
     return RequestRefused(f"EvalAI's answer about {name} cannot be read", cause, "Has EvalAI changed its API?")
 
 
-def objects(content: object, name: str) -> list[Fields]:
-    """A plain list of objects."""
+def read(kind: type[Record], content: object, name: str) -> Record:
+    """One JSON object as a record; raises RequestRefused with the object's and the first wrong field's name."""
+    if not isinstance(content, dict):
+        raise unreadable(name, f"it is a {type(content).__name__}, not an object")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise unreadable(name, _first_problem(error)) from None
+
+
+def read_list(kind: type[Record], content: object, name: str) -> list[Record]:
+    """A plain list of objects; raises as `read`."""
+    return [read(kind, item, name) for item in _items(content, name)]
+
+
+def read_submission(content: object, name: str) -> SubmissionRow:
+    """A submission; one that was deleted before its end is cancelled, whatever EvalAI calls it."""
+    row = read(SubmissionRow, content, name)
+    if row.deleted and row.status not in FINAL:
+        return row.model_copy(update={"status": SubmissionStatus.CANCELLED})
+    return row
+
+
+def read_submissions(content: object, name: str) -> SubmissionList:
+    """The rows that can be read; one that cannot is named and hides none of the others."""
+    rows: list[SubmissionRow] = []
+    problems: list[str] = []
+    for item in _items(content, name):
+        pk = item.get("id") if isinstance(item, dict) else None
+        try:
+            rows.append(read_submission(item, f"submission {pk}"))
+        except RequestRefused as error:
+            problems.append(str(error))
+    return SubmissionList(rows, problems)
+
+
+def _items(content: object, name: str) -> list[object]:
     if not isinstance(content, list):
         raise unreadable(name, f"it is a {type(content).__name__}, not a list")
-    return [Fields(item, name) for item in content]
+    return content
 
 
-def read_submission(fields: Fields) -> SubmissionRow:
-    return SubmissionRow(
-        pk=fields.whole("id"),
-        phase_pk=fields.whole("challenge_phase"),
-        team_pk=fields.whole("participant_team"),
-        team_name=fields.text("participant_team_name"),
-        status=fields.status(),
-        method_name=fields.text("method_name"),
-        input_file=fields.text("input_file"),
-        stderr_file=fields.text("stderr_file"),
-        submitted_at=fields.time("submitted_at"),
-        rerun_resumed_at=fields.time("rerun_resumed_at"),
-        job_names=fields.texts("job_name"),
-    )
-
-
-def report_body(report: Report) -> dict[str, object]:
-    """The body of a final or partial report; raises RequestRefused for a result that EvalAI must not get."""
-    body: dict[str, object] = {
-        # The submission's own phase: EvalAI books the score on whatever phase it is told.
-        "challenge_phase": report.submission.phase_pk,
-        "submission": report.submission.pk,
-        "submission_status": report.status.value.upper(),
-        "stdout": shortened(report.stdout),
-        "stderr": shortened(report.stderr),
-        "environment_log": "",
-        "metadata": _short_metadata(report.metadata),
-    }
-    if report.status in (SubmissionStatus.FINISHED, SubmissionStatus.PARTIALLY_EVALUATED):
-        body["result"] = result_text(report.result)
-    return body
-
-
-def result_text(result: Sequence[Mapping[str, object]]) -> str:
-    """The result as the JSON string that EvalAI wants; raises RequestRefused unless all is plain and finite.
-
-    EvalAI itself takes a bool and then breaks the public leaderboard for everyone, takes an empty result as
-    finished, and breaks at the next report when one split comes twice.
-    """
-    splits = [entry.get("split") for entry in result]
-    if not splits or not all(isinstance(split, str) and split for split in splits) or len({*splits}) < len(splits):
-        raise _bad_result(f"it names the splits {splits}; wanted is each split once")
-    for entry in result:
-        accuracies = entry.get("accuracies")
-        if not isinstance(accuracies, Mapping) or not accuracies:
-            raise _bad_result(f"split {entry.get('split')!r} has no metrics")
-        if not isinstance(entry.get("show_to_participant"), bool):
-            raise _bad_result(f"split {entry.get('split')!r} does not say show_to_participant")
-        for label, value in accuracies.items():
-            if not isinstance(label, str) or not _is_plain_number(value):
-                raise _bad_result(f"metric {label!r} is {_shown(value)}, not a finite number")
-    return json.dumps([dict(entry) for entry in result], default=dict, allow_nan=False)
-
-
-def shortened(text: str, limit: int = TEXT_LIMIT_BYTES) -> str:
-    """The text, or its beginning and end with a note between them, in at most about `limit` bytes of UTF-8."""
-    text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL stores no NUL
-    data = text.encode("utf-8", errors="replace")
-    if len(data) <= limit:
-        return text
-    half = limit // 2
-    head, tail = (part.decode("utf-8", errors="ignore") for part in (data[:half], data[-half:]))
-    return f"{head}\n[... {len(data) - 2 * half} of {len(data)} bytes left out ...]\n{tail}"
-
-
-def _short_metadata(metadata: str) -> str:
-    size = len(metadata.encode("utf-8", errors="replace"))
-    if size <= METADATA_LIMIT_BYTES:
-        return metadata
-    # Half a JSON text would be no JSON.
-    return json.dumps({"left_out": f"the merged results have {size} bytes; they lie in the submission's S3 folder"})
-
-
-def _is_plain_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _bad_result(cause: str) -> RequestRefused:
-    return RequestRefused("The result is not fit to be sent to EvalAI", cause, "Nothing was sent.")
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:80]
+def _first_problem(error: ValidationError) -> str:
+    """`status is 'teleporting', which is no status we know`."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{field} is missing"
+    words = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
+    return f"{field} is {repr(first['input'])[:80]}, {words}"

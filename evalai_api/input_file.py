@@ -1,41 +1,44 @@
-"""The file that a participant handed in: for a message that names no image, it does."""
+"""The file that a participant handed in: where a message names no image, the file does."""
 
 import json
 
-import requests
+import httpx
 
-from evalai_api.http import Timeouts
-from evaluation.errors import ServiceUnavailable
+from evalai_api.texts import storable
+from evalai_api.transport import AnswerTooLarge, HttpAnswer, Request, Timeouts, exchange
+from evaluation.errors import EvaluationError, ServiceUnavailable
 
 LIMIT_BYTES = 64 * 1024  # EvalAI's own command line writes a hundred
 
 
 def handed_in_image(url: str, timeouts: Timeouts, trust_env: bool) -> str | None:
-    """`submitted_image_uri` of the JSON at `url`, or None where the file is gone or names none.
+    """`submitted_image_uri` of the JSON at `url`, or None where the file is gone, is too large or names none.
 
     Sent without any token: the file lies on EvalAI's storage, which is not EvalAI. Raises ServiceUnavailable.
-    Source: contracts/evalai.md, "The queue message"; the file is what `evalai push` writes.
+    Source: docs/evalai.md, "The queue message"; the file is what `evalai push` writes.
     """
     if not url.startswith(("http://", "https://")):
         return None
+    trouble: EvaluationError
+    # Raised after the `except`: the vendor's error may hold a signed address.
     try:
-        with requests.Session() as session:
-            session.trust_env = trust_env
-            with session.get(url, timeout=(timeouts.connect, timeouts.read), stream=True) as response:
-                if response.status_code == 429 or response.status_code >= 500:
-                    raise ServiceUnavailable("EvalAI's storage broke on a submission's file", f"{response.status_code}")
-                if not response.ok:
-                    return None
-                return _image(response.raw.read(LIMIT_BYTES + 1, decode_content=True))
-    except requests.RequestException as error:  # its text may hold a signed address
-        raise ServiceUnavailable(
-            "EvalAI's storage does not give out a submission's file", type(error).__name__
-        ) from error
+        answer = exchange(Request("GET", url), None, timeouts, LIMIT_BYTES, trust_env)
+    except AnswerTooLarge:
+        return None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        trouble = ServiceUnavailable("EvalAI's storage does not give out a submission's file", type(error).__name__)
+    else:
+        return _image(answer)
+    raise trouble
 
 
-def _image(content: bytes) -> str | None:
+def _image(answer: HttpAnswer) -> str | None:
+    if answer.status == 429 or answer.status >= 500:
+        raise ServiceUnavailable("EvalAI's storage broke on a submission's file", f"{answer.status}")
+    if not 200 <= answer.status < 300:
+        return None
     try:
-        image = json.loads(content[:LIMIT_BYTES])["submitted_image_uri"]
+        image = json.loads(answer.body)["submitted_image_uri"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return image if isinstance(image, str) and image else None
+    return storable(image) if isinstance(image, str) and image else None

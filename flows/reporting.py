@@ -21,6 +21,7 @@ from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, 
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, parse_outcome, render_outcome
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
+from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.decisions import PERMANENT
 from evaluation.ports import Claim
 from evaluation.results.checkpoint import Checkpoint, check_expected
@@ -103,9 +104,17 @@ def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
 
 
 async def publish_partial(
-    services: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob], published: int
+    services: Services,
+    cluster: Cluster,
+    submission: Submission,
+    claim: Claim,
+    jobs: Sequence[ShardJob],
+    published: int,
+    permit: WritePermit | None = None,
 ) -> int:
     """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
+
+    Nothing is written once the permit is revoked, although the thread that waits for its slot goes on.
 
     Skips what cannot be merged at the moment: the final merge decides. Raises SubmissionCancelled,
     and AlreadyClaimed where another run has taken over.
@@ -123,6 +132,7 @@ async def publish_partial(
         SubmissionStatus.PARTIALLY_EVALUATED,
         result=partial_result(merged),
         stdout=summary_text(merged.document, merged.version, total, merged.missing),
+        permit=permit,
     )
     await asyncio.to_thread(cluster.ledger.renew, claim)
     await asyncio.to_thread(services.evalai.report_partial, report)

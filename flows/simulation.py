@@ -10,6 +10,7 @@ from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, ShardsFailed, SubmissionCancelled, TransientError
 from evaluation.lifecycle.outcome import raise_for_failures
 from evaluation.lifecycle.stages import Stage
+from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.ports import Claim
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
@@ -152,13 +153,16 @@ async def _look_for_cancellation(services: Services, cluster: Cluster, submissio
 async def _publish_partial_results(
     services: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
 ) -> ShardStatuses:
-    published = 0
-    while True:
-        await asyncio.sleep(cluster.settings.partial_result_seconds)
-        try:
-            published = await publish_partial(services, cluster, submission, claim, jobs, published)
-        except TransientError as error:
-            get_run_logger().warning("Partial results are not published now: %s", error)
+    published, permit = 0, WritePermit()
+    try:
+        while True:
+            await asyncio.sleep(cluster.settings.partial_result_seconds)
+            try:
+                published = await publish_partial(services, cluster, submission, claim, jobs, published, permit)
+            except TransientError as error:
+                get_run_logger().warning("Partial results are not published now: %s", error)
+    finally:
+        await asyncio.to_thread(permit.revoke)  # the thread of a cancelled task goes on: no write after the run's end
 
 
 async def _last_lines(cluster: Cluster, jobs: Sequence[ShardJob], statuses: ShardStatuses) -> str:

@@ -1,6 +1,6 @@
 """A stand-in for EvalAI's server, in memory, for the demo and the tests.
 
-It answers as the real one was recorded to (contracts/evalai-http), refusals and faults included; the endpoints are
+It answers as the real one was recorded to (tests/contract/recordings), refusals and faults included; the endpoints are
 those that this project uses. `python -m embedded.evalai_standin --port P --config FILE.json`, or `create_app`.
 """
 

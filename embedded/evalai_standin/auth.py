@@ -1,4 +1,4 @@
-"""Who is asking. Source: contracts/evalai-http/auth_and_get_submission.json."""
+"""Who is asking. Source: tests/contract/recordings/auth_and_get_submission.json."""
 
 from embedded.evalai_standin.config import Config, User
 from embedded.evalai_standin.responses import Answer, Refusal, deny

@@ -40,6 +40,7 @@ class Phase(_Part):
     challenge: int
     codename: str
     partial: bool = False
+    disable_logs: bool = False
 
 
 class Split(_Part):

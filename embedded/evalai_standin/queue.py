@@ -1,4 +1,4 @@
-"""The message that EvalAI puts on a challenge's queue. Source: contracts/evalai.md, "The queue message"."""
+"""The message that EvalAI puts on a challenge's queue. Source: docs/evalai.md, "The queue message"."""
 
 import json
 import uuid

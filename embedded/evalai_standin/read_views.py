@@ -1,5 +1,7 @@
 """The views that only read."""
 
+from datetime import datetime
+
 from embedded.evalai_standin.responses import Answer, Call, broken, deny, not_found_page, refuse
 from embedded.evalai_standin.serializers import shown_entry, shown_phase, shown_split, shown_submission
 from embedded.evalai_standin.state import LeaderboardEntry, State, Submission
@@ -24,12 +26,15 @@ def list_submissions(state: State, call: Call) -> Answer:
     (challenge,) = call.ids
     if not state.is_host(call.caller, challenge):
         raise refuse(403, "Sorry, you are not authorized to make this request!")
-    rows = [row for row in state.submissions.values() if row.challenge == challenge and not row.deleted]
+    rows = [row for row in state.submissions.values() if row.challenge == challenge]
     status = call.query.get("status")
     if status is not None:
         if status not in _FILTERS:
             raise refuse(400, f"Invalid submission status {status}")
         rows = [row for row in rows if row.status == status]
+    after = call.query.get("submitted_after")
+    if after is not None:
+        rows = [row for row in rows if row.submitted_at > datetime.fromisoformat(after)]
     return Answer(200, [shown_submission(state, row, call.user, call.base_url) for row in rows])
 
 

@@ -92,7 +92,7 @@ def shown_phase(challenge: Challenge, phase: Phase, for_host: bool) -> dict[str,
         "allowed_submission_file_types": ".json",
         "default_submission_meta_attributes": None,
         "allowed_email_ids": [],
-        "disable_logs": False,
+        "disable_logs": phase.disable_logs,
         "is_submission_paused": False,
     }
     hosts_only: dict[str, object] = {

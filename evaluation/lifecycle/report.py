@@ -1,8 +1,9 @@
 """What EvalAI is told of a submission."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.submission.model import Submission, SubmissionStatus
 
 
@@ -19,3 +20,4 @@ class Report:
     stdout: str = ""
     stderr: str = ""
     metadata: str = ""  # JSON text
+    permit: WritePermit | None = field(default=None, compare=False, repr=False)  # without one it is always written

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from prefect import get_client
@@ -9,6 +10,7 @@ from prefect.artifacts import Artifact
 from prefect.client.schemas.objects import State
 
 from evaluation.errors import RequestRefused, ServiceUnavailable
+from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.shards import ShardJob
 from evaluation.submission.message import Delivery, SubmissionMessage
@@ -372,6 +374,40 @@ def test_partial_results_are_published_while_the_shards_drive(world: World) -> N
     report = world.evalai.partial_reports[0]
     assert report.status is SubmissionStatus.PARTIALLY_EVALUATED
     assert report.result[0]["accuracies"]["Driving score"] == pytest.approx(50 * 2 / 20)  # type: ignore[index]
+
+
+def test_a_partial_result_that_waits_for_its_turn_is_not_written_after_the_end(world: World) -> None:
+    """A thread outlives the task that awaited it: EvalAI would show a finished submission as partially evaluated."""
+    waits, over, permitted = threading.Event(), threading.Event(), []
+
+    def wait_for_a_slot(report: Report) -> None:
+        waits.set()
+        over.wait(60)
+        assert report.permit
+        with report.permit.writing() as allowed:
+            permitted.append(allowed)
+
+    world.evalai.report_partial = wait_for_a_slot  # type: ignore[method-assign]
+    world.backend.runs_for_ever = True
+    world.only({0: 2, 1: 0, 2: 0, 3: 0})
+    message, delivery = world.submitted(7)
+
+    async def run_to_the_end_while_it_waits() -> None:
+        task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
+        while not world.backend.jobs:
+            await asyncio.sleep(0.02)
+        first = next(iter(world.backend.jobs.values()))
+        world.store.write("7/shards/0/checkpoint.json", checkpoint_of(first, 2), "application/json")
+        while not waits.is_set():
+            await asyncio.sleep(0.02)
+        world.backend.runs_for_ever = False
+        await task
+        over.set()
+
+    asyncio.run(run_to_the_end_while_it_waits())
+
+    assert permitted == [False]
+    assert len(world.evalai.reports) == 1
 
 
 def test_a_finished_submission_is_left_as_it_is(world: World) -> None:

@@ -7,15 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from evalai_api.fields import (
-    METADATA_LIMIT_BYTES,
-    TEXT_LIMIT_BYTES,
-    Fields,
-    read_submission,
-    report_body,
-    result_text,
-    shortened,
-)
+from evalai_api.fields import PhaseRow, read, read_list, read_submission, read_submissions
+from evalai_api.report_body import METADATA_LIMIT_BYTES, TEXT_LIMIT_BYTES, report_body, result_text
+from evalai_api.texts import shortened, storable_json
 from evaluation.errors import RequestRefused
 from evaluation.lifecycle.report import Report
 from evaluation.submission.model import Submission, SubmissionStatus, parse_phase
@@ -32,12 +26,10 @@ def entry(**more: object) -> dict[str, object]:
 
 def test_missing_keys_and_odd_types_are_tolerated() -> None:
     row = read_submission(
-        Fields(
-            PLAIN
-            | {"id": "7", "status": "RUNNING", "submitted_at": "2026-11-21T01:37:30.979699Z", "stderr_file": None}
-            | {"rerun_resumed_at": "2026-11-21T02:37:30+01:00", "job_name": None, "participant_team_name": None},
-            "submission 7",
-        )
+        PLAIN
+        | {"id": "7", "status": "RUNNING", "submitted_at": "2026-11-21T01:37:30.979699Z", "stderr_file": None}
+        | {"rerun_resumed_at": "2026-11-21T02:37:30+01:00", "job_name": None, "participant_team_name": None},
+        "submission 7",
     )
 
     assert (row.pk, row.status, row.job_names) == (7, SubmissionStatus.RUNNING, ())
@@ -59,7 +51,7 @@ def test_missing_keys_and_odd_types_are_tolerated() -> None:
 )
 def test_what_cannot_be_read_is_named(more: dict[str, object], words: str) -> None:
     with pytest.raises(RequestRefused) as caught:
-        read_submission(Fields(PLAIN | more, "submission 7"))
+        read_submission(PLAIN | more, "submission 7")
 
     assert "submission 7" in str(caught.value)
     assert words in str(caught.value)
@@ -67,7 +59,61 @@ def test_what_cannot_be_read_is_named(more: dict[str, object], words: str) -> No
 
 def test_an_answer_that_is_no_object_is_named() -> None:
     with pytest.raises(RequestRefused, match="it is a list, not an object"):
-        Fields([], "submission 7")
+        read_submission([], "submission 7")
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(RequestRefused, match="phase 3 cannot be read: codename is missing"):
+        read(PhaseRow, {"id": 3}, "phase 3")
+
+
+def test_one_broken_row_hides_no_other() -> None:
+    rows = [PLAIN | {"id": 9}, PLAIN | {"id": 8, "status": "teleporting"}, "no row", PLAIN | {"id": "x"}, PLAIN]
+
+    found = read_submissions(rows, "the submissions of challenge 1")
+
+    assert [row.pk for row in found] == [7, 9]
+    assert [words.partition(" cannot be read")[0] for words in found.unreadable] == [
+        "EvalAI's answer about submission 8",
+        "EvalAI's answer about submission None",
+        "EvalAI's answer about submission x",
+    ]
+    assert "status is 'teleporting', which is no status we know" in found.unreadable[0]
+
+
+def test_a_list_of_phases_is_all_or_nothing() -> None:
+    with pytest.raises(RequestRefused, match="it is a dict, not a list"):
+        read_list(PhaseRow, {}, "the phases of challenge 1")
+
+
+@pytest.mark.parametrize(
+    ("status", "deleted", "acted_on"),
+    [
+        ("running", True, SubmissionStatus.CANCELLED),
+        ("resuming", True, SubmissionStatus.CANCELLED),
+        ("finished", True, SubmissionStatus.FINISHED),
+        ("running", False, SubmissionStatus.RUNNING),
+        ("running", "yes", SubmissionStatus.RUNNING),
+    ],
+)
+def test_a_deleted_submission_is_cancelled_unless_it_had_ended(
+    status: str, deleted: object, acted_on: SubmissionStatus
+) -> None:
+    row = read_submission(PLAIN | {"status": status, "ignore_submission": deleted}, "submission 7")
+
+    assert (row.status, row.withdrawn) == (acted_on, deleted is True)
+
+
+def test_texts_of_others_can_be_stored() -> None:
+    row = read_submission(PLAIN | {"participant_team_name": "A\x00B\ud800 \ud83d\ude00"}, "submission 7")
+
+    assert row.team_name == "A\ufffdB\ufffd \N{GRINNING FACE}"
+
+
+def test_an_escaped_nul_in_metadata_is_replaced_and_an_escaped_backslash_is_not() -> None:
+    metadata = json.dumps({"agent": "a\x00b", "path": "c:\\u0000"})
+
+    assert json.loads(storable_json(metadata)) == {"agent": "a\ufffdb", "path": "c:\\u0000"}
 
 
 def test_the_result_is_sent_as_text() -> None:
@@ -102,7 +148,7 @@ def test_a_result_in_another_form_is_not_sent(result: list[dict[str, object]]) -
 def test_long_texts_keep_their_beginning_and_end() -> None:
     text = "begin " + "ü" * TEXT_LIMIT_BYTES + " end"
 
-    short = shortened(text)
+    short = shortened(text, TEXT_LIMIT_BYTES)
 
     assert short.startswith("begin ")
     assert short.endswith(" end")
@@ -131,3 +177,11 @@ def test_a_failed_submission_has_no_result() -> None:
 
     assert "result" not in body
     assert (body["stdout"], body["stderr"], body["submission_status"]) == ("out", "err", "FAILED")
+
+
+def test_a_phase_without_logs_gets_the_outcomes_sentence_only() -> None:
+    report = Report(SUBMISSION, SubmissionStatus.FAILED, (), "out", "Submission 7 failed.\n--- the agent ---\nhush")
+
+    body = report_body(report, with_logs=False)
+
+    assert (body["stdout"], body["stderr"]) == ("", "Submission 7 failed.")
