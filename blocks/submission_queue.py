@@ -1,6 +1,6 @@
 """EvalAI's queue (SQS), as the bridge reads it and as the run that claimed a submission sees it.
 
-Standard and FIFO queues alike. The source of the queue's own settings is contracts/evalai.md, "The queue message".
+Standard and FIFO queues alike. The source of the queue's own settings is docs/evalai.md, "The queue message".
 """
 
 import logging

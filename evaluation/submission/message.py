@@ -34,7 +34,7 @@ Id = Annotated[int, BeforeValidator(_whole_number), Field(gt=0, le=2**63 - 1)]
 
 
 class SubmissionMessage(BaseModel):
-    """One message of EvalAI's queue, ids as ints. Source: contracts/evalai.md, "The queue message"."""
+    """One message of EvalAI's queue, ids as ints. Source: docs/evalai.md, "The queue message"."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

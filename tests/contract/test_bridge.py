@@ -35,7 +35,7 @@ from services.bridge_heartbeat import HEARTBEAT, BridgeHeartbeat
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 QUICK = BridgeSettings(wait_seconds=0, claim_seconds=300, first_pause_seconds=0.05, longest_pause_seconds=0.1)
-BODY = {  # contracts/evalai.md: a new submission's message
+BODY = {  # docs/evalai.md, "The queue message": a new submission's message
     "challenge_pk": "1",
     "phase_pk": "2203",
     "is_static_dataset_code_upload_submission": False,
