@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         default=3.0, gt=0, description="How often the embedded flow asks EvalAI for a cancellation, in seconds."
     )
     reconcile_seconds: float = Field(
-        default=60, ge=10, description="How often the embedded stack's reconciler looks, in seconds."
+        default=60, ge=10, description="How often the embedded stack's reconciler runs, in seconds."
     )
     hang_seconds: float = Field(default=8.0, gt=0, description="Without output this long, a stand-in agent hangs.")
     visibility_seconds: int = Field(
