@@ -13,6 +13,7 @@ from evaluation.errors import (
     EvaluationError,
     InvalidCheckpoint,
     NeedsOperator,
+    ShardsFailed,
     SubmissionCancelled,
     SubmissionFailed,
     TransientError,
@@ -22,13 +23,14 @@ from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, pars
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
-from evaluation.pair.decisions import PERMANENT
+from evaluation.pair.decisions import SENSORS_INVALID, SETUP_FAILED
 from evaluation.ports import Claim
 from evaluation.results.checkpoint import Checkpoint, check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.results.evalai_result import accuracies, evalai_result, partial_result
 from evaluation.results.merge import Merged, merge
+from evaluation.results.rejection import rejection
 from evaluation.results.summary import summary_text
 from evaluation.shards import ShardJob
 from evaluation.submission.model import Submission, SubmissionStatus
@@ -38,9 +40,15 @@ from flows.task_retries import on_transient_errors
 
 @task(name="merge-results", **on_transient_errors(8))
 async def merge_results(cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]) -> Outcome:
-    """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there."""
+    """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there.
+
+    Raises ShardsFailed where the merged result may not be called finished (evaluation.results.rejection).
+    """
     await asyncio.to_thread(cluster.ledger.renew, claim, Stage.MERGING)
-    outcome = await asyncio.to_thread(_collect, cluster, submission, jobs)
+    merged = await asyncio.to_thread(_merge, cluster, jobs)
+    outcome = await asyncio.to_thread(_store, cluster, submission, merged)
+    if failure := rejection(merged):
+        raise ShardsFailed(failure.summary, failure.cause, failure.remedy, failure.fault)
     if outcome.ending is not OutcomeStatus.FINISHED:
         done, total = outcome.routes_done, outcome.routes_total
         raise InvalidCheckpoint("The results are incomplete", f"only {done} of {total} routes are there")
@@ -53,20 +61,24 @@ async def results_so_far(cluster: Cluster, submission: Submission, jobs: Sequenc
     if not jobs:
         return None
     try:
-        return await asyncio.to_thread(_collect, cluster, submission, jobs)
+        merged = await asyncio.to_thread(_merge, cluster, jobs)
+        return await asyncio.to_thread(_store, cluster, submission, merged)
     except EvaluationError as error:
         get_run_logger().warning("The results so far cannot be shown: %s", error)
         return None
 
 
-def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome:
-    merged = _merge(cluster, jobs)
+def _store(cluster: Cluster, submission: Submission, merged: Merged) -> Outcome:
+    """Write the result's files; what may not be called finished gets no figures."""
+    scored = merged.complete and rejection(merged) is None
     total = len(merged.missing) + merged.routes_done
     records = merged.document["_checkpoint"]["records"]
-    driven = sum(record["status"] not in PERMANENT for record in records)  # a resume drives the others anew
+    driven = sum(
+        record["status"] not in (SENSORS_INVALID, SETUP_FAILED) for record in records
+    )  # a resume drives the others anew
     text = render_document(merged.document, merged.version)
     summary = summary_text(merged.document, merged.version, total, merged.missing)
-    result = evalai_result(merged.document, merged.version) if merged.complete else []
+    result = evalai_result(merged.document, merged.version) if scored else []
     files = {
         storage_keys.MERGED: text,
         storage_keys.SUMMARY: summary,
@@ -75,10 +87,10 @@ def _collect(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob])
     for name, body in files.items():
         kind = "text/plain" if name == storage_keys.SUMMARY else "application/json"
         cluster.artifacts.write(storage_keys.result_key(submission.pk, name), body.encode(), kind)
-    metrics = accuracies(merged.document, merged.version) if merged.complete else {}
+    metrics = accuracies(merged.document, merged.version) if scored else {}
     score = f": driving score {metrics['Driving score']:.3f}" if metrics else ""
     return Outcome(
-        OutcomeStatus.FINISHED if merged.complete else OutcomeStatus.FAILED,
+        OutcomeStatus.FINISHED if scored else OutcomeStatus.FAILED,
         f"Submission {submission.pk} finished{score} over {merged.routes_done} of {total} routes.",
         result=result,
         metrics=metrics,

@@ -8,10 +8,10 @@ BEHAVIOURS = {
     "fast": "drives every route in a tenth of the time",
     "crash-on-route-7": "the evaluator dies once while it drives route 7",
     "always-crash": "every start drives one route to its end and dies in the next one",
-    "hang": "puts nothing out any more from its second route on",
+    "hang": "makes no progress and puts nothing out any more from its second route on",
     "hang-once": "the same, but not where it goes on with an earlier start's results",
     "bad-sensors": "the evaluator refuses its sensors",
-    "bad-setup": "the evaluator cannot set it up",
+    "bad-setup": "the evaluator cannot set it up, on any route",
     "simulator-crash-on-route-3": "the simulator dies once while route 3 is driven",
     "poison-route-5": "the simulator dies every time that route 5 is driven",
 }

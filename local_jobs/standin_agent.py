@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 from local_jobs.standin_records import Record, Route, crashed_record, driven_record
 
 SENSORS = ["carla_camera", "carla_lidar", "carla_imu", "carla_gnss", "carla_speedometer"]
+SETUP_FAILED = "Agent couldn't be set up"
+TICKS_PER_SECOND = 20  # of game time, as CARLA's evaluators run it
 EVALUATOR_GIVES_UP = 255
 CRASH = 1
 
@@ -138,25 +140,25 @@ class Drive:
         try:
             simulator = Simulator(self.port)
             for index in range(position, len(self.routes)):
-                refusal = self.refusal()
-                if refusal:
-                    return self.give_up(index, *refusal)
+                if self.tag == "bad-sensors":
+                    return self.give_up(index, "Rejected", "Agent's sensors were invalid")
+                if self.tag == "bad-setup":
+                    self.skip(index)
+                    continue
+                self.checkpoint.document["sensors"] = SENSORS
                 self.drive(simulator, index)
         except (OSError, ValueError):
             return self.give_up(len(self.checkpoint.records), "Crashed", "Simulation crashed")
         print("all routes driven", flush=True)
         return 0
 
-    def refusal(self) -> tuple[str, str] | None:
-        if self.tag == "bad-setup":
-            return "Started", "Agent couldn't be set up"
-        if self.tag == "bad-sensors":
-            return "Rejected", "Agent's sensors were invalid"
-        self.checkpoint.document["sensors"] = SENSORS
-        return None
+    def skip(self, index: int) -> None:
+        """What both versions' evaluators do when the agent cannot be set up: a record, and on with the next route."""
+        print(f"route {self.routes[index].id}: the agent could not be set up", flush=True)
+        self.checkpoint.add(crashed_record(self.routes[index], index, self.version, f"Failed - {SETUP_FAILED}"))
 
     def give_up(self, index: int, entry_status: str, why: str) -> int:
-        """What the evaluator does when its simulator or the agent's set-up fails: a record, and the end."""
+        """What the evaluator does when its simulator fails or the sensors are invalid: a record, and the end."""
         print(f"stopping: {why}", flush=True)
         self.checkpoint.document["entry_status"] = entry_status
         self.checkpoint.add(crashed_record(self.routes[index], index, self.version, f"Failed - {why}"))
@@ -174,12 +176,25 @@ class Drive:
                 print(f"route {route.id}: {done:.0%}", flush=True)
             simulator.ask("tick")
             ticks += 1
+            self.report_tick(ticks, time.monotonic() - started)
             self.misbehave(route, index, done)
             time.sleep(pause)
         self.checkpoint.add(driven_record(route, index, self.version, self.seed))
         self.driven += 1
         self.journal.note("recorded", route)
         print(f"route {route.id}: recorded", flush=True)
+
+    def report_tick(self, ticks: int, seconds: float) -> None:
+        """The line of the evaluator's agent base class, in the form of its version."""
+        game = ticks / TICKS_PER_SECOND
+        if self.version == "1.0":
+            print(
+                f"======[Agent] Wallclock_time = {seconds} / {seconds} / Sim_time = {game} / {game / seconds}x",
+                flush=True,
+            )
+        else:
+            times = f"System time = {seconds:.3f} -- Game time = {game:.3f} -- Ratio = {game / seconds:.3f}x"
+            print(f"=== [Agent] -- Wallclock = {seconds:.3f} -- {times}", flush=True)
 
     def misbehave(self, route: Route, index: int, done: float) -> None:
         if done < 0.3:

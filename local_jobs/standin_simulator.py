@@ -1,14 +1,17 @@
 """Stands in for CARLA: listens on CARLA_PORT of this machine and ticks when it is asked to.
 
-A line is a request, a line is the answer: `hello` -> `hello`, `route <id>` -> `ok`, `tick` -> `tick <n>`.
+A line is a request, a line is the answer: `hello` -> `hello`, `route <id>` -> `ok`, `tick` -> `tick <n>`. A request of
+CARLA's own RPC (msgpack), by which the supervisor asks whether the simulator answers, gets an empty answer.
 The tag of AGENT_IMAGE may make it die (local_jobs/demo_images.py). Standard library only, for a quick start.
 """
 
 import os
+import socket
 import socketserver
 from pathlib import Path
 
 SEGMENTATION_FAULT = 139
+RPC_REQUEST, RPC_ANSWER = b"\x94", b"\x94\x01\x00\xc0\xc0"  # [response 1, message id 0, no error, no result]
 
 
 class Simulation(socketserver.StreamRequestHandler):
@@ -17,6 +20,9 @@ class Simulation(socketserver.StreamRequestHandler):
     ticks = 0  # of the whole simulator
 
     def handle(self) -> None:
+        if self.connection.recv(1, socket.MSG_PEEK) == RPC_REQUEST:
+            self.wfile.write(RPC_ANSWER)
+            return
         for line in self.rfile:
             self.wfile.write(f"{self.answer(line.decode().split())}\n".encode())
 

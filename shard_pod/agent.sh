@@ -25,10 +25,7 @@ simulator_is_ready() { # sets REPLY to the exit file's content when there will b
 }
 
 for ((n = 1; ; n++)); do
-  until [[ -e "$supervisor/start$n" ]]; do
-    obey
-    pause "$poll"
-  done
+  await_start "$n"
   if simulator_is_ready; then
     export RESUME="" # the evaluator takes any text for true
     [[ -e "$CHECKPOINT_ENDPOINT" ]] && RESUME=1
@@ -38,5 +35,5 @@ for ((n = 1; ; n++)); do
       pause "$poll"
     done
   fi
-  tell "exit$n" "$REPLY"
+  tell_exit "$n" "$REPLY"
 done

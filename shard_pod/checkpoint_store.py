@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from evaluation.errors import InvalidCheckpoint, explain
-from evaluation.pair.decisions import STOPPING, CheckpointSummary, Decision
+from evaluation.pair.decisions import CheckpointSummary, Decision
 from evaluation.results.checkpoint import Document, check_expected
 from evaluation.results.checkpoint_reading import check_size, parse_checkpoint
 from evaluation.results.checkpoint_writing import append_quarantined, empty_document, render_document
@@ -39,12 +39,12 @@ class CheckpointStore:
         self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
 
     @property
-    def shown(self) -> CheckpointSummary:
+    def summary(self) -> CheckpointSummary:
         return CheckpointSummary(self._settings.expected, self.statuses, self.refused)
 
     @property
     def driving(self) -> RouteRun | None:
-        return self.shown.run(len(self.statuses))
+        return self.summary.run(len(self.statuses))
 
     def look(self) -> None:
         """Keep the evaluator's file as the good copy if it has changed, is sound, and has lost no record."""
@@ -62,8 +62,20 @@ class CheckpointStore:
             log.warning("Not copied: %s", error)
             return
         self.refused = ""
+        data = self._with_known_sensors(data)
         if data != self.good:
             self._keep(data, statuses)
+
+    def _with_known_sensors(self, data: bytes) -> bytes:
+        """The file with the sensors that are known: an evaluator that resumes empties the list until its first set-up.
+
+        Without sensors a merge of 2.x says Invalid.
+        """
+        document = json.loads(data)
+        known = json.loads(self.good)["sensors"] if self.good else []
+        if document["sensors"] or not known:
+            return data
+        return render_document({**document, "sensors": known}, self._settings.version).encode()
 
     def _evaluators_file(self, size: int) -> tuple[bytes, tuple[str, ...]]:
         check_size(size, EVALUATOR_FILE)
@@ -82,14 +94,15 @@ class CheckpointStore:
         Raises InvalidCheckpoint where the agent's folder does not let its file be replaced.
         """
         total = len(self._settings.expected)
-        if self.good is None and step.quarantine is None:
+        if self.good is None and step.give_up is None:
             self._replace_evaluators(None)
             return
         document = json.loads(self.good) if self.good else empty_document(total)
         if step.keep < len(self.statuses) or step.exit_code is None:
             document = _from_record(document, step.keep, total)
-        if step.quarantine:
-            document = append_quarantined(document, step.quarantine, self._settings.version, total=total)
+        if step.give_up:
+            version = self._settings.version
+            document = append_quarantined(document, step.give_up, version, total=total, status=step.status)
         self.store(document)
 
     def store(self, document: Document) -> None:
@@ -116,12 +129,14 @@ class CheckpointStore:
 
 
 def resumable(document: Document, settings: PairSettings, quarantined: tuple[RouteRun, ...]) -> Document:
-    """An earlier pod's document without the record that stopped it, so that its route is driven again."""
-    records = document["_checkpoint"]["records"]
-    keep = len(records)
-    if records and records[-1]["status"] in STOPPING and settings.expected[keep - 1] not in quarantined:
-        keep -= 1
-    return _from_record(document, keep, len(settings.expected))
+    """An earlier pod's document without the records that stopped it, so that their routes are driven again.
+
+    The document of a finished shard stays as it is.
+    """
+    statuses = [record["status"] for record in document["_checkpoint"]["records"]]
+    keep = CheckpointSummary(settings.expected, statuses).settled(quarantined)
+    total = len(settings.expected)
+    return document if keep == len(statuses) == total else _from_record(document, keep, total)
 
 
 def _from_record(document: Document, keep: int, total: int) -> Document:

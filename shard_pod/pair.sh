@@ -1,6 +1,12 @@
 # Sourced by simulator.sh and agent.sh: their half of the protocol in evaluation/pair/protocol.py. Bash 4.3 and coreutils only,
 # since it runs in images that are not ours.
+#
+# Between two starts everything that the first one left behind is killed, also what runs in a session of its own, so that
+# ports and the GPU are free. In a container this script is process 1, so the kernel makes every orphan its child: all
+# its descendants are killed. On a machine that is no container (local_jobs) an orphan is recognised by PAIR_PARTY in its
+# environment, which only a program that clears its environment escapes; without /proc (macOS) only the process group ends.
 set -u -m # -m: every child gets a process group of its own, to be stopped whole
+LC_ALL=C # environments and logs may hold any bytes
 
 child=""
 terminated=""
@@ -60,15 +66,32 @@ begin() { # open the log, learn the polling interval
   logger=$!
 }
 
-tell() { # file content: other parties see all of it or nothing
-  echo "$2" > "$own/.$1.new" && mv -f "$own/.$1.new" "$own/$1"
+tell() { # file content: other parties see all of it or nothing; what a child has put in its place goes
+  local fresh="${own:?}/.$1.new" file="${own:?}/$1"
+  [[ -e "$fresh" || -L "$fresh" ]] && rm -rf "$fresh"
+  [[ -d "$file" && ! -L "$file" ]] && rm -rf "$file"
+  { echo "$2" > "$fresh" && mv -f "$fresh" "$file"; } 2>/dev/null
+}
+
+await_start() { # n: until the supervisor says so; meanwhile the last exit file stays where it is
+  local last="exit$(($1 - 1))"
+  until [[ -e "$supervisor/start$1" ]]; do
+    [[ $1 -gt 1 && ! ( -f "$own/$last" && ! -L "$own/$last" ) ]] && tell "$last" "$last_exit"
+    obey
+    pause "$poll"
+  done
+}
+
+tell_exit() { # n content
+  last_exit="$2"
+  tell "exit$1" "$2"
 }
 
 obey() { # what the supervisor and the machine want of us at any time
   if [[ -e "$supervisor/exit_code" ]]; then # before TERM: ECS ends the other containers when the first one has ended
-    local exit_code
-    read -r exit_code < "$supervisor/exit_code"
-    leave "$exit_code"
+    local ending
+    read -r ending < "$supervisor/exit_code"
+    leave "$ending"
   fi
   if [[ -n "$terminated" ]]; then
     say "told to end"
@@ -77,18 +100,63 @@ obey() { # what the supervisor and the machine want of us at any time
 }
 
 start_child() { # command line
-  bash -c "$1" < /dev/null &
+  PAIR_PARTY="$own" bash -c "$1" < /dev/null &
   child=$!
   say "start $n: process $child"
 }
 
 child_runs() { kill -0 "$child" 2>/dev/null; }
 
-reap() { # sets REPLY to the child's exit code; ends what it left behind
+reap() { # sets exit_code to the child's; ends what it left behind
   wait "$child" 2>/dev/null
-  REPLY=$?
+  exit_code=$?
   kill -KILL -- "-$child" 2>/dev/null
   child=""
+  end_rest
+}
+
+rest() { # sets REPLY to the processes that children have left behind
+  local entry pid line fields parents=" $$ " seen=() found=1
+  REPLY=""
+  for entry in /proc/[0-9]*; do
+    pid="${entry##*/}"
+    [[ "$pid" == "$$" || "$pid" == "$logger" ]] && continue
+    line=""
+    { IFS= read -r -N 4000 line < "$entry/stat"; } 2>/dev/null
+    fields=(${line##*) }) # state and parent, behind the name in brackets, which may hold anything
+    [[ ${#fields[@]} -lt 2 || "${fields[0]}" == [ZX] ]] && continue
+    if [[ $$ != 1 ]] && marked "$entry/environ"; then
+      parents+="$pid " REPLY+="$pid "
+    else
+      seen+=("$pid ${fields[1]}")
+    fi
+  done
+  while [[ -n "$found" && ${#seen[@]} -gt 0 ]]; do
+    found=""
+    for entry in "${seen[@]}"; do
+      pid="${entry% *}"
+      if [[ "$parents" == *" ${entry#* } "* && "$parents" != *" $pid "* ]]; then
+        parents+="$pid " REPLY+="$pid " found=1
+      fi
+    done
+  done
+}
+
+marked() { # a process's environment: does it name this party?
+  local content=""
+  [[ -O "$1" ]] && { IFS= read -r -N 200000 content < "$1"; } 2>/dev/null
+  [[ "$content" == *"PAIR_PARTY=$own"* ]]
+}
+
+end_rest() {
+  local round
+  for ((round = 0; round < 40; round++)); do
+    rest
+    [[ -z "$REPLY" ]] && return
+    kill -KILL $REPLY 2>/dev/null
+    pause 50
+  done
+  say "processes $REPLY do not end"
 }
 
 stop_child() {
@@ -106,8 +174,8 @@ stop_child() {
 ended() { # sets REPLY to the exit file's content and succeeds when the n-th child has ended or had to be stopped
   if ! child_runs; then
     reap
-    say "start $n: ended by itself with code $REPLY"
-    REPLY="died $REPLY"
+    say "start $n: ended by itself with code $exit_code"
+    REPLY="died $exit_code"
     return 0
   fi
   [[ -e "$supervisor/stop$n" ]] || return 1

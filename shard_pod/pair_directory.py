@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -75,12 +74,13 @@ def size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
-def modified(path: Path) -> float | None:
-    """When the file was last written, in seconds since the epoch, or None where there is none."""
+def changed(path: Path) -> tuple[int, int] | None:
+    """Time and size of what lies there, to be compared with later ones; None where there is nothing."""
     try:
-        return path.lstat().st_mtime
+        status = path.lstat()
     except OSError:
         return None
+    return status.st_mtime_ns, status.st_size
 
 
 class PairDirectory:
@@ -108,42 +108,36 @@ class PairDirectory:
         content = read_whole(self.supervisor / name)
         return None if content is None else content.decode().strip()
 
-    def told_at(self, name: str) -> float | None:
-        return modified(self.supervisor / name)
-
     def latest_start(self) -> int:
         """The number of the pair's latest start in this pod, 0 before the first."""
         return max(
             (int(path.name[5:]) for path in self.supervisor.glob("start*") if path.name[5:].isdigit()), default=0
         )
 
-    def ready_at(self, start: int) -> float | None:
-        return modified(self.simulator / f"ready{start}")
+    def ready_port(self, start: int) -> int | None:
+        """The port of the start's simulator; None before it is ready."""
+        content = (read_whole(self.simulator / f"ready{start}", 100) or b"").strip()
+        return int(content) if content.isdigit() else None
 
-    def exit(self, party: Path, start: int) -> Exit | None:
-        content = read_whole(party / f"exit{start}", 100)
+    def simulator_exit(self, start: int) -> Exit | None:
+        content = read_whole(self.simulator / f"exit{start}", 100)
         return None if content is None else parse_exit(content.decode(errors="replace"))
 
-    def exited_at(self, start: int) -> float | None:
-        """When the first of the two ended, or None while both run."""
-        times = [modified(party / f"exit{start}") for party in (self.simulator, self.agent)]
-        return min((at for at in times if at is not None), default=None)
+    def agent_exit(self, start: int) -> Exit | None:
+        """None where nothing lies there. What is no file was put there by the agent: an end by itself with code 1."""
+        path = self.agent / f"exit{start}"
+        content = read_whole(path, 100)
+        if content is not None:
+            return parse_exit(content.decode(errors="replace"))
+        return Exit(1, note="its exit file is no file that can be read") if os.path.lexists(path) else None
 
-    def silent_since(self, checkpoint: Path, start: int) -> float | None:
-        """When the agent last put anything out in this start, or None while it is not driving."""
-        ready = self.ready_at(start)
-        output = modified(self.logs["agent"])
-        if ready is None or output is None:
-            return None
-        return max(ready, output, modified(checkpoint) or 0)
+    @property
+    def agent_was_there(self) -> bool:
+        """Whether the agent's script has begun: it writes its log first."""
+        return os.path.lexists(self.logs["agent"])
 
     def clear(self) -> None:
         """Remove the status files of an earlier pod."""
         for pattern in _STATUS_FILES:
             for path in self.supervisor.parent.glob(pattern):
                 path.unlink(missing_ok=True)
-
-
-def age(moment: float | None) -> float:
-    """Seconds since the moment; 0 if there is none."""
-    return 0 if moment is None else max(0, time.time() - moment)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the simulator when the supervisor says so, and says when it is warm. Protocol: evaluation/pair/protocol.py.
+# Runs the simulator when the supervisor says so, and says when it is ready: the warm-up has passed and its port accepts
+# connections. Protocol: evaluation/pair/protocol.py.
 party=simulator
 source "${BASH_SOURCE[0]%/*}/pair.sh"
 require PAIR_DIR SIMULATOR_COMMAND SIMULATOR_WARMUP_SECONDS POLL_SECONDS CARLA_PORT
@@ -7,16 +8,18 @@ milliseconds "$SIMULATOR_WARMUP_SECONDS"
 warmup=$REPLY
 begin
 
+port_answers() {
+  { exec {connection}<> "/dev/tcp/127.0.0.1/$CARLA_PORT"; } 2>/dev/null || return 1
+  exec {connection}>&-
+}
+
 for ((n = 1; ; n++)); do
-  until [[ -e "$supervisor/start$n" ]]; do
-    obey
-    pause "$poll"
-  done
+  await_start "$n"
   start_child "$SIMULATOR_COMMAND"
   age=0 ready=""
   until ended; do
     obey
-    if [[ -z "$ready" ]] && ((age >= warmup)); then
+    if [[ -z "$ready" ]] && ((age >= warmup)) && port_answers; then
       tell "ready$n" "$CARLA_PORT"
       say "start $n: ready on port $CARLA_PORT"
       ready=1
@@ -24,5 +27,5 @@ for ((n = 1; ; n++)); do
     pause "$poll"
     ((age += poll))
   done
-  tell "exit$n" "$REPLY"
+  tell_exit "$n" "$REPLY"
 done

@@ -5,34 +5,29 @@ time. `python -m shard_pod.supervisor [--prepare]` ends with a PairExitCode (eva
 started again; with `--prepare` it does the init container's work first, which saves a local pod one interpreter.
 """
 
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event
 from types import FrameType
 
+from pydantic import TypeAdapter
+
 from evaluation.errors import EvaluationError, InvalidCheckpoint, TransientError
-from evaluation.pair.decisions import Decision, EndedStart, StopReason, decide
-from evaluation.pair.protocol import (
-    Counters,
-    PairExitCode,
-    PairProgress,
-    parse_counters,
-    parse_progress,
-    render_counters,
-)
+from evaluation.pair.decisions import Decision, EndedStart, StopReason, complete, decide, parse_decision
+from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, parse_progress
 from evaluation.routes import RouteRun
 from evaluation.shards import ShardState
 from shard_pod.checkpoint_store import CheckpointStore
 from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
-from shard_pod.pair_directory import PairDirectory, age, read_whole
+from shard_pod.pair_directory import PairDirectory, read_whole
 from shard_pod.prepare import exit_code, prepare
 from shard_pod.settings import PairSettings, read_settings
+from shard_pod.start_watch import StartWatch, Stopwatch
 from shard_pod.storage import ShardStorage
 from shard_pod.upload import Upload, now
 
@@ -45,8 +40,19 @@ class Stopped(BaseException):
     """The pod is being ended from outside."""
 
 
+@dataclass(frozen=True)
+class BegunStart:
+    """The content of start<n>: what was used before it, and why there is this start."""
+
+    counters: Counters
+    detail: str
+
+
+_BEGUN = TypeAdapter(BegunStart)
+
+
 class PairSupervisor:
-    """Runs the pair to its exit_code."""
+    """Runs the pair to its exit code."""
 
     def __init__(self, settings: PairSettings, storage: ShardStorage, stop: Event) -> None:
         self._settings = settings
@@ -57,8 +63,11 @@ class PairSupervisor:
         self._copied_at = 0.0
 
     def run(self) -> PairExitCode:
-        """Follow the starts until there is a exit_code; raises Stopped."""
+        """Follow the starts until there is an exit code; raises Stopped."""
         start = self._files.latest_start()
+        if not start and (ended := self._complete_before_this_pod()):
+            log.info("Nothing is started: %s", ended.detail)
+            return self._finish(ended, ended.exit_code or PairExitCode.FINISHED)
         if not start:
             start = self._begin(1, self._counters_before_this_pod(), "the simulator is warming up")
         while True:
@@ -80,55 +89,54 @@ class PairSupervisor:
 
     def _counters_before_this_pod(self) -> Counters:
         if self._files.latest_start():
-            first, _ = self._begun(1)
+            first = self._begun(1).counters
             return replace(first, starts=first.starts - 1)
         earlier = parse_progress(read_whole(self._files.progress) or b"")
         return earlier.counters if earlier else Counters()
 
+    def _complete_before_this_pod(self) -> Decision | None:
+        """The end of a shard that has come again although all its routes are recorded; nothing is started for it."""
+        counters = self._counters_before_this_pod()
+        summary = self._results.summary  # `prepare` has taken away what is to be driven again
+        return complete(counters, summary) if summary.complete else None
+
     def _begin(self, start: int, counters: Counters, detail: str) -> int:
         counters = replace(counters, starts=counters.starts + 1)
-        self._files.tell(f"start{start}", json.dumps({**render_counters(counters), "detail": detail}))
+        self._files.tell(f"start{start}", _BEGUN.dump_json(BegunStart(counters, detail)).decode())
         self._show(start)
         return start
 
     def _decide(self, start: int) -> Decision:
         ending = self._follow(start)
         self._results.look()
-        step = decide(self._begun(start)[0], self._settings.budgets, ending, self._results.shown)
-        self._files.tell(f"next{start}", _render_step(step))
+        step = decide(self._begun(start).counters, self._settings.budgets, ending, self._results.summary)
+        self._files.tell(f"next{start}", step.render())
         return step
 
     def _decided(self, start: int) -> Decision | None:
         content = self._files.told(f"next{start}")
-        return _parse_step(content) if content else None
+        return parse_decision(content) if content else None
 
-    def _begun(self, start: int) -> tuple[Counters, str]:
-        values = json.loads(self._files.told(f"start{start}") or "{}")
-        return parse_counters(values), str(values["detail"])
+    def _begun(self, start: int) -> BegunStart:
+        return _BEGUN.validate_json(self._files.told(f"start{start}") or "{}")
 
     def _follow(self, start: int) -> EndedStart:
         """Copy and watch until both parties have ended, or one does not answer."""
         files = self._files
+        watch = StartWatch(start, self._settings, files, self._stop)
+        stopped = Stopwatch()
         while True:
-            simulator, agent = files.exit(files.simulator, start), files.exit(files.agent, start)
+            simulator, agent = files.simulator_exit(start), files.agent_exit(start)
             stop = files.told(f"stop{start}")
-            lost = age(files.told_at(f"stop{start}")) > ANSWER_SECONDS
-            if (simulator and agent) or lost:
+            if (simulator and agent) or stopped.seconds_since(stop is not None) > ANSWER_SECONDS:
                 reason = StopReason(stop) if stop else None
-                return EndedStart(simulator, agent, reason, driving=files.ready_at(start) is not None)
-            if stop is None and (why := self._reason_to_stop(start)):
+                driving = files.ready_port(start) is not None
+                return EndedStart(simulator, agent, reason, driving, files.agent_was_there)
+            if stop is None and (why := watch.reason_to_stop(simulator, agent, self._results.summary)):
                 log.info("Stopping start %d: %s", start, why)
                 files.tell(f"stop{start}", why)
             self._copy_if_due(start)
             self._pause()
-
-    def _reason_to_stop(self, start: int) -> StopReason | None:
-        # When one half ends, the other may be going down of itself, and its own words count: give it two polls.
-        if age(self._files.exited_at(start)) > 2 * self._settings.poll_seconds:
-            return StopReason.PARTNER
-        if age(self._files.silent_since(self._settings.checkpoint, start)) > self._settings.hang_seconds:
-            return StopReason.HANG
-        return None
 
     def _copy_if_due(self, start: int) -> None:
         if time.monotonic() - self._copied_at < self._settings.copy_seconds:
@@ -143,12 +151,12 @@ class PairSupervisor:
             raise Stopped
 
     def _show(self, start: int) -> None:
-        counters, detail = self._begun(start)
-        if self._files.ready_at(start) is not None:
+        begun = self._begun(start)
+        if self._files.ready_port(start) is not None:
             state = ShardState.DRIVING
         else:
-            state = ShardState.STARTING if counters.starts == 1 else ShardState.RETRYING
-        self._upload.show(self._progress(state, counters, detail, self._results.driving))
+            state = ShardState.STARTING if begun.counters.starts == 1 else ShardState.RETRYING
+        self._upload.show(self._progress(state, begun.counters, begun.detail, self._results.driving))
 
     def _progress(
         self,
@@ -165,7 +173,7 @@ class PairSupervisor:
         return PairProgress(
             attempt=self._settings.attempt,
             state=state,
-            routes_done=self._results.shown.driven,
+            routes_done=self._results.summary.settled(counters.quarantined),
             routes_total=len(self._settings.expected),
             route=driving.route if driving and state is ShardState.DRIVING else None,
             counters=counters,
@@ -197,29 +205,6 @@ class PairSupervisor:
         self._results.look()
         self._upload.copy_now(everything=True)
         return PairExitCode.CANCELLED
-
-
-def _render_step(step: Decision) -> str:
-    return json.dumps(
-        {
-            "counters": render_counters(step.counters),
-            "detail": step.detail,
-            "keep": step.keep,
-            "exit_code": step.exit_code,
-            "quarantine": [step.quarantine.route, step.quarantine.repetition] if step.quarantine else None,
-        }
-    )
-
-
-def _parse_step(content: str) -> Decision:
-    values = json.loads(content)
-    return Decision(
-        counters=parse_counters(values["counters"]),
-        detail=values["detail"],
-        keep=values["keep"],
-        exit_code=None if values["exit_code"] is None else PairExitCode(values["exit_code"]),
-        quarantine=RouteRun(*values["quarantine"]) if values["quarantine"] else None,
-    )
 
 
 def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:

@@ -1,25 +1,29 @@
 """The protocol of a simulator-agent pair: three parties on a shared volume, each writing in its own directory only.
 
     supervisor/start<n>    the pair may start for the n-th time; the checkpoint has been checked
-    supervisor/stop<n>     stop the n-th start now; the content says why (hang, partner)
+    supervisor/stop<n>     stop the n-th start now; the content says why (hang, silent, partner)
     supervisor/next<n>     the decision after the n-th start, kept so that a supervisor that restarts decides once
     supervisor/exit_code   the exit code with which simulator, agent and pod end
-    simulator/ready<n>     the n-th simulator is warm: the agent may connect
+    simulator/ready<n>     the n-th simulator is warm and accepts connections; the content is its port
     simulator/exit<n>      the n-th simulator has ended: `died <code>` by itself, or `stopped`
     agent/exit<n>          the n-th evaluator has ended: `died <code>` by itself (0 included), `stopped`, or
                            `unready`: it was not started because its simulator did not get ready
     agent/checkpoint.json  what the evaluator writes; between two starts the supervisor may correct it
 
 The simulator and agent scripts know only these files. Budgets, hangs, resumes and quarantine are decided by the
-supervisor, whose directory the agent cannot write to. Source: docs/reference/step-function.md, "The pair's protocol".
+supervisor, whose directory the agent cannot write to. What the agent does to the files in its own directory (a folder
+or a pipe in the place of an exit file, no exit file at all) is charged to the agent.
+Source: docs/reference/step-function.md, "The pair's protocol".
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import field
+from datetime import UTC
 from enum import IntEnum
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from evaluation.errors import Failure, Fault
 from evaluation.routes import RouteRun
@@ -50,7 +54,9 @@ class Counters:
     agent_restarts: int = 0
     infrastructure_restarts: int = 0
     simulator_crashes: Mapping[int, int] = field(default_factory=dict)  # route -> crashes while it was driven
-    quarantined: tuple[RouteRun, ...] = ()
+    quarantined: tuple[RouteRun, ...] = ()  # routes given up because the simulator dies on them
+    evaluator_deaths: Mapping[int, int] = field(default_factory=dict)  # route -> deaths and hangs while it was driven
+    given_up: tuple[RouteRun, ...] = ()  # routes given up because the evaluator dies on them
 
 
 @dataclass(frozen=True)
@@ -64,45 +70,15 @@ class PairProgress:
     route: int | None  # the one being driven
     counters: Counters
     exit_code: PairExitCode | None
-    detail: str  # plain words
-    updated_at: datetime
+    detail: str  # one sentence
+    updated_at: Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
 
     def render(self) -> str:
-        return json.dumps(
-            {
-                "attempt": self.attempt,
-                "state": self.state.value,
-                "routes_done": self.routes_done,
-                "routes_total": self.routes_total,
-                "route": self.route,
-                **render_counters(self.counters),
-                "exit_code": self.exit_code,
-                "detail": self.detail,
-                "updated_at": self.updated_at.isoformat(),
-            }
-        )
+        """The JSON text, one line."""
+        return _PROGRESS.dump_json(self).decode()
 
 
-def render_counters(counters: Counters) -> dict[str, object]:
-    """The counters as JSON values; a quarantined route is a pair of route and repetition."""
-    return {
-        "start": counters.starts,
-        "agent_restarts": counters.agent_restarts,
-        "infrastructure_restarts": counters.infrastructure_restarts,
-        "simulator_crashes": {str(route): count for route, count in counters.simulator_crashes.items()},
-        "quarantined": [[run.route, run.repetition] for run in counters.quarantined],
-    }
-
-
-def parse_counters(values: Mapping[str, Any]) -> Counters:
-    """Read what `render_counters` wrote; raises KeyError, TypeError or ValueError."""
-    return Counters(
-        starts=int(values["start"]),
-        agent_restarts=int(values["agent_restarts"]),
-        infrastructure_restarts=int(values["infrastructure_restarts"]),
-        simulator_crashes={int(route): int(count) for route, count in values["simulator_crashes"].items()},
-        quarantined=tuple(RouteRun(int(route), int(repetition)) for route, repetition in values["quarantined"]),
-    )
+_PROGRESS = TypeAdapter(PairProgress)
 
 
 def parse_progress(data: bytes | str) -> PairProgress | None:
@@ -110,19 +86,8 @@ def parse_progress(data: bytes | str) -> PairProgress | None:
     if len(data) > _MAX_PROGRESS:
         return None
     try:
-        values = json.loads(data)
-        return PairProgress(
-            attempt=int(values["attempt"]),
-            state=ShardState(values["state"]),
-            routes_done=int(values["routes_done"]),
-            routes_total=int(values["routes_total"]),
-            route=None if values["route"] is None else int(values["route"]),
-            counters=parse_counters(values),
-            exit_code=None if values["exit_code"] is None else PairExitCode(values["exit_code"]),
-            detail=str(values["detail"]),
-            updated_at=datetime.fromisoformat(values["updated_at"]).astimezone(UTC),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return _PROGRESS.validate_json(data)
+    except (ValidationError, OverflowError):
         return None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluation.results.checkpoint import Document
 from evaluation.results.records import (
+    SIMULATION_CRASHED,
     crashed_record,
     refuse,
     route_id,
@@ -22,9 +23,14 @@ def empty_document(total: int) -> Document:
 
 
 def append_quarantined(
-    document: Document, route: RouteRun, version: LeaderboardVersion, *, total: int | None = None
+    document: Document,
+    route: RouteRun,
+    version: LeaderboardVersion,
+    *,
+    total: int | None = None,
+    status: str = f"Failed - {SIMULATION_CRASHED}",
 ) -> Document:
-    """The document with `route` recorded as "Failed - Simulation crashed", all scores zero, ready for a resume.
+    """The document with `route` recorded with this status, all scores zero, ready for a resume.
 
     A record of that route which the evaluator wrote while the simulator died is replaced. `total` is needed for 1.0's
     empty template only. The given document stays as it is. Raises InvalidCheckpoint when all routes are recorded.
@@ -38,7 +44,7 @@ def append_quarantined(
     if routes is None or len(records) >= routes:
         problem = f"leaves no room for {route_id(route, version)}: {len(records)} of {shown(routes)} routes are done"
         refuse("the checkpoint", "_checkpoint.progress", problem)
-    records.append(crashed_record(route, len(records), version))
+    records.append(crashed_record(route, len(records), version, status))
     return {**document, **_started(records, document["sensors"], routes)}
 
 

@@ -15,6 +15,7 @@ from evaluation.submission.model import LeaderboardVersion
 
 SIMULATION_CRASHED = "Simulation crashed"
 SENSORS_INVALID = "Agent's sensors were invalid"
+SETUP_FAILED = "Agent couldn't be set up"
 
 _V1_INFRACTIONS = (
     "collisions_layout",
@@ -165,14 +166,16 @@ def route_id(run: RouteRun, version: LeaderboardVersion) -> str:
     return f"RouteScenario_{run.route}" + (f"_rep{run.repetition}" if version is LeaderboardVersion.V2 else "")
 
 
-def crashed_record(run: RouteRun, index: int, version: LeaderboardVersion) -> dict[str, Any]:
+def crashed_record(
+    run: RouteRun, index: int, version: LeaderboardVersion, status: str = f"Failed - {SIMULATION_CRASHED}"
+) -> dict[str, Any]:
     """A record with nothing but zeros, as the evaluator would write one for a route that it never drove."""
     infractions: dict[str, list[str]] = {key: [] for key in INFRACTIONS[version]}
     count = {"num_infractions": 0} if version is LeaderboardVersion.V2 else {}
     return {
         "index": index,
         "route_id": route_id(run, version),
-        "status": f"Failed - {SIMULATION_CRASHED}",
+        "status": status,
         **count,
         "infractions": infractions,
         "scores": dict.fromkeys(SCORES, 0.0),

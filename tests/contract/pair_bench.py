@@ -1,6 +1,7 @@
 """A supervisor against a real S3 server, with the test as its simulator and agent."""
 
 import json
+import socketserver
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from tests.waiting import PATIENCE_SECONDS, eventually
 BUCKET = "leaderboard-20-results"
 ROUTES = (0, 1, 2)
 GOOD, CRASHED, SENSORS = "Completed", "Failed - Simulation crashed", "Failed - Agent's sensors were invalid"
+SETUP = "Failed - Agent couldn't be set up"
 
 
 def document(*statuses: str, entry: str = "Started") -> dict[str, Any]:
@@ -52,6 +54,37 @@ def statuses_in(content: bytes | None) -> list[str]:
     return [record["status"] for record in json.loads(content or b"{}")["_checkpoint"]["records"]]
 
 
+class _Answers(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        if self.request.recv(100):
+            self.request.sendall(b"\x94\x01\x00\xc0\xc0")
+
+
+class Port:
+    """A simulator's port. It answers CARLA's RPC unless it is frozen: then the kernel still accepts connections."""
+
+    def __init__(self) -> None:
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Answers)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        self._serving = True
+
+    @property
+    def number(self) -> int:
+        return int(self._server.server_address[1])
+
+    def freeze(self) -> None:
+        if self._serving:
+            self._serving = False
+            self._server.shutdown()
+            self._thread.join()
+
+    def close(self) -> None:
+        self.freeze()
+        self._server.server_close()
+
+
 class Bench:
     """A pair whose simulator and agent are played by hand."""
 
@@ -62,6 +95,7 @@ class Bench:
         self.stop = threading.Event()
         self.ended: list[PairExitCode | str] = []
         self.thread: threading.Thread | None = None
+        self.port = Port()
 
     def keep(self) -> None:
         """Start a supervisor, as after a crash of the one before."""
@@ -89,7 +123,7 @@ class Bench:
 
     def started(self, n: int) -> None:
         eventually((self.files.supervisor / f"start{n}").exists)
-        (self.files.simulator / f"ready{n}").write_text("2000\n")
+        (self.files.simulator / f"ready{n}").write_text(f"{self.port.number}\n")
 
     def ends(self, n: int, simulator: str, agent: str) -> None:
         (self.files.simulator / f"exit{n}").write_text(f"{simulator}\n")
@@ -152,6 +186,7 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
     yield make
     for made in every:
         made.lose_supervisor()
+        made.port.close()
 
 
 def container(module: str, environment: dict[str, str]) -> "subprocess.Popen[str]":

@@ -12,6 +12,7 @@ from evaluation import storage_keys
 from evaluation.errors import Fault, InvalidCheckpoint
 from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.results.checkpoint_reading import MAX_BYTES
+from evaluation.shards import Budgets
 from shard_pod.prepare import prepare
 from tests.bad_files import BAD_FILES
 from tests.contract.pair_bench import CRASHED, GOOD, Bench, Make, benches, document, text
@@ -94,6 +95,48 @@ def test_a_bad_file_costs_a_restart_then_the_shard_with_its_reason_and_never_the
     )
     assert failure.cause.endswith("after 1 of 1 restarts")
     assert (told.routes_done, told.counters.agent_restarts) == (1, 1)
+
+
+EXIT_FILES: dict[str, Put] = {"a folder": _folder, "a pipe": _pipe, "a link": _link}
+
+
+@pytest.mark.parametrize("kind", EXIT_FILES)
+def test_an_exit_file_that_the_agent_turns_into_something_else_is_charged_to_the_agent(bench: Make, kind: str) -> None:
+    pair = bench(budgets=Budgets(1, 0, 1))
+    pair.keep()
+    pair.started(1)
+
+    EXIT_FILES[kind](pair.files.agent / "exit1")
+    eventually(lambda: pair.files.told("stop1") == "partner")
+    (pair.files.simulator / "exit1").write_text("stopped\n")
+
+    pair.started(2)
+    assert "its exit file is no file that can be read" in json.loads(pair.files.told("start2") or "")["detail"]
+
+
+def test_an_exit_file_that_never_comes_is_charged_to_the_agent(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard_pod.supervisor.ANSWER_SECONDS", 0.3)
+    pair = bench(hang_seconds=0.2)
+    pair.keep()
+    pair.started(1)
+    eventually(lambda: pair.files.told("stop1") == "hang")
+    (pair.files.simulator / "exit1").write_text("stopped\n")
+
+    exit_code = pair.exit_code()
+    assert exit_code is PairExitCode.AGENT_CRASHED
+    assert failure_of(exit_code, pair.progress().detail).fault is Fault.TEAM
+
+
+@pytest.mark.parametrize("moment", [0.0, 4e9])
+def test_the_times_of_the_agents_files_are_not_believed(bench: Make, moment: float) -> None:
+    pair = bench(hang_seconds=0.5)
+    pair.keep()
+    pair.started(1)
+    for name in ("agent.log", "exit1"):
+        (pair.files.agent / name).write_text("died 1\n")
+        os.utime(pair.files.agent / name, (moment, moment))
+
+    eventually(lambda: pair.files.told("stop1") == "partner")
 
 
 def test_a_good_file_after_a_bad_one_is_taken_and_the_reason_goes(bench: Make) -> None:

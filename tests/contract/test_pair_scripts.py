@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from tests.waiting import PATIENCE_SECONDS, eventually, runs
 
 SCRIPTS = Path(shard_pod.__file__).parent
 BASH = shutil.which("bash") or "bash"
-COREUTILS = ("mkdir", "mv", "tee")  # what the scripts call
+COREUTILS = ("mkdir", "mv", "rm", "tee")  # what the scripts call
 RUNS_ON = "while :; do read -t 5 <> <(:); done"
 STUBBORN = f"trap '' TERM; {RUNS_ON}"
 
@@ -66,11 +67,18 @@ def only_coreutils(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def start(pair: Path, only_coreutils: str) -> Iterator[Start]:
+def port() -> Iterator[int]:
+    """A port on which something listens, as a simulator would."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def start(pair: Path, only_coreutils: str, port: int) -> Iterator[Start]:
     parties: list[subprocess.Popen[str]] = []
 
     def run(name: str, **changes: str | None) -> Party:
-        environment = {**contract(pair), "PATH": only_coreutils, **changes}
+        environment = {**contract(pair), "CARLA_PORT": str(port), "PATH": only_coreutils, **changes}
         process = subprocess.Popen(
             [BASH, str(SCRIPTS / f"{name}.sh")],
             env={key: value for key, value in environment.items() if value is not None},
@@ -100,7 +108,6 @@ def contract(pair: Path) -> Mapping[str, str]:
         "ROUTES": "routes.xml",
         "ROUTES_SUBSET": "0-4",
         "REPETITIONS": "1",
-        "CARLA_PORT": "2000",
         "CHALLENGE_TRACK_CODENAME": "SENSORS",
     }
 
@@ -120,15 +127,71 @@ def test_a_time_that_is_no_number_ends_with_40(start: Start) -> None:
     assert start("simulator", SIMULATOR_WARMUP_SECONDS="soon").ends() == 40
 
 
-def test_the_simulator_starts_when_told_and_gets_ready(start: Start, pair: Path) -> None:
+def test_the_simulator_starts_when_told_and_gets_ready(start: Start, pair: Path, port: int) -> None:
     simulator = start("simulator", SIMULATOR_COMMAND=f"echo the world; {RUNS_ON}")
     time.sleep(0.2)
     assert list(simulator.own.glob("ready*")) == []
 
     (pair / "supervisor" / "start1").touch()
 
-    assert simulator.says("ready1") == "2000"
+    assert simulator.says("ready1") == str(port)
     assert "the world" in simulator.says("simulator.log")
+
+
+def test_a_simulator_whose_port_is_closed_is_not_ready_however_long_it_runs(start: Start, pair: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    simulator = start("simulator", CARLA_PORT=str(closed))
+    agent = start("agent", SIMULATOR_WAIT_SECONDS="0.5")
+    (pair / "supervisor" / "start1").touch()
+
+    assert agent.says("exit1") == "unready"
+    assert simulator.child().is_running()
+    assert not (simulator.own / "ready1").exists()
+
+
+HELPER = "setsid bash -c 'echo $$ >> {pids}; exec sleep 1000' < /dev/null > /dev/null 2>&1 &"
+
+
+@pytest.mark.parametrize("party", ["simulator", "agent"])
+@pytest.mark.parametrize("end", ["exit 3", "kill -9 $$", RUNS_ON])
+def test_what_a_child_starts_in_a_session_of_its_own_ends_before_its_exit_is_reported(
+    start: Start, pair: Path, tmp_path: Path, party: str, end: str
+) -> None:
+    pids = tmp_path / "pids"
+    command = f"{HELPER.format(pids=pids)} ( {HELPER.format(pids=pids)} ); {end}"
+    (pair / "simulator" / "ready1").touch()
+    running = start(party, SIMULATOR_COMMAND=command, EVALUATOR_COMMAND=command, PATH=os.environ["PATH"])
+    (pair / "supervisor" / "start1").touch()
+    eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2, 30)
+    (pair / "supervisor" / "stop1").touch()
+
+    assert running.says("exit1") in ("died 3", "died 137", "stopped")
+    left = [int(pid) for pid in pids.read_text().split() if psutil.pid_exists(int(pid))]
+    assert not [pid for pid in left if runs(psutil.Process(pid))]
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        "mkdir -p {own}/exit1/deep {own}/.exit1.new",
+        "ln -s /etc/hostname {own}/exit1",
+        "mkfifo {own}/exit1 {own}/.exit1.new",
+    ],
+)
+def test_what_the_child_puts_in_the_place_of_an_exit_file_is_replaced(start: Start, pair: Path, plant: str) -> None:
+    (pair / "simulator" / "ready1").touch()
+    command = plant.format(own=pair / "agent") + "; exit 5"
+    agent = start("agent", EVALUATOR_COMMAND=command, PATH=os.environ["PATH"])
+    (pair / "supervisor" / "start1").touch()
+
+    exit_file = agent.own / "exit1"
+    eventually(lambda: exit_file.is_file() and not exit_file.is_symlink() and exit_file.read_text() == "died 5\n", 30)
+    exit_file.unlink()
+    eventually(exit_file.is_file, 30)
+    (pair / "simulator" / "ready2").touch()
+    (pair / "supervisor" / "start2").touch()
+    assert agent.says("exit2") == "died 5"
 
 
 def test_a_simulator_that_dies_while_warming_up_never_gets_ready(start: Start, pair: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, ServiceUnavailable
 from evaluation.pair.protocol import PairExitCode
+from evaluation.results.checkpoint_writing import render_document
 from evaluation.routes import RouteRun, expand
 from evaluation.shards import Budgets, ShardState
+from evaluation.submission.model import LeaderboardVersion
 from shard_pod.prepare import prepare
 from shard_pod.settings import read_settings
 from tests.contract.pair_bench import (
@@ -20,6 +22,7 @@ from tests.contract.pair_bench import (
     CRASHED,
     GOOD,
     SENSORS,
+    SETUP,
     Make,
     benches,
     container,
@@ -138,6 +141,156 @@ def test_silence_is_a_hang(bench: Make) -> None:
     assert pair.exit_code() is PairExitCode.AGENT_HANGS
 
 
+def tick(seconds: float, form: str = "2.x") -> str:
+    """The line of the evaluator's agent base class at every tick."""
+    if form == "1.0":
+        return f"======[Agent] Wallclock_time = 2026-11-28 00:00:00 / 3.2 / Sim_time = {seconds} / 0.4x\n"
+    return (
+        f"=== [Agent] -- Wallclock = 00:00:01.000 -- System time = 3.200 -- Game time = {seconds:.3f} -- Ratio = 0.4x\n"
+    )
+
+
+@pytest.mark.parametrize("form", ["1.0", "2.x"])
+def test_a_hang_behind_a_thread_that_keeps_printing_is_found_by_game_time(bench: Make, form: str) -> None:
+    pair = bench(hang_seconds=2.0, budgets=Budgets(0, 0, 1))
+    pair.keep()
+    pair.started(1)
+    log = pair.files.logs["agent"]
+    for number in range(30):  # longer than hang_seconds
+        with log.open("a") as file:
+            file.write(tick(number / 20, form))
+        time.sleep(0.1)
+    assert pair.files.told("stop1") is None
+
+    def chat() -> bool:
+        with log.open("a") as file:
+            file.write(f"[node] heartbeat\n{tick(29 / 20, form)}")  # game time stands still
+        return pair.files.told("stop1") == "hang"
+
+    eventually(chat, 30)
+
+
+def test_an_agent_that_only_prints_hangs_as_well(bench: Make) -> None:
+    pair = bench(hang_seconds=0.2, budgets=Budgets(0, 0, 1))
+    pair.keep()
+    pair.started(1)
+
+    def chat() -> bool:
+        with pair.files.logs["agent"].open("a") as file:
+            file.write("[node] heartbeat\n")
+        return pair.files.told("stop1") == "hang"
+
+    eventually(chat, 30)
+
+
+def test_live_results_are_ticks(bench: Make) -> None:
+    pair = bench(hang_seconds=1.0)
+    pair.keep()
+    pair.started(1)
+    for number in range(20):
+        (pair.files.agent / "live_results.txt").write_text(f"Game duration: {number}")
+        time.sleep(0.1)
+
+    assert pair.files.told("stop1") is None
+
+
+def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard_pod.simulator_probe.ANSWER_SECONDS", 0.5)
+    pair = bench(hang_seconds=0.3, budgets=Budgets(0, 1, 3))
+    pair.keep()
+    pair.started(1)
+    pair.port.freeze()
+
+    eventually(lambda: pair.files.told("stop1") == "silent")
+    pair.ends(1, "stopped", "stopped")
+
+    eventually((pair.files.supervisor / "start2").exists)
+    counters = json.loads(pair.files.told("start2") or "")["counters"]
+    assert (counters["agent_restarts"], counters["infrastructure_restarts"]) == (0, 1)
+
+
+def test_an_evaluator_that_ends_beside_a_simulator_that_does_not_answer_is_not_charged(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard_pod.simulator_probe.ANSWER_SECONDS", 0.5)
+    pair = bench(budgets=Budgets(0, 1, 3))
+    pair.port.freeze()
+    pair.keep()
+    pair.started(1)
+    (pair.files.agent / "exit1").write_text("died 1\n")
+
+    eventually(lambda: pair.files.told("stop1") == "silent")
+    (pair.files.simulator / "exit1").write_text("stopped\n")
+    pair.started(2)
+
+
+def test_records_beat_the_exit_code_after_a_failed_set_up(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD, GOOD, SETUP))
+    pair.ends(1, "stopped", "died 139")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+
+
+def test_a_route_on_which_the_evaluator_dies_again_and_again_gets_its_record_and_the_rest_is_driven(
+    bench: Make,
+) -> None:
+    pair = bench(budgets=Budgets(4, 8, 3))
+    pair.keep()
+    for start in (1, 2, 3):
+        pair.started(start)
+        pair.writes(text(GOOD))
+        pair.ends(start, "stopped", "died 139")
+    pair.started(4)
+    assert statuses_in(pair.settings.checkpoint.read_bytes()) == [GOOD, "Failed - Agent crashed"]
+
+    pair.writes(text(GOOD, "Failed - Agent crashed", GOOD))
+    pair.ends(4, "stopped", "died 0")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+    assert pair.progress().counters.given_up == (RouteRun(1),)
+
+
+def test_a_finished_shard_that_comes_again_starts_nothing(bench: Make) -> None:
+    first = bench()
+    first.keep()
+    first.started(1)
+    first.writes(text(GOOD, GOOD, GOOD, entry="Finished"))
+    first.ends(1, "stopped", "died 0")
+    assert first.exit_code() is PairExitCode.FINISHED
+
+    for pod, attempt in (("same attempt", 1), ("next attempt", 2)):
+        again = bench(pod=pod, attempt=attempt)
+        prepare(again.settings, again.storage)
+        again.keep()
+
+        assert again.exit_code() is PairExitCode.FINISHED
+        assert again.files.told("exit_code") == "0"
+        assert not (again.files.supervisor / "start1").exists()
+        assert again.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD, entry="Finished").encode()
+        assert again.progress().state is ShardState.FINISHED
+
+
+def test_a_list_of_sensors_is_never_replaced_by_an_empty_one(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD))
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
+
+    pair.writes(render_document({**document(GOOD, SETUP), "sensors": []}, LeaderboardVersion.V2))
+    pair.ends(1, "stopped", "died 1")
+    pair.started(2)
+
+    eventually(lambda: statuses_in(pair.stored(storage_keys.checkpoint_key)) == [GOOD, SETUP])
+    assert json.loads(pair.stored(storage_keys.checkpoint_key) or b"{}")["sensors"] == ["carla_gnss"]
+    assert json.loads(pair.settings.checkpoint.read_text())["sensors"] == ["carla_gnss"]
+
+
 def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) -> None:
     pair = bench(poll_seconds=1.0)  # it waits for two polls
     pair.keep()
@@ -148,7 +301,7 @@ def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) 
     pair.started(2)
 
     assert pair.files.told("stop1") is None
-    assert json.loads(pair.files.told("start2") or "")["agent_restarts"] == 0
+    assert json.loads(pair.files.told("start2") or "")["counters"]["agent_restarts"] == 0
 
 
 @pytest.mark.parametrize("told", ["nothing", "next"])
@@ -171,7 +324,7 @@ def test_a_supervisor_that_is_lost_takes_up_where_it_was_and_charges_once(bench:
     pair.started(2)
 
     assert statuses_in(pair.settings.checkpoint.read_bytes()) == [GOOD, CRASHED]
-    begun = json.loads(pair.files.told("start2") or "")
+    begun = json.loads(pair.files.told("start2") or "")["counters"]
     assert (begun["infrastructure_restarts"], begun["simulator_crashes"]) == (1, {"1": 1})
 
 
@@ -193,8 +346,8 @@ def test_a_pod_that_replaces_another_goes_on_with_its_checkpoint_and_budgets(ben
     second.started(1)
 
     assert second.settings.checkpoint.read_text() == text(GOOD)
-    begun = json.loads(second.files.told("start1") or "")
-    assert (begun["agent_restarts"], begun["start"]) == (1, 3)
+    begun = json.loads(second.files.told("start1") or "")["counters"]
+    assert (begun["agent_restarts"], begun["starts"]) == (1, 3)
     second.lose_supervisor()
     second.files.logs["agent"].write_text("from the second pod")
     second.keep()
@@ -217,7 +370,7 @@ def test_a_new_attempt_goes_on_with_the_checkpoint_and_full_budgets(bench: Make)
     second.started(1)
 
     assert second.settings.checkpoint.read_text() == text(GOOD)
-    assert json.loads(second.files.told("start1") or "")["start"] == 1
+    assert json.loads(second.files.told("start1") or "")["counters"]["starts"] == 1
 
 
 def test_prepare_clears_status_files_and_fetches_the_routes(bench: Make) -> None:

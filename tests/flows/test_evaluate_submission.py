@@ -121,6 +121,29 @@ def test_a_missing_last_shard_is_never_called_finished(world: World) -> None:
     assert world.merged(7)["_checkpoint"]["progress"] == [15, 20]  # type: ignore[index]
 
 
+def not_set_up(job: ShardJob) -> bytes:
+    """What both versions' evaluators leave when the agent's set-up fails on every route; they end with code 0."""
+    document = json.loads(checkpoint_of(job)) | {"sensors": [], "entry_status": "Invalid"}
+    for record in document["_checkpoint"]["records"]:
+        record |= {"status": "Failed - Agent couldn't be set up", "num_infractions": 0}
+        record |= {"infractions": {key: [] for key in record["infractions"]}}
+        record |= {"scores": dict.fromkeys(record["scores"], 0.0), "meta": dict.fromkeys(record["meta"], 0.0)}
+    return json.dumps(document).encode()
+
+
+def test_an_agent_that_cannot_be_set_up_has_failed_although_every_route_has_its_record(world: World) -> None:
+    world.backend.checkpoint = not_set_up
+
+    state = run(*world.submitted(7))
+
+    assert state.is_failed()
+    [report] = world.evalai.reports
+    assert (report.status, report.result) == (SubmissionStatus.FAILED, ())
+    assert "The agent could not be set up: the evaluator reported it on 20 of 20 routes." in report.stderr
+    assert (world.ledger.rows[7]["status"], world.ledger.rows[7]["fault"]) == ("failed", "team")
+    assert world.ledger.rows[7]["routes-done"] == 0
+
+
 def test_an_agents_failure_is_told_with_its_last_lines_and_charged_to_the_team(world: World) -> None:
     world.backend.endings = {1: AGENT_CRASHED}
     world.only({1: 2})

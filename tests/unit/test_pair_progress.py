@@ -34,18 +34,22 @@ def test_progress_survives_the_way_through_a_file() -> None:
 def test_the_file_reads_as_agreed() -> None:
     assert json.loads(PROGRESS.render()) == {
         "attempt": 2,
-        "start": 2,
         "state": "driving",
         "routes_done": 3,
         "routes_total": 5,
         "route": 3,
-        "agent_restarts": 1,
-        "infrastructure_restarts": 1,
-        "simulator_crashes": {"3": 1},
-        "quarantined": [[1, 0], [2, 1]],
+        "counters": {
+            "starts": 2,
+            "agent_restarts": 1,
+            "infrastructure_restarts": 1,
+            "simulator_crashes": {"3": 1},
+            "quarantined": [{"route": 1, "repetition": 0}, {"route": 2, "repetition": 1}],
+            "evaluator_deaths": {},
+            "given_up": [],
+        },
         "exit_code": None,
         "detail": "driving route 3 (start 2)",
-        "updated_at": "2026-11-21T12:00:00.000005+00:00",
+        "updated_at": "2026-11-21T12:00:00.000005Z",
     }
 
 
