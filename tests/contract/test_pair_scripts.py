@@ -163,7 +163,7 @@ def test_what_a_child_starts_in_a_session_of_its_own_ends_before_its_exit_is_rep
     (pair / "simulator" / "ready1").touch()
     running = start(party, SIMULATOR_COMMAND=command, EVALUATOR_COMMAND=command, PATH=os.environ["PATH"])
     (pair / "supervisor" / "start1").touch()
-    eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2, 30)
+    eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     (pair / "supervisor" / "stop1").touch()
 
     assert running.says("exit1") in ("died 3", "died 137", "stopped")
@@ -186,9 +186,9 @@ def test_what_the_child_puts_in_the_place_of_an_exit_file_is_replaced(start: Sta
     (pair / "supervisor" / "start1").touch()
 
     exit_file = agent.own / "exit1"
-    eventually(lambda: exit_file.is_file() and not exit_file.is_symlink() and exit_file.read_text() == "died 5\n", 30)
+    eventually(lambda: exit_file.is_file() and not exit_file.is_symlink() and exit_file.read_text() == "died 5\n")
     exit_file.unlink()
-    eventually(exit_file.is_file, 30)
+    eventually(exit_file.is_file)
     (pair / "simulator" / "ready2").touch()
     (pair / "supervisor" / "start2").touch()
     assert agent.says("exit2") == "died 5"

@@ -128,9 +128,9 @@ class WholePair:
         path = self.pair_dir / "supervisor" / "progress.json"
         return parse_progress(path.read_bytes()) if path.exists() else None
 
-    def ended(self, seconds: float = 90) -> PairProgress:
+    def ended(self) -> PairProgress:
         """What it says at its end."""
-        eventually(lambda: all(process.poll() is not None for process in self.processes), seconds)
+        eventually(lambda: all(process.poll() is not None for process in self.processes))
         progress = self.progress()
         assert progress
         return progress
