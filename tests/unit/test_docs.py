@@ -99,6 +99,12 @@ def test_every_page_and_heading_that_the_code_cites_exists() -> None:
     assert {(page, heading) for page, heading in citations if heading and heading not in headings(ROOT / page)} == set()
 
 
+def test_the_code_cites_no_page_outside_the_repository() -> None:
+    outside = re.compile(r"\bcontracts/[\w-]+\.md")
+
+    assert [source for source in sources() if outside.search(source.read_text("utf-8", errors="replace"))] == []
+
+
 def test_the_rooms_on_the_page_are_those_of_the_import_contracts_in_their_order() -> None:
     layers = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
     ranked = [(rank, room) for rank, layer in enumerate(layers, 1) for room in layer.split(" | ")]
