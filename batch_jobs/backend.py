@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from batch_jobs.api import BatchAccess, BatchApi, Json
 from batch_jobs.job_definitions import find_revision, needs_gpu, require_base, revision_request, submission_definition
@@ -17,10 +16,11 @@ from batch_jobs.job_description import BatchJob
 from batch_jobs.job_queues import require_fit
 from batch_jobs.poller import JobPoller, end_duplicates, jobs_by_name
 from batch_jobs.removal import RemovalLimits, remove_attempt
-from batch_jobs.shard_states import ShardTimeouts, chosen
+from batch_jobs.shard_states import chosen
 from batch_jobs.spec import BatchSpec
 from batch_jobs.submit_request import attempt_of, identity, submit_request
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.pair.shard_limits import ShardTimeouts, outdated
 from evaluation.shards import ENDED, ShardJob, ShardStatuses
 
 _OURS = "submission-"
@@ -30,9 +30,9 @@ _OURS = "submission-"
 class BackendLimits:
     """Times in seconds; the tests shorten them."""
 
-    look_seconds: float = 5.0  # between two looks at Batch, which tells nobody of its own accord
-    worth_telling_seconds: float = 15.0  # a Batch that is silent for less is nobody's news
-    first_look_seconds: float = 60.0  # how long it may be silent before it has answered at all
+    poll_seconds: float = 5.0  # between two polls of Batch, which has no watch
+    warning_seconds: float = 15.0  # a Batch that does not answer for less is not reported
+    first_answer_seconds: float = 60.0  # how long it may not answer before it has answered at all
     silent_seconds: float = 3600.0  # then watching gives up; the jobs run on
     namesake_seconds: float = 300.0  # for a job of the same name to finish being ended
     listed_seconds: float = 60.0  # for Batch to list what it has accepted
@@ -44,8 +44,8 @@ class BackendLimits:
 
 @dataclass(frozen=True)
 class BatchJobBackend:
-    """Every method raises ServiceUnavailable while AWS does not answer, InvalidConfiguration for what a host has to
-    mend, and RequestRefused when Batch says no."""
+    """Every method raises ServiceUnavailable while AWS does not answer, InvalidConfiguration for what an operator has
+    to correct, and RequestRefused when Batch says no."""
 
     access: BatchAccess
     spec: BatchSpec
@@ -68,21 +68,21 @@ class BatchJobBackend:
 
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
         """See JobBackend. While Batch does not answer, the last known states stay, and say so."""
-        eyes = JobPoller(self._api, self.spec, self._timeouts, self.limits.explain_seconds)
+        poller = JobPoller(self._api, self.spec, self._timeouts, self.limits.explain_seconds)
         known: ShardStatuses = {}
         statuses: ShardStatuses = {}
-        heard_at = time.time()
+        answered_at = time.time()
         while True:
             try:
-                statuses = known = await eyes.look(jobs)
-                heard_at = time.time()
+                statuses = known = await poller.poll(jobs)
+                answered_at = time.time()
             except ServiceUnavailable as error:
-                statuses = self._silent(known, heard_at, error)
+                statuses = self._silent(known, answered_at, error)
             if statuses:
                 yield statuses
             if statuses and all(status.state in ENDED for status in statuses.values()):
                 return
-            await asyncio.sleep(self.limits.look_seconds)
+            await asyncio.sleep(self.limits.poll_seconds)
 
     async def remove(self, submission: int, attempt: int) -> None:
         """See JobBackend. TerminateJob, until a listing shows that every job of the attempt has ended; then a tag."""
@@ -134,7 +134,7 @@ class BatchJobBackend:
                 names = ", ".join(each.name for each in going)
                 raise DeadlineExceeded(f"{names} is still being ended after {self.limits.namesake_seconds:g} s")
             await asyncio.sleep(pause)
-            pause = min(2 * pause, self.limits.look_seconds)
+            pause = min(2 * pause, self.limits.poll_seconds)
         for job in jobs:
             _require_same(there[job.name], job)
         return [job for job in jobs if there[job.name] is None]
@@ -154,7 +154,7 @@ class BatchJobBackend:
             if time.monotonic() > deadline:
                 raise DeadlineExceeded("Batch does not list jobs that it has accepted", ", ".join(sorted(unseen)))
             await asyncio.sleep(pause)
-            pause = min(2 * pause, self.limits.look_seconds)
+            pause = min(2 * pause, self.limits.poll_seconds)
         for namesakes in found.values():
             await end_duplicates(self._api, namesakes)
 
@@ -175,19 +175,14 @@ class BatchJobBackend:
         there = find_revision(revisions, base, image)
         return there or await self._api.register(revision_request(base, submission, image))
 
-    def _silent(self, known: ShardStatuses, heard_at: float, error: ServiceUnavailable) -> ShardStatuses:
+    def _silent(self, known: ShardStatuses, answered_at: float, error: ServiceUnavailable) -> ShardStatuses:
         """The last known states with a warning; raises the error when it has lasted too long."""
-        silent = time.time() - heard_at
-        if silent >= (self.limits.silent_seconds if known else self.limits.first_look_seconds):
+        silent = time.time() - answered_at
+        if silent >= (self.limits.silent_seconds if known else self.limits.first_answer_seconds):
             raise ServiceUnavailable(f"AWS Batch has not answered for {silent:.0f} s", str(error)) from error
-        if silent < self.limits.worth_telling_seconds:
+        if silent < self.limits.warning_seconds:
             return known
-        since = datetime.fromtimestamp(heard_at, UTC)
-        warning = f"AWS Batch does not answer since {since:%H:%M:%S} UTC"
-        return {
-            index: status if status.state in ENDED else replace(status, warning=warning)
-            for index, status in known.items()
-        }
+        return outdated(known, "AWS Batch", answered_at)
 
 
 def _require_same(existing: BatchJob | None, job: ShardJob) -> None:

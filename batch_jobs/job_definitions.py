@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from batch_jobs.job_description import AGENT, SIMULATOR, SUPERVISOR
 from evaluation.errors import InvalidConfiguration
+from evaluation.pair.diagnosis import AGENT, SIMULATOR, SUPERVISOR
 
 Json = Mapping[str, Any]
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# The containers of the job definition (deployments/aws/batch.yaml)
-EVALUATOR, INIT, SUPERVISOR, SIMULATOR, AGENT = "evaluator", "init", "supervisor", "simulator", "agent"
+from evaluation.pair.diagnosis import quoted
+
+INIT = "init"  # with the containers of every backend, those of the job definition (deployments/aws/batch-shards.yaml)
 
 # The tag of a job that was removed: Batch itself cannot delete one.
 REMOVED_TAG = "leaderboard:removed"
-# What TerminateJob is told; Batch keeps it as the job's reason, and so we know later that it was us.
+# Reasons for TerminateJob: Batch keeps them with the job, which shows later that it was us.
 REMOVED = "leaderboard: its attempt was removed"
 DUPLICATE = "leaderboard: another job of this name was there first"
 
 _DEFAULT_GROUP = "/aws/batch/job"
 _ENDED = frozenset({"SUCCEEDED", "FAILED"})
-_LONGEST_WORDS = 300  # characters of what others say, in a sentence of ours
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class BatchJob:
     arn: str
     name: str
     status: str  # SUBMITTED, PENDING, RUNNABLE, STARTING, RUNNING, SUCCEEDED, FAILED
-    reason: str  # Batch's words about that
+    reason: str  # Batch's message about that
     created: datetime
     started: datetime | None  # the present attempt
     first_started: datetime | None  # the first attempt
     stopped: datetime | None
     losses: tuple[str, ...]  # why each attempt before the present one ended
-    ending: bool  # somebody has told it to end
+    ending: bool  # somebody has terminated it
     containers: Mapping[str, Container]
     tags: Mapping[str, str]
     vcpus: float
@@ -70,26 +70,20 @@ def read_job(job: Mapping[str, Any]) -> BatchJob:
         arn=str(job.get("jobArn") or ""),
         name=str(job["jobName"]),
         status=status,
-        reason=words(job.get("statusReason")),
+        reason=quoted(job.get("statusReason")),
         created=_time(job.get("createdAt")) or datetime.fromtimestamp(0, UTC),
         started=_time(job.get("startedAt")),
         first_started=_time(
             next((each["startedAt"] for each in attempts if each.get("startedAt")), job.get("startedAt"))
         ),
         stopped=_time(job.get("stoppedAt")),
-        losses=tuple(words(attempt.get("statusReason")) for attempt in past),
+        losses=tuple(quoted(attempt.get("statusReason")) for attempt in past),
         ending=bool(job.get("isTerminated") or job.get("isCancelled")),
         containers={each["name"]: _container({**last.get(each["name"], {}), **each}) for each in entries},
         tags=job.get("tags") or {},
         vcpus=sum(_required(each, "VCPU") for each in entries),
         gpus=int(sum(_required(each, "GPU") for each in entries)),
     )
-
-
-def words(text: object) -> str:
-    """Somebody else's text as part of a sentence: one line, not too long, no full stop."""
-    line = " ".join(str(text or "").split())
-    return (line if len(line) <= _LONGEST_WORDS else line[: _LONGEST_WORDS - 1] + "…").rstrip(".")
 
 
 def _task(properties: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -102,7 +96,7 @@ def _container(entry: Mapping[str, Any]) -> Container:
     return Container(
         name=str(entry["name"]),
         exit_code=entry.get("exitCode"),
-        reason=words(entry.get("reason")),
+        reason=quoted(entry.get("reason")),
         log_group=str(options.get("awslogs-group") or _DEFAULT_GROUP),
         log_stream=str(entry.get("logStreamName") or ""),
     )

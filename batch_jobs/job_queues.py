@@ -1,4 +1,4 @@
-"""Job queues and the machines behind them: whether a shard may go there, and why one that waits there is not started.
+"""Job queues and their compute environments: whether a shard may go there, and why one that waits is not started.
 
 Pure. Batch's own reasons: https://docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html
 """
@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batch_jobs.job_description import BatchJob, words
+from batch_jobs.job_description import BatchJob
 from evaluation.errors import InvalidConfiguration
+from evaluation.pair.diagnosis import quoted
 
 Json = Mapping[str, Any]
 
@@ -16,42 +17,42 @@ Json = Mapping[str, Any]
 _GPU_FAMILY = re.compile(r"(g[0-9]|p[0-9])")
 
 _REASONS = {
-    "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY": "AWS has no machine of the queue's instance types left just now",
+    "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY": "AWS has no instance of the queue's types left just now",
     "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE": "it needs more vCPUs than its compute environments may have",
     "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT": "wrong instance types: none of the queue's has what it asks for",
-    "MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED": "EC2 refuses the machines' launch template or image",
+    "MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED": "EC2 refuses the instances' launch template or image",
     "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS": "Batch's service role lacks a right",
-    "ACTION_REQUIRED": "Batch needs a host's help",
+    "ACTION_REQUIRED": "Batch needs an operator to act",
     "UNDETERMINED": "Batch holds it back and does not know why",
 }
 
 
 def require_fit(name: str, queue: Json | None, environments: Sequence[Json], gpu: bool) -> None:
-    """Raise InvalidConfiguration unless the queue exists, is valid, and leads to machines for such shards.
+    """Raise InvalidConfiguration unless the queue exists, is valid, and leads to instances for such shards.
 
-    A shard without a GPU on a GPU queue would work, and keep others from machines that it does not need.
+    A shard without a GPU on a GPU queue would work, and keep others from instances that it does not need.
     """
     if queue is None:
         raise InvalidConfiguration(f"There is no job queue {name}", remedy="Correct the cluster's block.")
     trouble = _queue_trouble(queue)
     if trouble:
-        raise InvalidConfiguration(f"The job queue {name} takes no jobs", trouble, "Mend it in AWS Batch.")
+        raise InvalidConfiguration(f"The job queue {name} takes no jobs", trouble, "Correct it in AWS Batch.")
     types = [kind for environment in environments for kind in _instance_types(environment)]
     if not types:
-        return  # Fargate, or machines of somebody else's choosing
+        return  # Fargate, or instances of somebody else's choosing
     fitting = [kind for kind in types if bool(_GPU_FAMILY.match(kind)) is gpu]
     if fitting:
         return
     wants, has = ("a GPU", "no GPU") if gpu else ("no GPU", "GPUs")
     raise InvalidConfiguration(
         f"The job queue {name} is for other work",
-        f"the shards need {wants}, and its machines ({', '.join(sorted(set(types)))}) have {has}",
+        f"the shards need {wants}, and its instances ({', '.join(sorted(set(types)))}) have {has}",
         "Name another queue, or another job definition, in the cluster's block.",
     )
 
 
 def why_batch_says_it_waits(job: BatchJob) -> str:
-    """Batch's own reason for a RUNNABLE job, in words that a person knows; "" where it gives none."""
+    """Batch's own reason for a RUNNABLE job, in plain words; "" where it gives none."""
     code = job.reason.partition(" ")[0].rstrip(":")
     if code not in _REASONS:
         return job.reason
@@ -60,7 +61,7 @@ def why_batch_says_it_waits(job: BatchJob) -> str:
 
 
 def why_its_queue_waits(job: BatchJob, queue: Json | None, environments: Sequence[Json]) -> str:
-    """What is wrong with the queue or its machines, for a RUNNABLE job; "" where nothing is: it waits for its turn."""
+    """What is wrong with a RUNNABLE job's queue or compute environments; "" where nothing is: it waits for its turn."""
     if queue is None:
         return "its job queue is gone"
     return _queue_trouble(queue) or _environments_trouble(job, environments)
@@ -100,5 +101,5 @@ def _instance_types(environment: Json) -> list[str]:
 
 
 def _with_words(text: str, thing: Json) -> str:
-    said = words(thing.get("statusReason"))
+    said = quoted(thing.get("statusReason"))
     return f"{text}: {said}" if said else text

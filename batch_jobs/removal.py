@@ -18,9 +18,9 @@ class RemovalLimits:
     """Seconds. The containers' own time to end (stopTimeout) is part of the deadline."""
 
     deadline_seconds: float = 300.0
-    again_seconds: float = 30.0  # a job that has not ended by then is told once more
-    first_look_seconds: float = 0.5  # between two listings; grows
-    slowest_look_seconds: float = 5.0
+    again_seconds: float = 30.0  # a job that has not ended by then is terminated once more
+    first_pause_seconds: float = 0.5  # between two listings; grows
+    longest_pause_seconds: float = 5.0
 
 
 async def remove_attempt(
@@ -32,18 +32,18 @@ async def remove_attempt(
     Raises CleanupIncomplete after the deadline.
     """
     name = attempt_names(submission, attempt)
-    deadline, pause = time.monotonic() + limits.deadline_seconds, limits.first_look_seconds
-    told: dict[str, float] = {}
+    deadline, pause = time.monotonic() + limits.deadline_seconds, limits.first_pause_seconds
+    terminated_at: dict[str, float] = {}
     while left := [job for job in await api.jobs(queues, name) if not job.ended]:
-        await _tell(api, left, told, limits.again_seconds)
+        await _terminate(api, left, terminated_at, limits.again_seconds)
         if time.monotonic() + pause > deadline:
             raise CleanupIncomplete(
                 f"Something of {name} has not ended after {limits.deadline_seconds:g} s",
                 ", ".join(f"{job.name} is {job.status} ({job.id})" for job in left),
-                "Look at it with aws batch describe-jobs; its machine may be lost.",
+                "Check it with aws batch describe-jobs; its instance may be lost.",
             )
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, limits.slowest_look_seconds)
+        pause = min(pause * 1.5, limits.longest_pause_seconds)
     for job in await api.jobs(queues, name):
         if not job.removed:
             await _mark(api, job)
@@ -56,9 +56,9 @@ async def _mark(api: BatchApi, job: BatchJob) -> None:
         log.warning("%s", error)
 
 
-async def _tell(api: BatchApi, jobs: list[BatchJob], told: dict[str, float], again: float) -> None:
+async def _terminate(api: BatchApi, jobs: list[BatchJob], terminated_at: dict[str, float], again: float) -> None:
     now = time.monotonic()
-    due = [job for job in jobs if now - told.get(job.id, float("-inf")) >= again]
+    due = [job for job in jobs if now - terminated_at.get(job.id, float("-inf")) >= again]
     for job in due:
         await api.terminate(job, REMOVED)
-        told[job.id] = now
+        terminated_at[job.id] = now

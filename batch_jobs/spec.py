@@ -21,7 +21,7 @@ class BatchSpec:
     log_group: str = ""  # CloudWatch's, for the pair's output by submission; beside what containers put out
     adhoc_queue: str = ""
     adhoc_phases: frozenset[str] = frozenset()  # codenames, as in leaderboard-20-SENSORS
-    waiting_seconds: float = 24 * 3600.0  # for a machine; then the shard has failed
+    waiting_seconds: float = 24 * 3600.0  # for an instance; then the shard has failed
     simulator_warmup_seconds: float = 60  # as the definition has it; only what people are shown depends on it
 
     def __post_init__(self) -> None:

@@ -9,9 +9,10 @@ import math
 import re
 from typing import Any
 
-from batch_jobs.job_description import AGENT, INIT, SIMULATOR, SUPERVISOR
+from batch_jobs.job_description import INIT
 from batch_jobs.spec import BatchSpec
 from evaluation.errors import InvalidConfiguration
+from evaluation.pair.diagnosis import AGENT, SIMULATOR, SUPERVISOR
 from evaluation.routes import format_route_list
 from evaluation.shards import ShardJob, attempt_prefix
 

@@ -31,7 +31,7 @@ class BatchCompute(BaseModel):
     queue: str = Field(description="Name of production's job queue.")
     adhoc_queue: str = Field(default="", description="Name of the job queue for trials.")
     adhoc_phases: list[str] = Field(default=[], description="Codenames of the phases that go to the adhoc queue.")
-    waiting_seconds: float = Field(default=86400, gt=0, description="How long a shard waits for a machine, in seconds.")
+    waiting_seconds: float = Field(default=86400, gt=0, description="How many seconds a shard waits for an instance.")
     simulator_warmup_seconds: float = Field(default=60, ge=0, description="As in the stack: from CARLA's start.")
 
     def preflight(self, credentials: AwsCredentials) -> str:

@@ -9,6 +9,7 @@ from prefect import get_run_logger, task
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, ShardsFailed, SubmissionCancelled, TransientError
 from evaluation.lifecycle.outcome import raise_for_failures
+from evaluation.lifecycle.shard_progress import explained
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.protocol import PairProgress, parse_progress
@@ -114,7 +115,9 @@ async def _follow(cluster: Cluster, jobs: Sequence[ShardJob]) -> ShardStatuses:
     statuses: ShardStatuses = {}
     async for statuses in cluster.backend.watch(jobs):
         await board.show(statuses, await _progress_if_there(cluster, jobs))
-    await board.show(statuses, await _progress_if_there(cluster, jobs))
+    progress = await _progress_if_there(cluster, jobs)
+    statuses = explained(statuses, progress)
+    await board.show(statuses, progress)
     return statuses
 
 

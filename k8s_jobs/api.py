@@ -103,7 +103,7 @@ class KubernetesApi:
                 async with self._slots:
                     timeout = aiohttp.ClientTimeout(limits.answer_seconds, sock_connect=limits.connect_seconds)
                     async with self._response(verb, path, query, body, timeout) as response:
-                        return await response.text()
+                        return _decoded(await response.read())
         raise AssertionError("stamina returns or raises")  # pragma: no cover
 
     async def stream(self, path: str, query: Query) -> AsyncGenerator[Json, None]:
@@ -116,7 +116,7 @@ class KubernetesApi:
         what = f"Watching {path}"
         async with self._response("GET", path, query, None, timeout, verb="WATCH") as response:
             while line := await response.content.readline():
-                event = _object(line.decode(errors="replace"))
+                event = _object(_decoded(line))
                 if event.get("type") == "ERROR":
                     status = event.get("object") or {}
                     raise error_of(int(status.get("code") or 500), json.dumps(status), what)
@@ -142,7 +142,7 @@ class KubernetesApi:
                 response = await self._request(verb or method, method, path, query, body, timeout)
             try:
                 if not response.ok:
-                    raise error_of(response.status, await response.text(), what, _retry_after(response))
+                    raise error_of(response.status, _decoded(await response.read()), what, _retry_after(response))
                 yield response
             finally:
                 response.close() if verb else response.release()
@@ -174,6 +174,11 @@ class KubernetesApi:
                     self._client.configuration.api_key["BearerToken"] = token
                 self._token_until = self._clock() + self._access.token_seconds
         return self._client
+
+
+def _decoded(body: bytes) -> str:
+    """A container's log is whatever its program wrote, and no charset is announced: nothing here may fail on bytes."""
+    return body.decode("utf-8", errors="replace")
 
 
 def _object(text: str) -> Json:

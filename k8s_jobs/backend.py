@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from evaluation.errors import DeadlineExceeded, RequestRefused, ServiceUnavailable
-from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses
+from evaluation.pair.shard_limits import ShardTimeouts, outdated
+from evaluation.shards import ENDED, ShardJob, ShardStatuses
 from k8s_jobs.api import Json, KubernetesApi, RequestLimits
-from k8s_jobs.api_errors import ObjectExists, ObjectMissing
+from k8s_jobs.api_errors import ObjectExists
 from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path, pods_path
 from k8s_jobs.credentials import ClusterAccess
@@ -28,8 +28,9 @@ from k8s_jobs.manifest import (
 from k8s_jobs.pod_logs import last_lines
 from k8s_jobs.pod_status import name_of
 from k8s_jobs.reflector import ConnectionProblem, ReflectorLimits
+from k8s_jobs.refusals import RefusalLimits
 from k8s_jobs.removal import RemovalLimits, remove_attempt
-from k8s_jobs.shard_states import ShardTimeouts, gone, shard_status
+from k8s_jobs.shard_watcher import ShardWatcher, read_job
 
 _SELECTOR = ",".join(f"{key}={value}" for key, value in sorted(SHARD_LABELS.items()))
 _IDENTITY = (SUBMISSION, ATTEMPT, SHARD)
@@ -39,12 +40,13 @@ _IDENTITY = (SUBMISSION, ATTEMPT, SHARD)
 class BackendLimits:
     """Times in seconds; the tests shorten them."""
 
-    news_seconds: float = 5.0  # a snapshot at least so often
-    worth_telling_seconds: float = 5.0  # a cluster that is silent for less is nobody's news
+    snapshot_seconds: float = 5.0  # a snapshot at least so often
+    warning_seconds: float = 5.0  # a cluster that does not answer for less is not reported
     silent_cluster_seconds: float = 3600.0  # then watching gives up; the Jobs run on
     namesake_seconds: float = 300.0  # for a Job of the same name to finish being deleted
     no_pod_seconds: float = 20.0  # a Job without a pod for longer asks for an explanation
     timeouts: ShardTimeouts = field(default_factory=ShardTimeouts)
+    refusals: RefusalLimits = field(default_factory=RefusalLimits)
     removal: RemovalLimits = field(default_factory=RemovalLimits)
     requests: RequestLimits = field(default_factory=RequestLimits)
     mirror: ReflectorLimits = field(default_factory=ReflectorLimits)
@@ -80,18 +82,17 @@ class KubernetesJobBackend:
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
         """See JobBackend. While the cluster does not answer, the last known states stay, and say so."""
         async with self._connection() as connection, connection.watch.following(job.name for job in jobs) as follower:
-            warnings = JobEvents(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
-            eyes = _ShardWatcher(connection, self.spec.namespace, self._timeouts, warnings)
+            watcher = self._watcher(connection)
             last: ShardStatuses = {}
-            told_at = 0.0
+            yielded_at = 0.0
             while True:
-                statuses = self._with_trouble(await eyes.look(jobs), connection.watch.trouble)
-                if statuses != last or time.monotonic() - told_at >= self.limits.news_seconds:
-                    last, told_at = statuses, time.monotonic()
+                statuses = self._with_trouble(await watcher.poll(jobs), connection.watch.trouble)
+                if statuses != last or time.monotonic() - yielded_at >= self.limits.snapshot_seconds:
+                    last, yielded_at = statuses, time.monotonic()
                     yield statuses
                 if all(status.state in ENDED for status in statuses.values()):
                     return
-                await follower.wait(self.limits.news_seconds)
+                await follower.wait(self.limits.snapshot_seconds)
                 connection.watch.check()
 
     async def remove(self, submission: int, attempt: int) -> None:
@@ -115,9 +116,10 @@ class KubernetesJobBackend:
         async with self._connection() as connection:
             return await last_lines(connection.api, self.spec.namespace, job.name, lines)
 
-    @property
-    def _timeouts(self) -> ShardTimeouts:
-        return replace(self.limits.timeouts, warmup_seconds=self.spec.simulator_warmup_seconds)
+    def _watcher(self, connection: Connection) -> ShardWatcher:
+        timeouts = replace(self.limits.timeouts, warmup_seconds=self.spec.simulator_warmup_seconds)
+        events = JobEvents(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
+        return ShardWatcher(connection, self.spec, timeouts, self.limits.refusals, events)
 
     def _connection(self) -> AbstractAsyncContextManager[Connection]:
         limits = self.limits
@@ -148,7 +150,7 @@ class KubernetesJobBackend:
                 await api.create(jobs_path(namespace), manifest)
                 return
             except ObjectExists:
-                existing = await _read_job(api, namespace, name)
+                existing = await read_job(api, namespace, name)
             if existing and not existing["metadata"].get("deletionTimestamp"):
                 _require_same(existing, manifest)
                 return
@@ -158,61 +160,12 @@ class KubernetesJobBackend:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2.0)
 
-    def _with_trouble(self, statuses: dict[int, ShardStatus], trouble: ConnectionProblem | None) -> ShardStatuses:
-        if trouble is None or (silent := time.time() - trouble.since) < self.limits.worth_telling_seconds:
+    def _with_trouble(self, statuses: ShardStatuses, trouble: ConnectionProblem | None) -> ShardStatuses:
+        if trouble is None or (silent := time.time() - trouble.since) < self.limits.warning_seconds:
             return statuses
         if silent >= self.limits.silent_cluster_seconds:
             raise ServiceUnavailable(f"The cluster has not answered for {silent:.0f} s", str(trouble.error))
-        since = datetime.fromtimestamp(trouble.since, UTC)
-        return {
-            index: status
-            if status.state in ENDED
-            else replace(status, warning=f"the cluster does not answer since {since:%H:%M:%S} UTC")
-            for index, status in statuses.items()
-        }
-
-
-class _ShardWatcher:
-    """What one call of watch() has seen so far: an end stays an end, and a Job that went was there."""
-
-    def __init__(self, connection: Connection, namespace: str, timeouts: ShardTimeouts, warnings: JobEvents) -> None:
-        self._api = connection.api
-        self._watch = connection.watch
-        self._namespace = namespace
-        self._timeouts = timeouts
-        self._warnings = warnings
-        self._seen: set[str] = set()
-        self._ended: dict[int, ShardStatus] = {}
-
-    async def look(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
-        statuses = {job.shard.index: await self._status(job) for job in jobs}
-        self._ended = {index: status for index, status in statuses.items() if status.state in ENDED}
-        return statuses
-
-    async def _status(self, job: ShardJob) -> ShardStatus:
-        index, name = job.shard.index, job.name
-        if index in self._ended:
-            return self._ended[index]
-        found = self._watch.job(name)
-        if found is None and name not in self._seen:
-            # A watch lags behind: that a Job does not exist has to come from the cluster itself.
-            found = await _read_job(self._api, self._namespace, name)
-        if found is None:
-            return gone(index, seen=name in self._seen)
-        self._seen.add(name)
-        pods = self._watch.pods(found)
-        status = shard_status(index, found, pods, datetime.now(UTC), self._timeouts)
-        if pods or status.state is not ShardState.WAITING or found["spec"].get("suspend"):
-            return status
-        warning = await self._warnings.about(found)
-        return replace(status, detail=f"the cluster cannot make its pod: {warning}") if warning else status
-
-
-async def _read_job(api: KubernetesApi, namespace: str, name: str) -> Json | None:
-    try:
-        return await api.get(jobs_path(namespace, name))
-    except ObjectMissing:
-        return None
+        return outdated(statuses, "the cluster", trouble.since)
 
 
 def _require_same(existing: Json, manifest: Json) -> None:

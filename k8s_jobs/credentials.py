@@ -27,7 +27,7 @@ _STS_NAME_HEADER = "x-k8s-aws-id"
 class ClusterAccess(Protocol):
     """A value that names one cluster; two equal ones share a connection and a watch.
 
-    Both methods raise InvalidConfiguration where a person has to mend something, else ServiceUnavailable.
+    Both methods raise InvalidConfiguration where an operator has to correct something, else ServiceUnavailable.
     """
 
     @property

@@ -4,21 +4,22 @@ import time
 from datetime import UTC, datetime
 
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.pair.diagnosis import quoted
 from k8s_jobs.api import Json, KubernetesApi
-from k8s_jobs.pod_status import created, name_of, words
+from k8s_jobs.pod_status import created, name_of
 
 
 class JobEvents:
-    """The newest warning about each Job; asked for seldom, and only about Jobs that should have a pod by now."""
+    """The newest warning event of each Job; read seldom, and only for Jobs that should have a pod by now."""
 
     def __init__(self, api: KubernetesApi, namespace: str, seconds: float) -> None:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/events"
-        self._seconds = seconds  # a Job's age from which on it is strange, and the pause between two questions
+        self._seconds = seconds  # a Job's age from which on it should have a pod, and the pause between two requests
         self._asked: dict[str, tuple[float, str]] = {}
 
     async def about(self, job: Json) -> str:
-        """The controller's words, or "" where there are none, or nobody lets us read them."""
+        """The controller's message, or "" where there is none or we may not read it."""
         born = created(job)
         if born is None or (datetime.now(UTC) - born).total_seconds() < self._seconds:
             return ""
@@ -35,4 +36,4 @@ class JobEvents:
         except (RequestRefused, InvalidConfiguration, ServiceUnavailable):
             return ""  # an explanation is welcome, not needed
         newest = sorted(events, key=lambda event: str(event.get("lastTimestamp") or ""))[-1:]
-        return words(newest[0].get("message")) if newest else ""
+        return quoted(newest[0].get("message")) if newest else ""

@@ -23,8 +23,8 @@ CLUSTER, TRACK = "leaderboard/cluster", "leaderboard/track"
 TEAM, PHASE, IMAGE, LOG_GROUP = "leaderboard/team", "leaderboard/phase", "leaderboard/image", "leaderboard/log-group"
 SHARD_LABELS = {"app.kubernetes.io/name": "shard", "app.kubernetes.io/part-of": "leaderboard-flows"}
 
-# Verdicts that another pod would only repeat. PAIR_LOST and CANCELLED may have been the machine's doing.
-FINAL_VERDICTS = tuple(
+# Exit codes that another pod would only repeat. PAIR_LOST and CANCELLED may have been the node's doing.
+FINAL_EXIT_CODES = tuple(
     sorted(set(PairExitCode) - {PairExitCode.FINISHED, PairExitCode.PAIR_LOST, PairExitCode.CANCELLED})
 )
 UNUSABLE_CONTENTS = (PairExitCode.CHECKPOINT_UNUSABLE, PairExitCode.MISCONFIGURED)
@@ -136,7 +136,7 @@ def _limits(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
         "backoff_limit": job.budgets.infrastructure_restarts,
         "deadline_seconds": math.ceil(job.deadline_seconds),
         "finished_job_seconds": cluster.finished_job_seconds,
-        "final_exit_codes": [int(exit_code) for exit_code in FINAL_VERDICTS],
+        "final_exit_codes": [int(exit_code) for exit_code in FINAL_EXIT_CODES],
         "unusable_contents": [int(exit_code) for exit_code in UNUSABLE_CONTENTS],
     }
 

@@ -7,6 +7,8 @@ from k8s_jobs.api import Json, KubernetesApi
 from k8s_jobs.cluster_watch import JOB_LABEL, pods_path
 from k8s_jobs.pod_status import by_age, name_of, phase
 
+_MOST_BYTES = 1024 * 1024  # of one log: a line has no limit
+
 
 async def last_lines(api: KubernetesApi, namespace: str, job_name: str, lines: int) -> dict[str, str]:
     """By container, of the newest pod; with `-previous` in the name, of the pod before it if that one failed."""
@@ -25,9 +27,10 @@ def _containers(pod: Json) -> list[str]:
 
 
 async def _tail(api: KubernetesApi, namespace: str, pod: Json, container: str, lines: int) -> str:
-    """Empty where the container has not started, or its node has forgotten it."""
-    query = {"container": container, "tailLines": str(lines)}
+    """Empty where the container has not started, or its node has forgotten it. NUL, which no database takes, goes."""
+    query = {"container": container, "tailLines": str(lines), "limitBytes": str(_MOST_BYTES)}
     try:
-        return await api.text(f"{pods_path(namespace, name_of(pod))}/log", query)
+        text = await api.text(f"{pods_path(namespace, name_of(pod))}/log", query)
     except RequestRefused:
         return ""
+    return text[:_MOST_BYTES].replace("\0", "\ufffd")

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from evaluation.pair.diagnosis import AGENT, SIMULATOR, SUPERVISOR, quoted
+
 Json = dict[str, Any]
 
-# The containers of templates/shard-job.yaml
-EVALUATOR, PREPARE, SUPERVISOR, SIMULATOR, AGENT = "evaluator", "private-contents", "supervisor", "simulator", "agent"
+# The containers of templates/shard-job.yaml, in the order of their start
+EVALUATOR, PREPARE = "evaluator", "private-contents"
 INIT = (EVALUATOR, PREPARE)
-LONGEST_WORDS = 300  # characters of what others say, in a sentence of ours
+OURS = (*INIT, SUPERVISOR, SIMULATOR)
+CONTAINERS = (*OURS, AGENT)
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,9 @@ def time_of(text: object) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if isinstance(text, str) and text else None
 
 
-def words(text: object) -> str:
-    """Somebody else's text as part of a sentence: one line, not too long, no full stop."""
-    line = " ".join(str(text or "").split())
-    return (line if len(line) <= LONGEST_WORDS else line[: LONGEST_WORDS - 1] + "…").rstrip(".")
-
-
 def containers(pod: Json) -> dict[str, Container]:
-    """All containers that the node has spoken of, init and sidecar included, in the order of their start."""
-    status = pod.get("status") or {}
+    """All containers that the node has reported, init and sidecar included, in the order of their start."""
+    status = status_of(pod)
     found = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return {each["name"]: _container(each) for each in found}
 
@@ -63,7 +60,7 @@ def _container(status: Json) -> Container:
         running=running is not None,
         exit_code=int(ended.get("exitCode", 0)) if ended is not None else None,
         reason=said.get("reason") or "",
-        message=words(said.get("message")),
+        message=quoted(said.get("message")),
         started_at=time_of((running or ended or {}).get("startedAt")),
         finished_at=time_of((ended or {}).get("finishedAt")),
     )
@@ -71,10 +68,10 @@ def _container(status: Json) -> Container:
 
 def condition(thing: Json, kind: str) -> Condition | None:
     """The Job's or pod's condition of that type, whatever its status."""
-    for each in (thing.get("status") or {}).get("conditions") or ():
+    for each in status_of(thing).get("conditions") or ():
         if each.get("type") == kind:
             since = time_of(each.get("lastTransitionTime"))
-            return Condition(each.get("status") == "True", each.get("reason") or "", words(each.get("message")), since)
+            return Condition(each.get("status") == "True", each.get("reason") or "", quoted(each.get("message")), since)
     return None
 
 
@@ -82,6 +79,21 @@ def true_condition(thing: Json, *kinds: str) -> Condition | None:
     """The first of these conditions that holds."""
     found = (condition(thing, kind) for kind in kinds)
     return next((each for each in found if each and each.status), None)
+
+
+def status_of(thing: Json) -> Json:
+    return thing.get("status") or {}
+
+
+def status_words(pod: Json) -> str:
+    """Reason and message of the pod's own status."""
+    status = status_of(pod)
+    return quoted(": ".join(str(part) for part in (status.get("reason"), status.get("message")) if part))
+
+
+def node_of(pod: Json) -> str:
+    """Empty while it is not scheduled."""
+    return str((pod.get("spec") or {}).get("nodeName") or "")
 
 
 def created(thing: Json) -> datetime | None:
@@ -93,11 +105,11 @@ def name_of(thing: Json) -> str:
 
 
 def phase(pod: Json) -> str:
-    return str((pod.get("status") or {}).get("phase") or "Pending")
+    return str(status_of(pod).get("phase") or "Pending")
 
 
 def is_over(pod: Json) -> bool:
-    """It has ended, or has been told to and does not count any longer."""
+    """It has ended, or is being deleted and does not count any longer."""
     return phase(pod) in ("Succeeded", "Failed") or bool(pod["metadata"].get("deletionTimestamp"))
 
 

@@ -20,8 +20,8 @@ class RemovalLimits:
 
     deadline_seconds: float = 300.0
     force_after_seconds: float = 90.0
-    first_look_seconds: float = 0.25  # between two listings; grows
-    slowest_look_seconds: float = 3.0
+    first_pause_seconds: float = 0.25  # between two listings; grows
+    longest_pause_seconds: float = 3.0
 
 
 async def remove_attempt(api: KubernetesApi, namespace: str, selector: str, limits: RemovalLimits) -> None:
@@ -29,7 +29,7 @@ async def remove_attempt(api: KubernetesApi, namespace: str, selector: str, limi
 
     Raises CleanupIncomplete, naming what is left, after the deadline.
     """
-    deadline, pause = time.monotonic() + limits.deadline_seconds, limits.first_look_seconds
+    deadline, pause = time.monotonic() + limits.deadline_seconds, limits.first_pause_seconds
     while True:
         left = await _remove_once(api, namespace, selector, limits)
         if not left:
@@ -38,17 +38,17 @@ async def remove_attempt(api: KubernetesApi, namespace: str, selector: str, limi
             raise CleanupIncomplete(
                 f"Something of {selector} is still there after {limits.deadline_seconds:g} s",
                 ", ".join(left),
-                f"Look at it with kubectl -n {namespace} get jobs,pods -l {selector}; it may hang on a lost node.",
+                f"Check it with kubectl -n {namespace} get jobs,pods -l {selector}; it may hang on a lost node.",
             )
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, limits.slowest_look_seconds)
+        pause = min(pause * 1.5, limits.longest_pause_seconds)
 
 
 async def _remove_once(api: KubernetesApi, namespace: str, selector: str, limits: RemovalLimits) -> list[str]:
-    """One round: tell what is there to go; returns what is. A Job in foreground deletion outlives its pods."""
+    """One round: delete what is there, and return what is left. A Job in foreground deletion outlives its pods."""
     query = {"labelSelector": selector}
     jobs = _items(await api.get(jobs_path(namespace), query))
-    if any(not _going(job) for job in jobs):
+    if any(not _deletion(job) for job in jobs):
         await api.delete(jobs_path(namespace), query, _FOREGROUND)
     oldest = min((gone_at for job in jobs if (gone_at := _deletion(job))), default=None)
     in_time = oldest is None or datetime.now(UTC) - oldest < timedelta(seconds=limits.force_after_seconds)
@@ -61,7 +61,7 @@ async def _remove_once(api: KubernetesApi, namespace: str, selector: str, limits
 
 
 async def _remove_pod(api: KubernetesApi, namespace: str, pod: Json, limits: RemovalLimits) -> None:
-    """Tell an orphan to go; take one off the books that its node should have ended long ago.
+    """Delete an orphan; delete without waiting for its node one that the node should have ended long ago.
 
     The latter is safe in so far as the node's kubelet, if it lives, ended the containers when the grace period was
     over (`deletionTimestamp` is that moment), and a dead one runs nothing. Only a living node that is cut off from
@@ -75,16 +75,12 @@ async def _remove_pod(api: KubernetesApi, namespace: str, pod: Json, limits: Rem
         options["gracePeriodSeconds"] = 0
     try:
         await api.delete(pods_path(namespace, name_of(pod)), body=options)
-    except (ObjectMissing, ObjectExists):  # gone, or another one by now: the next listing tells
+    except (ObjectMissing, ObjectExists):  # gone, or another one by now: the next listing shows it
         return
 
 
 def _items(listing: Json) -> list[Json]:
     return listing.get("items") or []
-
-
-def _going(thing: Json) -> bool:
-    return _deletion(thing) is not None
 
 
 def _deletion(thing: Json) -> datetime | None:

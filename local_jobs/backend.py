@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import CleanupIncomplete, Failure, Fault, InvalidConfiguration
+from evaluation.pair.diagnosis import quoted
 from evaluation.pair.protocol import failure_of_exit, parse_progress
 from evaluation.routes import format_route_list
 from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_of, attempt_prefix
@@ -206,7 +207,7 @@ def _failure(run: RunDirectory, job: ShardJob) -> Failure:
     progress = parse_progress(tail(run.pair_dir / "supervisor" / "progress.json", 1))
     if progress and progress.exit_code == code:
         return failure_of_exit(code, progress.detail)
-    return failure_of_exit(code, tail(run.path / "supervisor.log", 1).rpartition("supervisor: ")[2])
+    return failure_of_exit(code, quoted(tail(run.path / "supervisor.log", 1)))  # as it is: a log is for people
 
 
 def _changed(path: Path) -> datetime | None:

@@ -185,7 +185,6 @@ class PairSupervisor:
     def _finish(self, step: Decision, exit_code: PairExitCode) -> PairExitCode:
         """Store everything, then tell the exit_code: a finished shard is one whose last checkpoint lies in S3."""
         state = ShardState.FINISHED if exit_code is PairExitCode.FINISHED else ShardState.FAILED
-        # The last line: Kubernetes and the local backend show it where a pod's exit code says too little.
         log.info("Exit code %s: %s", exit_code.name.lower().replace("_", " "), step.detail)
         self._upload.show(self._progress(state, step.counters, step.detail, exit_code=exit_code))
         while True:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kubernetes_asyncio.client import ApiClient, Configuration
 
+from evaluation.pair.shard_limits import ShardTimeouts
 from evaluation.shards import Budgets, Shard, ShardJob
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 from k8s_jobs.api import RequestLimits
@@ -14,7 +15,6 @@ from k8s_jobs.backend import BackendLimits
 from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
 from k8s_jobs.reflector import ReflectorLimits
 from k8s_jobs.removal import RemovalLimits
-from k8s_jobs.shard_states import ShardTimeouts
 
 Json = dict[str, Any]
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -64,8 +64,8 @@ def cluster_spec(namespace: str = "leaderboard", **changes: Any) -> ClusterSpec:
 def quick_limits(**changes: Any) -> BackendLimits:
     """The production's limits, shortened for tests against servers that break on purpose."""
     values: dict[str, Any] = {
-        "news_seconds": 0.3,
-        "worth_telling_seconds": 0.2,
+        "snapshot_seconds": 0.3,
+        "warning_seconds": 0.2,
         "namesake_seconds": 5.0,
         "timeouts": ShardTimeouts(),
         "removal": RemovalLimits(3.0, 1.0, 0.02, 0.2),

@@ -1,11 +1,11 @@
 """What a person sees of a running submission: the backend's word and the pair's own, put together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from evaluation.pair.protocol import PairProgress
-from evaluation.shards import ShardJob, ShardState, ShardStatuses
+from evaluation.pair.protocol import PairProgress, failure_of
+from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
 
 # While its Job runs, the pair itself knows better than its backend what it is doing.
 _PAIR_KNOWS_BETTER = frozenset({ShardState.STARTING, ShardState.DRIVING})
@@ -51,6 +51,18 @@ def _view(job: ShardJob, statuses: ShardStatuses, told: PairProgress | None) -> 
     if status and status.warning:
         detail = f"{detail}; {status.warning}"
     return ShardProgress(job.shard.index, state, told.routes_done if told else 0, len(job.expected), detail, since)
+
+
+def explained(statuses: ShardStatuses, progress: Mapping[int, PairProgress]) -> dict[int, ShardStatus]:
+    """The statuses, with the supervisor's own reason where a backend knows no more than the exit code."""
+    return {index: _explained(status, progress.get(index)) for index, status in statuses.items()}
+
+
+def _explained(status: ShardStatus, progress: PairProgress | None) -> ShardStatus:
+    if status.failure is None or progress is None or not progress.exit_code:
+        return status
+    reason = failure_of(progress.exit_code, progress.detail)
+    return replace(status, failure=reason) if reason.summary == status.failure.summary else status
 
 
 def percentage(views: Sequence[ShardProgress]) -> float:

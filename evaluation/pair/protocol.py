@@ -16,7 +16,7 @@ or a pipe in the place of an exit file, no exit file at all) is charged to the a
 Source: docs/reference/step-function.md, "The pair's protocol".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field
 from datetime import UTC
 from enum import IntEnum
@@ -92,27 +92,27 @@ def parse_progress(data: bytes | str) -> PairProgress | None:
 
 
 _MAX_PROGRESS = 1024 * 1024  # bytes; a few hundred are usual
-_RESUME = "Resume the submission: driven routes are kept."
-_FIX = "Correct the agent and submit again; the agent's log shows its last output."
+RESUME = "Resume the submission: driven routes are kept."
+CORRECT_AGENT = "Correct the agent and submit again; the agent's log shows its last output."
 # exit_code -> what happened, whose fault, what to do; the cause is the supervisor's detail
 _FAILURES: Mapping[PairExitCode, tuple[str, Fault, str]] = {
-    PairExitCode.AGENT_CRASHED: ("The agent crashed again and again", Fault.TEAM, _FIX),
+    PairExitCode.AGENT_CRASHED: ("The agent crashed again and again", Fault.TEAM, CORRECT_AGENT),
     PairExitCode.SENSORS_INVALID: (
         "The agent's sensors are invalid",
         Fault.TEAM,
         "Compare the sensors with the track's allowed ones, correct the agent and submit again.",
     ),
-    PairExitCode.AGENT_SETUP_FAILED: ("The agent could not be set up", Fault.TEAM, _FIX),
-    PairExitCode.AGENT_HANGS: ("The agent hangs", Fault.TEAM, _FIX),
-    PairExitCode.SIMULATOR_CRASHED: ("The simulator crashed again and again", Fault.INFRASTRUCTURE, _RESUME),
-    PairExitCode.SIMULATOR_NOT_READY: ("The simulator did not get ready", Fault.INFRASTRUCTURE, _RESUME),
+    PairExitCode.AGENT_SETUP_FAILED: ("The agent could not be set up", Fault.TEAM, CORRECT_AGENT),
+    PairExitCode.AGENT_HANGS: ("The agent hangs", Fault.TEAM, CORRECT_AGENT),
+    PairExitCode.SIMULATOR_CRASHED: ("The simulator crashed again and again", Fault.INFRASTRUCTURE, RESUME),
+    PairExitCode.SIMULATOR_NOT_READY: ("The simulator did not get ready", Fault.INFRASTRUCTURE, RESUME),
     PairExitCode.CHECKPOINT_UNUSABLE: (
         "The earlier checkpoint cannot be used",
         Fault.INFRASTRUCTURE,
         "Move the shard's checkpoint.json away in S3 and resume: the shard then drives all its routes anew.",
     ),
-    PairExitCode.PAIR_LOST: ("A process of the pair was lost", Fault.INFRASTRUCTURE, _RESUME),
-    PairExitCode.CANCELLED: ("The pair was stopped from outside", Fault.INFRASTRUCTURE, _RESUME),
+    PairExitCode.PAIR_LOST: ("A process of the pair was lost", Fault.INFRASTRUCTURE, RESUME),
+    PairExitCode.CANCELLED: ("The pair was stopped from outside", Fault.INFRASTRUCTURE, RESUME),
     PairExitCode.MISCONFIGURED: (
         "The pair is configured wrongly",
         Fault.INFRASTRUCTURE,
@@ -132,18 +132,4 @@ def failure_of_exit(code: int, detail: str = "") -> Failure:
     if code in set(_FAILURES):
         return failure_of(PairExitCode(code), detail)
     cause = detail or f"it ended with code {code}, which is none of ours"
-    return Failure("The shard's pod broke down", cause, _RESUME, Fault.INFRASTRUCTURE)
-
-
-def failure_of_memory(ours: Sequence[str], agent: bool, where: str) -> Failure | None:
-    """The failure behind containers that were ended at their memory limit: `ours`, by name, and perhaps the agent's.
-
-    `where` says where the limits of ours are set. None where no container was ended so.
-    """
-    if ours:
-        remedy = f"Give the container more memory in {where}, then resume the submission."
-        return Failure("A container of ours ran out of memory", ", ".join(ours), remedy, Fault.INFRASTRUCTURE)
-    if agent:
-        remedy = "Make the agent use less memory and submit again."
-        return Failure("The agent ran out of memory", "its container was ended at its limit", remedy, Fault.TEAM)
-    return None
+    return Failure("The shard's pod broke down", cause, RESUME, Fault.INFRASTRUCTURE)

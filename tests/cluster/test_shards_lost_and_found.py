@@ -71,7 +71,7 @@ async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
 
 @pytest.mark.parametrize("grace_seconds", [10, 0], ids=["terminated", "killed"])
 async def test_watch_outlives_a_restart_of_the_api_server(harness: Harness, grace_seconds: float) -> None:
-    backend, jobs = harness.backend(worth_telling_seconds=0.5), shard_jobs()
+    backend, jobs = harness.backend(warning_seconds=0.5), shard_jobs()
     await backend.ensure(jobs)
     await follow_until(backend, jobs, drives)
     watching = asyncio.create_task(follow(backend, jobs, 90))

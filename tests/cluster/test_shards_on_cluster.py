@@ -21,7 +21,7 @@ from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.shards import Budgets, Shard, ShardState, ShardStatuses
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.credentials import Kubeconfig
-from k8s_jobs.manifest import FINAL_VERDICTS
+from k8s_jobs.manifest import FINAL_EXIT_CODES
 from tests.kubernetes_objects import cluster_spec, shard_job, shard_jobs
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def test_every_exit_code_is_explained_and_charged_as_it_should_be(harness:
     # a exit_code that another pod may not repeat fails the Job once the pods are used up
     none, some = Budgets(infrastructure_restarts=0), Budgets()
     jobs = [
-        shard_job(shard=Shard(index, 10, (index,)), budgets=some if exit_code in FINAL_VERDICTS else none)
+        shard_job(shard=Shard(index, 10, (index,)), budgets=some if exit_code in FINAL_EXIT_CODES else none)
         for index, exit_code in enumerate(exit_codes)
     ]
     codes = {job.name: str(int(exit_code)) for job, exit_code in zip(jobs, exit_codes, strict=True)}
@@ -119,7 +119,7 @@ async def test_waiting_shard_says_the_schedulers_words(harness: Harness, simulat
 
 async def test_job_without_a_pod_says_why(cluster: ClusterUnderTest, api: client.ApiClient, namespace: str) -> None:
     # given: a namespace without the shards' service account
-    backend, jobs = Harness(cluster, api, namespace).backend(no_pod_seconds=1, news_seconds=0.5), shard_jobs()[:1]
+    backend, jobs = Harness(cluster, api, namespace).backend(no_pod_seconds=1, snapshot_seconds=0.5), shard_jobs()[:1]
     await backend.ensure(jobs)
 
     said = 'serviceaccount "submission-worker" not found'

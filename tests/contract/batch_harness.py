@@ -30,10 +30,10 @@ LEADERBOARD = "leaderboard-20"
 QUEUE, ADHOC_QUEUE = "leaderboard-gpu-production", "leaderboard-gpu-adhoc"
 HOST_LOST = "Host EC2 (instance i-0123456789abcdef0) terminated."
 QUICK = BackendLimits(
-    look_seconds=0.2,
+    poll_seconds=0.2,
     explain_seconds=0.1,
     page=2,
-    removal=RemovalLimits(deadline_seconds=20, first_look_seconds=0.05, slowest_look_seconds=0.3),
+    removal=RemovalLimits(deadline_seconds=20, first_pause_seconds=0.05, longest_pause_seconds=0.3),
 )
 _LOOK_SECONDS = 0.05
 

@@ -14,7 +14,7 @@ from aiohttp import web
 Json = dict[str, Any]
 Trouble = Callable[[web.Request], web.StreamResponse | None]
 
-KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap"}
+KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "events": "Event"}
 
 
 class KubernetesServer:
@@ -28,7 +28,7 @@ class KubernetesServer:
         self.accepted_token: str | None = None
         self.stuck: set[str] = set()  # names that stay in deletion
         self.delay_seconds = 0.0  # before every answer
-        self.logs: dict[tuple[str, str], str] = {}  # (pod, container) -> text
+        self.logs: dict[tuple[str, str], str | bytes] = {}  # (pod, container) -> what it has written
         self.port = 0
         self._versions = itertools.count(100)
         self._watches: list[tuple[str, str, asyncio.Queue[Json | str], web.Request]] = []
@@ -140,6 +140,9 @@ class KubernetesServer:
         doomed = [self.objects[kind][name]] if name in self.objects[kind] else []
         if name and not doomed:
             return status(404, "NotFound", f'{kind} "{name}" not found')
+        uid = (body.get("preconditions") or {}).get("uid")
+        if uid and uid != doomed[0]["metadata"]["uid"]:
+            return status(409, "Conflict", f"Precondition failed: UID in precondition: {uid}")
         for item in doomed or self._selected(request, kind):
             self._end(kind, item, force=body.get("gracePeriodSeconds") == 0)
         return web.json_response({"kind": "Status", "status": "Success"})
@@ -160,7 +163,9 @@ class KubernetesServer:
     def _log(self, pod: str, container: str) -> web.Response:
         if (pod, container) not in self.logs:
             return status(400, "BadRequest", f'container "{container}" in pod "{pod}" is waiting to start')
-        return web.Response(text=self.logs[pod, container])
+        log = self.logs[pod, container]
+        body = log if isinstance(log, bytes) else log.encode()
+        return web.Response(body=body, content_type="text/plain")  # a container's bytes, and no charset
 
     def _selected(self, request: web.Request, kind: str) -> list[Json]:
         selector = request.query.get("labelSelector", "")

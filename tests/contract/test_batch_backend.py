@@ -15,6 +15,7 @@ from batch_jobs.backend import BackendLimits, BatchJobBackend
 from batch_jobs.job_description import BatchJob
 from batch_jobs.removal import RemovalLimits
 from evaluation.errors import CleanupIncomplete, InvalidConfiguration, RequestRefused, ServiceUnavailable
+from evaluation.lifecycle.shard_progress import explained
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.model import parse_phase
 from tests.contract.aws_blocks import UNREACHABLE
@@ -126,7 +127,7 @@ class TestDefinitions:
             ({"definition": "unheard-of"}, "no active job definition unheard-of"),
             (
                 {"queue": "leaderboard-cpu-production"},
-                "the shards need a GPU, and its machines .m6i.4xlarge. have no GPU",
+                "the shards need a GPU, and its instances .m6i.4xlarge. have no GPU",
             ),
         ],
     )
@@ -249,7 +250,7 @@ class TestMachines:
 
         assert seen[-1].state is ShardState.FINISHED
         (told,) = {status.detail.partition(";")[0] for status in seen if status.state is ShardState.RETRYING}
-        assert told == "its machine was lost (Host EC2 (instance i-0123456789abcdef0) terminated), nobody is charged"
+        assert told == "its instance was lost (Host EC2 (instance i-0123456789abcdef0) terminated), nobody is charged"
         assert world.used(job) == (0, 0, {}, ())
         assert [attempt for _, attempt, _ in harness.tasks] == [1, 2]
 
@@ -261,7 +262,10 @@ class TestMachines:
 
         assert end.failure is not None
         assert end.failure.summary == "The agent's sensors are invalid"
-        assert "exit" not in end.failure.cause.lower()  # the supervisor's own words, from its log
+        assert end.failure.cause == "container supervisor ended with code 11"
+        told = explained({1: end}, {1: world.progress(job)})[1].failure
+        assert told is not None
+        assert (told.summary, "sensors" in told.cause) == (end.failure.summary, True)
         assert [attempt for _, attempt, _ in harness.tasks] == [1]
 
     def test_batchs_reason_for_a_stuck_job_is_shown_at_once(self, world: World, harness: BatchHarness) -> None:
@@ -271,9 +275,7 @@ class TestMachines:
         status = run(until_detail(harness.backend(), world.job("hang"), CAPACITY))
 
         assert status.state is ShardState.WAITING
-        assert status.detail.startswith(
-            "no machine has room yet: AWS has no machine of the queue's instance types left"
-        )
+        assert status.detail.startswith("no node has room yet: AWS has no instance of the queue's types left")
         assert "instance type [g5.4xlarge]" in status.detail
 
     def test_where_batch_says_nothing_its_queue_is_looked_at(self, world: World, harness: BatchHarness) -> None:
@@ -283,7 +285,7 @@ class TestMachines:
 
         status = run(until_detail(harness.backend(), world.job("hang"), "disabled"))
 
-        assert status.detail == "no machine has room yet: the compute environment leaderboard-gpu is disabled"
+        assert status.detail == "no node has room yet: the compute environment leaderboard-gpu is disabled"
 
     def test_a_job_that_waits_too_long_has_failed_and_says_why(self, world: World, harness: BatchHarness) -> None:
         harness.stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - no instance type fits"
@@ -294,7 +296,7 @@ class TestMachines:
 
         assert end.state is ShardState.FAILED
         assert end.failure is not None
-        assert end.failure.summary == "No machine came for the shard"
+        assert end.failure.summary.startswith("No node was scheduled within")
         assert "wrong instance types" in end.failure.cause
 
 
@@ -329,7 +331,7 @@ class TestRemoval:
 
     def test_what_does_not_end_is_named(self, world: World, harness: BatchHarness) -> None:
         harness.ignores_stop = True
-        quick = replace(QUICK, removal=RemovalLimits(deadline_seconds=1, first_look_seconds=0.1))
+        quick = replace(QUICK, removal=RemovalLimits(deadline_seconds=1, first_pause_seconds=0.1))
         backend = harness.backend(quick)
         run(backend.ensure([world.job("hang", hang_seconds=60.0)]))
         eventually(lambda: listed(harness)[0].status == "RUNNING")
@@ -340,14 +342,14 @@ class TestRemoval:
 
 class TestOutages:
     def test_a_batch_that_never_answered_is_an_error(self, world: World, harness: BatchHarness) -> None:
-        limits = BackendLimits(look_seconds=0.1, first_look_seconds=0.3)
+        limits = BackendLimits(poll_seconds=0.1, first_answer_seconds=0.3)
         backend = replace(harness.backend(limits), access=unreachable(harness))
 
         with pytest.raises(ServiceUnavailable, match="AWS Batch has not answered"):
             run(to_the_end(backend, world.job("hang")))
 
     def test_the_last_states_stay_and_say_so_then_watching_gives_up(self, world: World, harness: BatchHarness) -> None:
-        limits = replace(QUICK, worth_telling_seconds=0.0, silent_seconds=2.0)
+        limits = replace(QUICK, warning_seconds=0.0, silent_seconds=2.0)
         job, seen, aws = world.job("hang"), list[ShardStatus](), [harness.backend().access]
         changing = replace(aws[0], batch=lambda: aws[0].batch())
         backend = replace(harness.backend(limits), access=changing)
@@ -364,7 +366,7 @@ class TestOutages:
 
         assert seen[0].warning == ""
         assert {status.state for status in seen} == {ShardState.WAITING}
-        assert seen[-1].warning.startswith("AWS Batch does not answer since ")
+        assert seen[-1].warning.startswith("AWS Batch has not answered since ")
 
 
 def unreachable(harness: BatchHarness) -> Any:

@@ -14,13 +14,13 @@ from evaluation.errors import (
 )
 from k8s_jobs.api import RequestLimits
 from k8s_jobs.backend import KubernetesJobBackend
-from k8s_jobs.manifest import job_manifest
+from k8s_jobs.manifest import SHARD_LABELS, job_manifest
 from k8s_jobs.removal import RemovalLimits
 from tests.contract.kubernetes_server import KubernetesServer, once, status
 from tests.kubernetes_objects import PlainAccess, cluster_spec, pod_object, quick_limits, shard_job, shard_jobs
 
 pytestmark = pytest.mark.anyio
-LABELS = {"app.kubernetes.io/name": "shard", "leaderboard/submission": "7", "leaderboard/attempt": "1"}
+LABELS = SHARD_LABELS | {"leaderboard/submission": "7", "leaderboard/attempt": "1"}
 
 
 def backend_on(server: KubernetesServer, *tokens: str, **limits: Any) -> KubernetesJobBackend:
@@ -242,6 +242,40 @@ async def test_logs_of_all_containers_of_the_newest_pod_and_of_the_failed_one(se
     assert logs["agent-previous"] == "then\n"
     assert logs["supervisor"] == "copied\n"
     assert logs["simulator"] == ""  # has not started
+
+
+LOGS = {
+    "Latin-1": ("Erreur: mémoire\n".encode("latin-1"), "Erreur: m\ufffdmoire\n"),
+    "half an emoji": (b"car \xf0\x9f", "car \ufffd"),
+    "a surrogate": (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),
+    "UTF-16": (b"\xff\xfeb\x00", "\ufffd\ufffdb\ufffd"),
+    "NUL": (b"a\x00b", "a\ufffdb"),
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+async def test_bytes_that_are_no_utf_8_are_replaced_in_an_agents_log(server: KubernetesServer, kind: str) -> None:
+    backend, job = backend_on(server), shard_job()
+    await backend.ensure([job])
+    add_pod(server, job.name, "new", phase="Failed")
+    written, shown = LOGS[kind]
+    server.logs = {("new", "agent"): written}
+
+    logs = await backend.logs(job, 40)
+
+    assert logs["agent"] == shown
+
+
+async def test_all_bytes_there_are_and_a_line_without_an_end_kill_nothing(server: KubernetesServer) -> None:
+    backend, job = backend_on(server), shard_job()
+    await backend.ensure([job])
+    add_pod(server, job.name, "new", phase="Failed")
+    server.logs = {("new", "agent"): bytes(range(256)), ("new", "simulator"): b"x" * 8_000_000}
+
+    logs = await backend.logs(job, 40)
+
+    logs["agent"].encode("utf-8")
+    assert len(logs["simulator"]) == 1024 * 1024
 
 
 async def test_logs_of_a_shard_without_a_pod_are_empty(server: KubernetesServer) -> None:

@@ -17,16 +17,15 @@ def test_the_supervisors_exit_code_counts_whatever_the_agent_ended_with(exit_cod
     for agent in (int(exit_code), 0, 1, 137):
         job = batch_job("FAILED", {"supervisor": int(exit_code), "simulator": int(exit_code), "agent": agent})
 
-        failure = failure_of_job(job, HOUR, "its own words")
+        failure = failure_of_job(job, HOUR)
 
-        assert (failure.summary, failure.fault) == (failure_of(exit_code).summary, failure_of(exit_code).fault)
-        assert failure.cause == "its own words"
+        assert failure == failure_of(exit_code, f"container supervisor ended with code {int(exit_code)}")
 
 
 @pytest.mark.parametrize(
     ("codes", "summary", "fault"),
     [
-        # The agent cannot shift its fault: a exit_code of ours that it exits with is not the supervisor's.
+        # The agent cannot shift its fault: an exit code of ours that it ends with is not the supervisor's.
         ({**TOLD, "agent": 20}, "The agent's container ended by itself", Fault.TEAM),
         ({**TOLD, "agent": 1}, "The agent's container ended by itself", Fault.TEAM),
         ({**TOLD, "agent": 10}, "The agent crashed again and again", Fault.TEAM),
@@ -61,6 +60,16 @@ def test_exit_codes(codes: dict[str, int], summary: str, fault: Fault) -> None:
             Fault.INFRASTRUCTURE,
         ),
         (
+            {"agent": 'CannotStartContainerError: exec: "bash": executable file not found in $PATH'},
+            "The agent's container cannot be started",
+            Fault.TEAM,
+        ),
+        (
+            {"agent": "CannotStartContainerError: nvidia-container-cli: initialization error"},
+            "The container agent cannot be started",
+            Fault.INFRASTRUCTURE,
+        ),
+        (
             {"agent": "CannotPullContainerError: Error response from daemon: manifest unknown"},
             "The container agent cannot be started",
             Fault.INFRASTRUCTURE,
@@ -79,8 +88,8 @@ def test_ecs_reasons(reasons: dict[str, str], summary: str, fault: Fault) -> Non
         ({"statusReason": "Job attempt duration exceeded timeout"}, "The shard was not done in time", "after 1 hours"),
         (
             {"statusReason": "Host EC2 (instance i-0abc) terminated.", "attempts": [{"statusReason": "Host EC2"}] * 10},
-            "The shard's machine was lost again and again",
-            "10 machines in a row, the last one: Host EC2 (instance i-0abc) terminated",
+            "The shard's instance was lost again and again",
+            "10 instances in a row, the last one: Host EC2 (instance i-0abc) terminated",
         ),
         (
             {"statusReason": "stopped by hand", "isTerminated": True},

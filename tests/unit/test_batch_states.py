@@ -7,8 +7,9 @@ import pytest
 
 from batch_jobs.job_description import DUPLICATE, REMOVED, REMOVED_TAG, BatchJob
 from batch_jobs.job_queues import require_fit, why_batch_says_it_waits, why_its_queue_waits
-from batch_jobs.shard_states import Observed, ShardTimeouts, chosen, duplicates, shard_status
+from batch_jobs.shard_states import Observed, chosen, duplicates, shard_status
 from evaluation.errors import InvalidConfiguration
+from evaluation.pair.shard_limits import ShardTimeouts
 from evaluation.shards import ShardState, ShardStatus
 from tests.unit.batch_jobs_made import CREATED, batch_job
 
@@ -52,7 +53,7 @@ def test_a_lost_machine_is_told_until_the_next_one_drives() -> None:
 
     assert waiting.state is ShardState.RETRYING
     assert waiting.detail == (
-        "its machine was lost (Host EC2 (instance i-0abc) terminated), nobody is charged; no machine has room yet"
+        "its instance was lost (Host EC2 (instance i-0abc) terminated), nobody is charged; no node has room yet"
     )
     assert driving.state is ShardState.DRIVING
 
@@ -60,8 +61,8 @@ def test_a_lost_machine_is_told_until_the_next_one_drives() -> None:
 @pytest.mark.parametrize(
     ("job", "seconds", "summary"),
     [
-        (batch_job("RUNNABLE"), 24 * 3600, "No machine came for the shard"),
-        (batch_job("SUBMITTED"), 24 * 3600, "No machine came for the shard"),
+        (batch_job("RUNNABLE"), 24 * 3600, "No node was scheduled within 24 h"),
+        (batch_job("SUBMITTED"), 24 * 3600, "No node was scheduled within 24 h"),
         (batch_job("STARTING"), 2 * 3600, "The shard's containers did not start"),
         (batch_job("RUNNING", startedAt=CREATED), 3600 + 900, "The shard did not end in its time"),
         # However many machines were lost on the way.
@@ -140,7 +141,7 @@ class TestWhyItWaits:
         [
             (
                 "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill it for g5.4xlarge",
-                "AWS has no machine of the queue's instance types left just now "
+                "AWS has no instance of the queue's types left just now "
                 "(CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY: Service cannot fulfill it for g5.4xlarge)",
             ),
             (

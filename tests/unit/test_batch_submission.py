@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import shard_pod
 from batch_jobs.job_definitions import needs_gpu, require_base
-from batch_jobs.shard_failures import HOST_LOST
+from batch_jobs.shard_failures import INSTANCE_LOST
 from batch_jobs.spec import BatchSpec
 from batch_jobs.submit_request import attempt_of, share_identifier, submit_request, tag_value
 from evaluation.errors import InvalidConfiguration
@@ -134,7 +134,7 @@ class TestDefinition:
         first, *rest = shard()["RetryStrategy"]["EvaluateOnExit"]
 
         assert first == {"Action": "RETRY", "OnStatusReason": "Host EC2*"}
-        assert HOST_LOST.match("Host EC2 (instance i-0abc) terminated.")
+        assert INSTANCE_LOST.match("Host EC2 (instance i-0abc) terminated.")
         assert {each.pop("Action") for each in map(dict, rest)} == {"EXIT"}
         assert {key: each[key] for each in rest for key in each if key != "Action"} == {
             "OnReason": "*",

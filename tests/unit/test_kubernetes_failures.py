@@ -6,9 +6,10 @@ import pytest
 
 from evaluation.errors import Fault
 from evaluation.pair.protocol import PairExitCode, failure_of
+from evaluation.pair.shard_limits import ShardTimeouts
 from evaluation.shards import ShardState
 from k8s_jobs.shard_failures import failure_of_job, failure_of_pod
-from k8s_jobs.shard_states import ShardTimeouts, shard_status
+from k8s_jobs.shard_states import shard_status
 from tests.kubernetes_objects import DONE, NOW, condition, ended, job_object, pod_object, running
 
 Json = dict[str, Any]

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from evaluation.errors import Fault
+from evaluation.pair.shard_limits import ShardTimeouts
 from evaluation.shards import ShardState
-from k8s_jobs.shard_states import ShardTimeouts, gone, shard_status
+from k8s_jobs.shard_states import gone, shard_status
 from tests.kubernetes_objects import DONE, NOW, at, condition, ended, job_object, pod_object, running, waiting
 
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ NO_ROOM = "0/4 nodes are available: 4 Insufficient nvidia.com/gpu. preemption: 0
 EVICTED = condition("DisruptionTarget", reason="EvictionByEvictionAPI", message="Eviction API: evicting")
 
 CASES = {
-    "no pod yet": (job_object(), [], ShardState.WAITING, "the cluster has yet to make its pod"),
+    "no pod yet": (job_object(), [], ShardState.WAITING, "the cluster has not created its pod yet"),
     "suspended by a queue": (
         job_object(condition("Suspended"), spec={"suspend": True}),
         [],
@@ -32,19 +33,19 @@ CASES = {
         job_object(),
         [pod_object(node="", phase="Pending", conditions=[])],
         ShardState.WAITING,
-        "no machine has room yet",
+        "no node has room yet",
     ),
     "image being pulled": (
         job_object(),
         [pod_object({"evaluator": waiting(), "simulator": waiting()}, phase="Pending")],
         ShardState.PULLING,
-        "the image of evaluator is on its way",
+        "the image of evaluator is being pulled",
     ),
     "private contents being fetched": (
         job_object(),
         [pod_object({"evaluator": DONE, "private-contents": running(), "simulator": waiting()}, phase="Pending")],
         ShardState.PULLING,
-        "the routes are on their way",
+        "the routes are being fetched",
     ),
     "the agent's image being pulled": (
         job_object(),
@@ -69,7 +70,7 @@ CASES = {
         job_object(),
         [pod_object(phase="Succeeded")],
         ShardState.DRIVING,
-        "the cluster has yet to confirm it",
+        "the cluster has not confirmed it yet",
     ),
     "pod being evicted": (
         job_object(),
@@ -90,7 +91,7 @@ CASES = {
             pod_object(node="", phase="Pending", name="new", age=5),
         ],
         ShardState.RETRYING,
-        "A process of the pair was lost (infrastructure budget; pod 1 of 8 that may be lost); no machine has room yet",
+        "A process of the pair was lost (infrastructure budget; pod 1 of 8 that may be lost); no node has room yet",
     ),
     "new pod drives": (
         job_object(failed=1),
@@ -132,7 +133,7 @@ def test_waiting_says_since_when_and_the_schedulers_words() -> None:
 
     status = shard_status(0, job_object(), [pod], NOW, ShardTimeouts())
 
-    assert status.detail == f"no machine has room yet: {NO_ROOM}"
+    assert status.detail == f"no node has room yet: {NO_ROOM}"
     assert status.since is not None
     assert (NOW - status.since).total_seconds() == 90
 
@@ -141,8 +142,8 @@ STUCK = {
     "waits for a node for too long": (
         job_object(spec={"suspend": True}),
         [],
-        ShardTimeouts(waiting_seconds=500),
-        "No machine came for the shard",
+        ShardTimeouts(waiting_seconds=540),
+        "No node was scheduled within 0.15 h",
     ),
     "image never comes": (
         job_object(),

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from evaluation.errors import Failure, Fault
-from evaluation.lifecycle.shard_progress import percentage, shard_progress
-from evaluation.pair.protocol import Counters, PairProgress
+from evaluation.lifecycle.shard_progress import explained, percentage, shard_progress
+from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, failure_of
 from evaluation.shards import Budgets, Shard, ShardJob, ShardState, ShardStatus
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 
@@ -64,9 +64,9 @@ def test_a_pod_that_is_gone_does_not_hide_what_its_successor_waits_for(state: Sh
 
 
 def test_a_cluster_that_does_not_answer_is_said_whatever_the_pair_told() -> None:
-    status = ShardStatus(0, ShardState.DRIVING, "runs", warning="the cluster does not answer since 10:00:00 UTC")
+    status = ShardStatus(0, ShardState.DRIVING, "runs", warning="the cluster has not answered since 10:00:00 UTC")
     [view] = shard_progress([JOB], {0: status}, {0: replace(TOLD, state=ShardState.DRIVING, detail="driving route 2")})
-    assert view.detail == "driving route 2; the cluster does not answer since 10:00:00 UTC"
+    assert view.detail == "driving route 2; the cluster has not answered since 10:00:00 UTC"
 
 
 def test_a_failure_is_told_in_full() -> None:
@@ -79,3 +79,24 @@ def test_a_failure_is_told_in_full() -> None:
         "routes": "2/4",
         "what it is doing": "The agent crashed: exit code 139. Mend it.",
     }
+
+
+def failed_with(failure: Failure) -> dict[int, ShardStatus]:
+    return {0: ShardStatus(0, ShardState.FAILED, failure.summary, failure=failure)}
+
+
+def test_the_supervisors_reason_says_more_than_the_exit_code() -> None:
+    statuses = failed_with(failure_of(PairExitCode.AGENT_HANGS, "container supervisor ended with code 13"))
+    progress = replace(TOLD, exit_code=PairExitCode.AGENT_HANGS, detail="no output for 800 s on route 2")
+
+    [status] = explained(statuses, {0: progress}).values()
+
+    assert status.failure == failure_of(PairExitCode.AGENT_HANGS, "no output for 800 s on route 2")
+
+
+def test_a_backends_reason_stays_where_the_supervisor_knows_nothing_of_it() -> None:
+    statuses = failed_with(Failure("The agent ran out of memory", "at its limit", "Use less", Fault.TEAM))
+
+    assert explained(statuses, {}) == statuses
+    assert explained(statuses, {0: TOLD}) == statuses
+    assert explained(statuses, {0: replace(TOLD, exit_code=PairExitCode.PAIR_LOST)}) == statuses

@@ -1,0 +1,108 @@
+"""The states of shards for one call of watch(): an end stays an end, refused pods are placed elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from evaluation.errors import ServiceUnavailable
+from evaluation.pair.shard_limits import ShardTimeouts
+from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus
+from k8s_jobs.api import Json, KubernetesApi
+from k8s_jobs.api_errors import ObjectExists, ObjectMissing
+from k8s_jobs.cluster_spec import ClusterSpec
+from k8s_jobs.cluster_watch import Connection, jobs_path
+from k8s_jobs.job_events import JobEvents
+from k8s_jobs.manifest import job_manifest
+from k8s_jobs.refusals import RefusalLimits, replacement, to_be_replaced
+from k8s_jobs.shard_states import gone, replacing, shard_status
+
+# Only the Job that was judged: a namesake that has taken its place since is not deleted.
+_DELETION: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    """A Job that is being deleted, and the one that takes its place."""
+
+    uid: str
+    manifest: Json
+
+
+@dataclass
+class ShardWatcher:
+    """`poll` reads the mirrored objects; it sends requests only for what they do not tell, and to replace a Job."""
+
+    connection: Connection
+    spec: ClusterSpec
+    timeouts: ShardTimeouts
+    refusal_limits: RefusalLimits
+    events: JobEvents
+    _seen: set[str] = field(default_factory=set)  # names of Jobs
+    _ended: dict[int, ShardStatus] = field(default_factory=dict)
+    _replacements: dict[str, _Replacement] = field(default_factory=dict)  # by the Job's name
+
+    async def poll(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
+        """The status of each shard now. Raises as KubernetesApi does."""
+        statuses = {job.shard.index: await self._status(job) for job in jobs}
+        self._ended = {index: status for index, status in statuses.items() if status.state in ENDED}
+        return statuses
+
+    async def _status(self, job: ShardJob) -> ShardStatus:
+        index, name = job.shard.index, job.name
+        if index in self._ended:
+            return self._ended[index]
+        found = self.connection.watch.job(name)
+        if name in self._replacements:
+            return await self._replaced(index, name, found)
+        if found is None and name not in self._seen:
+            # A watch lags behind: that a Job does not exist has to come from the cluster itself.
+            found = await read_job(self.connection.api, self.spec.namespace, name)
+        if found is None:
+            return gone(index, seen=name in self._seen)
+        self._seen.add(name)
+        return await self._status_of(job, found)
+
+    async def _status_of(self, job: ShardJob, found: Json) -> ShardStatus:
+        pods, now = self.connection.watch.pods(found), datetime.now(UTC)
+        status = shard_status(job.shard.index, found, pods, now, self.timeouts, self.refusal_limits)
+        if status.state not in ENDED and to_be_replaced(found, pods, now, self.refusal_limits):
+            await self._replace(job, found, pods, now)
+            return status
+        if pods or status.state is not ShardState.WAITING or found["spec"].get("suspend"):
+            return status
+        warning = await self.events.about(found)
+        return replace(status, detail=f"the cluster cannot create its pod: {warning}") if warning else status
+
+    async def _replace(self, job: ShardJob, found: Json, pods: Sequence[Json], now: datetime) -> None:
+        if found["metadata"].get("deletionTimestamp"):
+            return  # somebody removes it for good
+        manifest = replacement(job_manifest(job, self.spec), found, pods, now, self.refusal_limits)
+        uid = found["metadata"]["uid"]
+        path = jobs_path(self.spec.namespace, job.name)
+        try:
+            await self.connection.api.delete(path, body=_DELETION | {"preconditions": {"uid": uid}})
+        except (ObjectMissing, ObjectExists):  # somebody was faster: what is there now is adopted
+            return
+        self._replacements[job.name] = _Replacement(uid, manifest)
+
+    async def _replaced(self, index: int, name: str, found: Json | None) -> ShardStatus:
+        """Create the new Job as soon as the old one has gone with its pods."""
+        planned = self._replacements[name]
+        if found is not None and found["metadata"]["uid"] == planned.uid:
+            return replacing(index)
+        try:
+            await self.connection.api.create(jobs_path(self.spec.namespace), planned.manifest)
+        except ServiceUnavailable as error:  # the next poll tries again
+            return replace(replacing(index), warning=str(error))
+        except ObjectExists:  # the echo of our own lost request, or another run's Job
+            pass
+        del self._replacements[name]
+        self._seen.discard(name)  # the watch does not know the new one yet
+        return replacing(index)
+
+
+async def read_job(api: KubernetesApi, namespace: str, name: str) -> Json | None:
+    try:
+        return await api.get(jobs_path(namespace, name))
+    except ObjectMissing:
+        return None

@@ -1,0 +1,122 @@
+"""A node that refuses pods, as a watcher on real HTTP meets it: another Job takes the place of the shard's."""
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from evaluation.shards import ShardState, ShardStatus
+from k8s_jobs.backend import KubernetesJobBackend
+from k8s_jobs.refusals import RefusalLimits
+from tests.contract.kubernetes_server import KubernetesServer, once, status
+from tests.contract.test_kubernetes_backend import add_pod, backend_on
+from tests.kubernetes_objects import condition, shard_job
+
+pytestmark = pytest.mark.anyio
+JOB = shard_job()
+NO_GPU = "Pod was rejected: Allocate failed due to no healthy devices present"
+
+
+def refuse(server: KubernetesServer, name: str, node: str = "node-1") -> None:
+    add_pod(server, JOB.name, name, node=node, phase="Failed", reason="UnexpectedAdmissionError", message=NO_GPU)
+
+
+def finish(server: KubernetesServer) -> None:
+    job = server.objects["jobs"][JOB.name]
+    server.put("jobs", job | {"status": {"conditions": [condition("Complete")]}})
+
+
+async def follow(backend: KubernetesJobBackend, server: KubernetesServer, refusing: int) -> list[ShardStatus]:
+    """Every status to the end; the first `refusing` Jobs get a pod that is refused, the next one finishes."""
+    seen, judged = [], set[str]()
+    async with asyncio.timeout(20), aclosing(backend.watch([JOB])) as snapshots:
+        async for statuses in snapshots:
+            seen.append(statuses[0])
+            job = server.objects["jobs"].get(JOB.name)
+            if job is None or job["metadata"]["uid"] in judged:
+                continue
+            judged.add(job["metadata"]["uid"])
+            if len(judged) > refusing:
+                finish(server)
+            else:
+                refuse(server, f"pod-{len(judged)}")
+    return seen
+
+
+def avoided(job: Any) -> dict[str, Any]:
+    affinity: dict[str, Any] = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    return affinity
+
+
+async def test_a_refused_pod_is_placed_elsewhere_by_a_new_job_and_never_gone(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    first = server.objects["jobs"][JOB.name]["metadata"]["uid"]
+
+    seen = await follow(backend, server, refusing=1)
+
+    job = server.objects["jobs"][JOB.name]
+    assert seen[-1].state is ShardState.FINISHED
+    assert {status.state for status in seen} <= {ShardState.WAITING, ShardState.RETRYING, ShardState.FINISHED}
+    assert any("nobody is charged" in status.detail for status in seen)
+    assert job["metadata"]["uid"] != first
+    assert job["metadata"]["labels"]["leaderboard/shard"] == "0"
+    assert job["spec"]["backoffLimit"] == JOB.budgets.infrastructure_restarts
+    (preferred,) = avoided(job)["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred["preference"]["matchFields"][0]["values"] == ["node-1"]
+    assert server.objects["pods"] == {}
+
+
+async def test_a_node_that_refuses_pod_after_pod_is_excluded_and_uses_up_no_budget(server: KubernetesServer) -> None:
+    backend = backend_on(server, refusals=RefusalLimits(exclude_after=3, pause_seconds=0.01))
+    await backend.ensure([JOB])
+
+    seen = await follow(backend, server, refusing=9)
+
+    job = server.objects["jobs"][JOB.name]
+    assert seen[-1].state is ShardState.FINISHED
+    assert json.loads(job["metadata"]["annotations"]["leaderboard/refused-by"]) == {"node-1": 9}
+    assert job["spec"]["backoffLimit"] == JOB.budgets.infrastructure_restarts
+    (term,) = avoided(job)["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchFields"][0]["values"] == ["node-1"]
+
+
+async def test_refusals_without_end_fail_the_shard_and_name_the_node(server: KubernetesServer) -> None:
+    backend = backend_on(server, refusals=RefusalLimits(pods=3, pause_seconds=0.01))
+    await backend.ensure([JOB])
+
+    seen = await follow(backend, server, refusing=99)
+
+    assert seen[-1].failure is not None
+    assert seen[-1].failure.summary == "Nodes refused the shard's pods before they started"
+    assert "3 pods, by node-1" in seen[-1].failure.cause
+
+
+async def test_an_outage_between_the_two_jobs_loses_neither(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    server.troubles += [once("POST", "/jobs", status(503, "Unavailable", "later")) for _ in range(6)]
+
+    seen = await follow(backend, server, refusing=1)
+
+    assert seen[-1].state is ShardState.FINISHED
+    assert not any(status.state is ShardState.GONE for status in seen)
+    assert any("503" in status.warning for status in seen)
+
+
+async def test_a_job_that_somebody_removes_meanwhile_is_not_created_again(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    refuse(server, "pod-1")
+    job = server.objects["jobs"][JOB.name]
+    job["metadata"]["deletionTimestamp"] = "2026-11-20T10:00:00Z"
+    server.put("jobs", job)
+    asyncio.get_running_loop().call_later(0.3, server.drop, "jobs", JOB.name)
+
+    async with asyncio.timeout(20):
+        seen = [statuses[0] async for statuses in backend.watch([JOB])]
+
+    assert seen[-1].state is ShardState.GONE
+    assert server.count("POST", "/jobs") == 1
