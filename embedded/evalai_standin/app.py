@@ -62,7 +62,7 @@ _PATHS = (
     _Path(
         "/api/jobs/challenge/N/challenge_phase/N/submission/",
         "OPTIONS, POST, GET",
-        {"POST": participant_views.create_submission},
+        {"POST": participant_views.create_submission, "GET": read_views.list_own_submissions},
     ),
     _Path("/api/jobs/submissions/N/resume/", "OPTIONS, POST", {"POST": participant_views.resume}),
     _Path("/api/jobs/submissions/N/re-run/", "OPTIONS, POST", {"POST": participant_views.re_run}),
@@ -74,6 +74,7 @@ _PATHS = (
         {"GET": read_views.get_leaderboard},
         public=True,
     ),
+    _Path("/api/challenges/challenge/N/", "OPTIONS, GET", {"GET": read_views.get_challenge}, public=True),
     _Path("/api/challenges/N/phases/", "OPTIONS, GET", {"GET": read_views.list_phases}),
     _Path("/api/challenges/N/challenge_phase_split", "OPTIONS, GET", {"GET": read_views.list_splits}, public=True),
     _Path(

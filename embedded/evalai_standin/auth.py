@@ -19,6 +19,8 @@ def _by_refresh_token(config: Config, token: str) -> User:
     for user in config.users:
         if token == user.token:
             return user
+        if token in user.refreshed_tokens:
+            raise _invalid("Token is blacklisted")
         if user.access_token is not None and token == user.access_token:
             raise _invalid("Token has wrong type")
     raise _invalid("Token is invalid or expired")

@@ -17,6 +17,7 @@ class User(_Part):
     pk: int
     name: str
     token: str
+    refreshed_tokens: tuple[str, ...] = ()  # earlier ones, which the server does not accept any more
     expiring_token: str | None = None
     access_token: str | None = None
     staff: bool = False
@@ -31,16 +32,20 @@ class Challenge(_Part):
     hosts: tuple[str, ...] = ()
     queue_url: str | None = None
     remote_evaluation: bool = True
+    docker_based: bool = True
+    allow_resuming: bool = True
 
 
 class Phase(_Part):
-    """`partial` phases take metrics that the leaderboard does not know."""
+    """`partial` phases take metrics that the leaderboard does not know; a private one takes no submissions."""
 
     pk: int
     challenge: int
     codename: str
     partial: bool = False
     disable_logs: bool = False
+    public: bool = True
+    concurrent_submissions: int = Field(default=1000, gt=0, description="Of one team, in a state of progress.")
 
 
 class Split(_Part):

@@ -103,11 +103,11 @@ def _finish(state: State, call: Call, row: Submission, status: Status, logs: Map
     state.set_status(row, status, call.caller.name, call.fields())
     row.completed_at = now()
     if "stdout" in logs:
-        row.stdout_file = state.store(row, "stdout", logs["stdout"])
+        row.stdout_file = state.store(row, logs["stdout"])
     if "stderr" in logs:
-        row.stderr_file = state.store(row, "stderr", logs["stderr"])
+        row.stderr_file = state.store(row, logs["stderr"])
     if "environment_log" in logs:
-        row.environment_log_file = state.store(row, "environment_log", logs["environment_log"])
+        row.environment_log_file = state.store(row, logs["environment_log"])
 
 
 def _checked_result(state: State, fields: Mapping[str, object], row: Submission, strict: bool) -> list[_Scores]:
@@ -170,4 +170,4 @@ def _book(state: State, row: Submission, scores: list[_Scores], merge: bool) -> 
         else:
             entry.result = (entry.result if merge else {}) | item.accuracies
     public = [item.accuracies for item in scores if item.public]
-    row.submission_result_file = state.store(row, "submission_result", str(public))
+    row.submission_result_file = state.store(row, str(public), "json")

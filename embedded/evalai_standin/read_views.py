@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from embedded.evalai_standin.responses import Answer, Call, broken, deny, not_found_page, refuse
-from embedded.evalai_standin.serializers import shown_entry, shown_phase, shown_split, shown_submission
+from embedded.evalai_standin.serializers import shown_challenge, shown_entry, shown_phase, shown_split, shown_submission
 from embedded.evalai_standin.state import LeaderboardEntry, State, Submission
 from evaluation.submission.model import SubmissionStatus
 
@@ -17,15 +17,17 @@ def get_submission(state: State, call: Call) -> Answer:
     row = state.submissions.get(pk)
     if row is None:
         raise refuse(404, f"Submission {pk} does not exist")
-    if not (state.is_host(call.caller, row.challenge) or call.caller.name in row.team.members):
+    if not (state.is_host(call.caller, row.challenge) or call.caller.pk == row.created_by):
         raise refuse(401, "Sorry, you are not authorized to access this submission.")
     return Answer(200, shown_submission(state, row, call.user, call.base_url))
 
 
 def list_submissions(state: State, call: Call) -> Answer:
     (challenge,) = call.ids
+    if state.challenge(challenge) is None:
+        raise deny(404, f"Challenge {challenge} does not exist")
     if not state.is_host(call.caller, challenge):
-        raise refuse(403, "Sorry, you are not authorized to make this request!")
+        raise refuse(400, "Sorry, you are not authorized to make this request!")
     rows = [row for row in state.submissions.values() if row.challenge == challenge]
     status = call.query.get("status")
     if status is not None:
@@ -38,13 +40,30 @@ def list_submissions(state: State, call: Call) -> Answer:
     return Answer(200, [shown_submission(state, row, call.user, call.base_url) for row in rows])
 
 
+def list_own_submissions(state: State, call: Call) -> Answer:
+    """A team's submissions to a phase, the newest first."""
+    _, phase = call.ids
+    team = state.team_of(call.caller)
+    rows = [row for row in state.submissions.values() if row.phase == phase and team and row.team.pk == team.pk]
+    rows.sort(key=lambda row: row.submitted_at, reverse=True)
+    return _page([shown_submission(state, row, call.user, call.base_url) for row in rows], call)
+
+
+def get_challenge(state: State, call: Call) -> Answer:
+    (pk,) = call.ids
+    challenge = state.challenge(pk)
+    if challenge is None:
+        raise refuse(406, "Challenge does not exist!")
+    return Answer(200, shown_challenge(challenge))
+
+
 def list_phases(state: State, call: Call) -> Answer:
     (pk,) = call.ids
     challenge = state.challenge(pk)
     if challenge is None:
         raise deny(404, f"Challenge {pk} does not exist")
     if not state.is_host(call.caller, pk):
-        raise refuse(403, "Sorry, you are not authorized to access these challenge phases.")
+        raise refuse(401, "Sorry, you are not authorized to access these challenge phases.")
     return Answer(200, [shown_phase(challenge, p, for_host=True) for p in state.config.phases if p.challenge == pk])
 
 
@@ -70,8 +89,10 @@ def get_leaderboard(state: State, call: Call) -> Answer:
     if split is None:
         raise deny(404, f"ChallengePhaseSplit {pk} does not exist")
     label = call.query.get("order_by", split.ranking_label)
-    ranked = [(_score(entry, label), entry) for entry in _entries_shown(state, pk) if label in entry.result]
-    ranked.sort(key=lambda item: (item[0], item[1].submission), reverse=True)
+    if label not in split.labels:
+        label = split.ranking_label
+    ranked = [(_score(entry, label), entry) for entry in _entries_shown(state, pk)]
+    ranked.sort(key=lambda item: (item[0], item[1].submission), reverse=True)  # ties: the newest first
     best: dict[int, dict[str, object]] = {}
     for score, entry in ranked:
         row = state.submissions[entry.submission]
@@ -91,13 +112,13 @@ def _entries_shown(state: State, split: int) -> list[LeaderboardEntry]:
         shown.add(SubmissionStatus.PARTIALLY_EVALUATED)
 
     def is_shown(row: Submission) -> bool:
-        return row.status in shown and row.texts.get("is_public", True) is True
+        return row.status in shown and row.texts.get("is_public", True) is True and not row.texts.get("is_flagged")
 
     return [entry for entry in state.entries if entry.split == split and is_shown(state.submissions[entry.submission])]
 
 
 def _score(entry: LeaderboardEntry, label: str) -> float:
-    value = entry.result[label]
+    value = entry.result.get(label, 0)  # a row without the label is shown, and ranks as 0
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise broken()
     return value

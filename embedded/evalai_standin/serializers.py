@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from embedded.evalai_standin.challenge_defaults import CHALLENGE_DEFAULTS
 from embedded.evalai_standin.config import Challenge, Phase, Split, User
 from embedded.evalai_standin.state import LeaderboardEntry, State, Submission
 
@@ -67,6 +68,21 @@ def execution_time(row: Submission) -> float | str:
     return (row.completed_at - row.started_at).total_seconds()
 
 
+def shown_challenge(challenge: Challenge) -> dict[str, object]:
+    """The challenge's own page, as far as this server knows one; the rest is as the recorded challenge had it."""
+    return CHALLENGE_DEFAULTS | {
+        "id": challenge.pk,
+        "title": challenge.title,
+        "slug": f"{challenge.title.lower().replace(' ', '-')}-None",
+        "start_date": _START,
+        "end_date": _END,
+        "is_docker_based": challenge.docker_based,
+        "remote_evaluation": challenge.remote_evaluation,
+        "allow_resuming_submissions": challenge.allow_resuming,
+        "queue": (challenge.queue_url or "").rpartition("/")[2],
+    }
+
+
 def shown_phase(challenge: Challenge, phase: Phase, for_host: bool) -> dict[str, object]:
     common: dict[str, object] = {
         "id": phase.pk,
@@ -80,12 +96,12 @@ def shown_phase(challenge: Challenge, phase: Phase, for_host: bool) -> dict[str,
         "max_submissions_per_month": 100000,
         "max_submissions": 100000,
         "submission_artifact_retention_policy": "keep_forever",
-        "is_public": True,
+        "is_public": phase.public,
         "is_active": True,
         "is_submission_public": True,
         "codename": phase.codename,
         "slug": f"{challenge.title}-{phase.codename}-{challenge.pk}".lower().replace(" ", "-"),
-        "max_concurrent_submissions_allowed": 1000,
+        "max_concurrent_submissions_allowed": phase.concurrent_submissions,
         "is_restricted_to_select_one_submission": False,
         "submission_meta_attributes": None,
         "is_partial_submission_evaluation_enabled": phase.partial,
@@ -130,7 +146,7 @@ def shown_entry(split: Split, entry: LeaderboardEntry, row: Submission, score: f
         "submission__is_baseline": texts.get("is_baseline", False),
         "submission__is_public": texts["is_public"],
         "challenge_phase_split": split.pk,
-        "result": [entry.result.get(label) for label in split.labels],
+        "result": [entry.result.get(label, "#") for label in split.labels],
         "error": None,
         "leaderboard__schema": _schema(split),
         "submission__submitted_at": shown_time(row.submitted_at),

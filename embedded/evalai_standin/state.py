@@ -126,7 +126,7 @@ class State:
     def add_submission(self, team: Team, user: User, phase: Phase, image: object, pk: int | None = None) -> Submission:
         number = self._next_submission if pk is None else pk
         self._next_submission = max(self._next_submission, number + 1)
-        file = f"submission_files/challenge_{phase.challenge}/phase_{phase.pk}/submission_{number}/{uuid.uuid4()}.json"
+        file = f"{_folder(phase.challenge, phase.pk, number)}/{uuid.uuid4()}.json"
         row = Submission(number, team, user.pk, phase.challenge, phase.pk, image, now(), file)
         self.submissions[number] = row
         self.set_status(row, row.status, user.name)
@@ -153,8 +153,9 @@ class State:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
         self.history.append(StatusWrite(now(), row.pk, status, by, digest))
 
-    def store(self, row: Submission, kind: str, content: str) -> str:
-        path = f"submission_files/submission_{row.pk}/{kind}_{uuid.uuid4()}.txt"
+    def store(self, row: Submission, content: str, ending: str = "txt") -> str:
+        """Keep a file of the submission; returns its path below /media/."""
+        path = f"{_folder(row.challenge, row.phase, row.pk)}/{uuid.uuid4()}.{ending}"
         self.media[path] = content.encode()
         return path
 
@@ -171,6 +172,10 @@ class State:
         if len(seen) >= self.config.requests_per_minute:
             raise Refusal(throttled_answer(max(1, round(seen[0] + 60 - moment))))
         seen.append(moment)
+
+
+def _folder(challenge: int, phase: int, submission: int) -> str:
+    return f"submission_files/challenge_{challenge}/phase_{phase}/submission_{submission}"
 
 
 def now() -> datetime:

@@ -496,7 +496,7 @@ def test_submissions_are_listed(world: World) -> None:
 def test_a_participant_submits_and_cancels(world: World) -> None:
     client = world.client(PARTICIPANT)
 
-    with pytest.raises(RequestRefused, match="ChallengePhase 9 does not exist"):
+    with pytest.raises(RequestRefused, match="Challenge Phase does not exist"):
         client.submit(1, 9, "registry.test/team:2")
     pk = client.submit(1, 3, "registry.test/team:2", "our method")
     shown = client.submission_row(pk)
