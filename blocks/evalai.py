@@ -71,6 +71,31 @@ class EvalAI(Block):
         )
 
 
+def host_check_client(evalai: EvalAI) -> EvalAIClient:
+    """For a command that a person waits for: a few requests outside of the budget, which leaves some for people."""
+    return EvalAIClient(
+        evalai.api_server,
+        evalai.auth_token,
+        throttle=lambda: None,
+        timeouts=Timeouts(connect=5, read=30, total=40),
+        retries=RetryPolicy(attempts=2, total_seconds=40),
+    )
+
+
+def require_host(evalai: EvalAI) -> str:
+    """Whether the token is a host's of the challenge, in words; raises InvalidConfiguration where it is not.
+
+    An outage of EvalAI, or a challenge that is not named, refuses nothing.
+    """
+    if evalai.challenge_pk is None:
+        return "EvalAI's token: not checked, LEADERBOARD_CHALLENGE_PK is not set"
+    try:
+        host_check_client(evalai).phases(evalai.challenge_pk)  # which EvalAI shows to hosts only
+    except ServiceUnavailable as outage:
+        return f"EvalAI's token: not checked ({outage.summary})"
+    return f"EvalAI's token, a host's of challenge {evalai.challenge_pk}"
+
+
 def take_slot(limit: str, wait_seconds: float = RATE_LIMIT_WAIT_SECONDS) -> None:
     """Wait for a slot of the budget; blocks, so call it in a thread.
 

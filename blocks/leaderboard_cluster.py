@@ -72,7 +72,15 @@ class LeaderboardCluster(Block):
     hang_seconds: float = Field(default=800, gt=0, description="This long without new output is a hang, in seconds.")
     shard_deadline_seconds: float = Field(default=48 * 3600, gt=0, description="A shard's maximum, in seconds.")
     cancel_check_seconds: float = Field(default=30, gt=0, description="How often EvalAI is asked for a cancellation.")
-    partial_result_seconds: float = Field(default=300, gt=0, description="How often partial results are published.")
+    partial_result_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="How often partial results are published; never if unset. At EvalAI the first one frees the "
+        "team's slot of max_concurrent_submissions_allowed, so that the team can have more runs at once than that.",
+    )
+    max_attempts: int = Field(
+        default=10, ge=1, description="How often one submission is evaluated, the first time and its resumes together."
+    )
 
     @property
     def budgets(self) -> Budgets:

@@ -16,9 +16,16 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr, ValidationError
 
 from blocks import document_names
-from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_NAME, RATE_LIMIT_SLOTS, REQUESTS_PER_MINUTE
+from blocks.evalai import (
+    RATE_LIMIT_DECAY_PER_SECOND,
+    RATE_LIMIT_NAME,
+    RATE_LIMIT_SLOTS,
+    REQUESTS_PER_MINUTE,
+    EvalAI,
+    require_host,
+)
 from blocks.installation import QueueAddresses, SaveCluster, save_blocks
-from blocks.secrets import ClusterSecret, SecretNames, read_installation_secrets
+from blocks.secrets import ClusterSecret, EvalAISecret, SecretNames, read_installation_secrets
 from blocks.submission_queue import SubmissionQueue
 from deployments.clusters_file import ClusterSettings, compute_cluster, read_clusters
 from deployments.operator_notifications import notify_operators
@@ -51,6 +58,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
             notification = [notify_operators(client, notify)] if notify else []
             secrets_manager = _session(settings).client("secretsmanager", **_endpoint(settings))
             secrets = read_installation_secrets(secrets_manager, SecretNames().prefixed(settings.secrets_prefix))
+            token = require_host(_evalai(secrets.evalai, settings.challenge_pk))
             save_blocks(
                 secrets,
                 site_credentials(settings),
@@ -64,10 +72,17 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
         pool,
         queue_of_pool,
         f"concurrency limit {RATE_LIMIT_NAME}",
+        token,
         "blocks of EvalAI and the queue",
         *blocks,
         *notification,
     ]
+
+
+def _evalai(secret: EvalAISecret, challenge_pk: int | None) -> EvalAI:
+    return EvalAI(
+        api_server=secret.api_server, auth_token=secret.token, phases=dict(secret.phases), challenge_pk=challenge_pk
+    )
 
 
 def load_queue() -> SubmissionQueue:

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from evaluation.errors import AlreadyClaimed, NeedsOperator, SubmissionCancelled, SubmissionFailed, TransientError
-from evaluation.lifecycle.outcome import Outcome, cancelled, failed, reason_not_to_run
+from evaluation.lifecycle.outcome import Outcome, attempts_used_up, cancelled, failed, reason_not_to_run
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.ports import Claim
 from evaluation.shards import ShardJob
@@ -89,7 +89,8 @@ async def simulate(
     services: Services, cluster: Cluster, submission: Submission, claim: Claim, takeover: Takeover | None
 ) -> Outcome:
     """From the Choice to the results: every way out that is not our own trouble is an outcome that can be reported."""
-    if unwanted := reason_not_to_run(submission, claim.is_takeover, takeover):
+    unwanted = reason_not_to_run(submission, claim.is_takeover, takeover)
+    if unwanted := unwanted or attempts_used_up(submission, claim.attempt, cluster.settings.max_attempts):
         await remove_jobs(cluster, claim)
         return unwanted
     jobs: tuple[ShardJob, ...] = ()

@@ -76,11 +76,10 @@ async def watch_shards(
     Raises ShardsFailed with the failed shards' last lines, SubmissionCancelled soon after EvalAI says so.
     """
     await asyncio.to_thread(cluster.ledger.renew, claim, Stage.SIMULATING)
-    statuses = await _first_to_end(
-        _follow(cluster, jobs),
-        _look_for_cancellation(services, cluster, submission),
-        _publish_partial_results(services, cluster, submission, claim, jobs),
-    )
+    side_jobs = [_look_for_cancellation(services, cluster, submission)]
+    if seconds := cluster.settings.partial_result_seconds:
+        side_jobs.append(_publish_partial_results(services, cluster, submission, claim, jobs, seconds))
+    statuses = await _first_to_end(_follow(cluster, jobs), *side_jobs)
     try:
         raise_for_failures(statuses)
     except ShardsFailed as failure:
@@ -154,12 +153,17 @@ async def _look_for_cancellation(services: Services, cluster: Cluster, submissio
 
 
 async def _publish_partial_results(
-    services: Services, cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]
+    services: Services,
+    cluster: Cluster,
+    submission: Submission,
+    claim: Claim,
+    jobs: Sequence[ShardJob],
+    seconds: float,
 ) -> ShardStatuses:
     published, permit = 0, WritePermit()
     try:
         while True:
-            await asyncio.sleep(cluster.settings.partial_result_seconds)
+            await asyncio.sleep(seconds)
             try:
                 published = await publish_partial(services, cluster, submission, claim, jobs, published, permit)
             except TransientError as error:

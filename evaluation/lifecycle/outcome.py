@@ -86,6 +86,21 @@ def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeo
     return _skipped(submission)
 
 
+def attempts_used_up(submission: Submission, attempt: int, most: int) -> Outcome | None:
+    """The outcome of an attempt beyond the `most` that one submission gets; None for one within.
+
+    EvalAI lets a team resume its own submission as often as it likes (docs/evalai.md, "What EvalAI does not guard"),
+    and does not show who resumed it: every attempt counts, whoever asked for it.
+    """
+    if attempt <= most:
+        return None
+    sentence = (
+        f"Submission {submission.pk} failed: it was resumed once too often, this was attempt {attempt} of at most "
+        f"{most}. Nothing was simulated. An operator can raise max_attempts in the cluster's settings."
+    )
+    return Outcome(OutcomeStatus.FAILED, sentence, Fault.TEAM)
+
+
 def _given_up(submission: Submission, happened: str) -> Outcome:
     sentence = (
         f"Submission {submission.pk} failed: {happened}. This was not the agent's fault. "

@@ -33,9 +33,21 @@ from doctor.evalai_checks import evalai_checks
 from doctor.findings import CheckStatus, Finding, run_checks
 from doctor.queue_checks import queue_checks
 from embedded.aws import DEAD_LETTER_QUEUE, EmbeddedAws, queue_url, routes_location, secrets_of
-from embedded.evalai_standin import Challenge, Config, Phase, State, Team, User, create_app, replace_state, serving
+from embedded.evalai_standin import (
+    Challenge,
+    Config,
+    Phase,
+    Split,
+    State,
+    Team,
+    User,
+    create_app,
+    replace_state,
+    serving,
+)
 from embedded.stack import ROUTES
 from evaluation.errors import InvalidConfiguration
+from evaluation.results.evalai_result import LABELS_V2
 from evaluation.submission.model import LeaderboardVersion
 
 CLUSTER = "leaderboard-20"
@@ -148,7 +160,7 @@ def evalai() -> Iterator[str]:
         users=(User(pk=1, name="host", token=HOST), User(pk=2, name="participant", token=PARTICIPANT)),
         challenges=(Challenge(pk=1, hosts=("host",), queue_url="http://sqs.test/1/queue"),),
         phases=tuple(Phase(pk=pk, challenge=1, codename=codename) for pk, codename in PHASES.items()),
-        splits=(),
+        splits=tuple(Split(pk=pk + 1000, phase=pk, labels=LABELS_V2) for pk in PHASES),
         teams=(Team(pk=1, name="A team", members=("participant",)),),
         requests_per_minute=1000,
     )
@@ -204,7 +216,7 @@ def test_an_installation_that_is_well_is_all_green(world: World) -> None:
     assert shown[f"AWS: simulator image of {CLUSTER}"].startswith(f"{REGISTRY}/{CLUSTER}-simulator:1, pushed ")
     assert shown["Queue: redrive policy"] == "after 50 receives; dead letters are kept 14 days"
     assert shown[f"Cluster: routes of {CLUSTER}"].startswith("20 routes")
-    assert shown["EvalAI: token"].startswith("a host's of challenge 1, with 0 submissions")
+    assert shown["EvalAI: token"].startswith("a host's of challenge 1")
     assert HOST not in "".join(map(str, findings))
 
 

@@ -433,6 +433,18 @@ def test_a_partial_result_that_waits_for_its_turn_is_not_written_after_the_end(w
     assert len(world.evalai.reports) == 1
 
 
+def test_an_attempt_beyond_the_maximum_is_refused_and_says_so(world: World) -> None:
+    """EvalAI lets a team resume its own submission without end."""
+    world.ledger.rows[7] = {"attempt": world.settings.max_attempts}
+
+    state = run(*world.submitted(7))
+
+    [report] = world.evalai.reports
+    assert (report.status, world.backend.jobs) == (SubmissionStatus.FAILED, {})
+    assert "attempt 11 of at most 10" in report.stderr
+    assert "attempt 11 of at most 10" in str(state.message)
+
+
 def test_a_finished_submission_is_left_as_it_is(world: World) -> None:
     world.evalai.statuses[7] = SubmissionStatus.FINISHED
 

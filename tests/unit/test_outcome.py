@@ -8,6 +8,7 @@ from evaluation.errors import Failure, Fault, ImageRefused, InvalidCheckpoint, S
 from evaluation.lifecycle.outcome import (
     Outcome,
     OutcomeStatus,
+    attempts_used_up,
     failed,
     parse_outcome,
     raise_for_failures,
@@ -84,3 +85,13 @@ def test_a_kept_outcome_is_the_same_when_it_is_read() -> None:
 def test_a_broken_kept_outcome_is_named() -> None:
     with pytest.raises(InvalidCheckpoint, match=r"outcome\.json is not a kept outcome"):
         parse_outcome(b'{"ending": "finis', "s3://b/7/outcome.json")
+
+
+def test_attempts_have_a_maximum_that_the_outcome_names() -> None:
+    within, beyond = attempts_used_up(SUBMISSION, 10, 10), attempts_used_up(SUBMISSION, 11, 10)
+
+    assert within is None
+    assert beyond
+    assert beyond.ending is OutcomeStatus.FAILED
+    assert "attempt 11 of at most 10" in beyond.sentence
+    assert "max_attempts" in beyond.sentence
