@@ -1,7 +1,7 @@
 # Everything a newcomer runs. Needs make and a Python of 3.11 to 3.13 with venv; all else comes from requirements.lock.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help demo up test cluster-test e2e-aws chaos check format lock clean
+.PHONY: help demo up test coverage cluster-test e2e-aws chaos check format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,8 +20,17 @@ demo: $(READY) ## the main job on this machine: one submission from the queue to
 up: $(READY) ## start the embedded stack and keep it until Ctrl-C
 	$(BIN)/leaderboard up
 
-test: $(READY) ## every test that needs no external service
-	$(BIN)/python -m pytest tests/unit tests/contract tests/flows tests/e2e
+# Much of the time is waiting for processes: one more than there are cores.
+JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+# The longest first (tests/side_by_side.py).
+TESTS := tests/e2e tests/flows tests/contract tests/unit
+
+test: $(READY) ## every test that needs no external service, side by side (JOBS=3)
+	echo "Some 2100 tests in $(JOBS) processes: about 8 minutes on 2 cores that do nothing else, less on more."
+	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+coverage: $(READY) ## the same, and which lines and branches they run: a table, and build/coverage/index.html
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report term:skip-covered --cov-report html $(TESTS)
 
 cluster-test: $(READY) ## the tests on a real Kubernetes control plane (needs Go once, ten minutes; or KUBECONFIG)
 	test -n "$$KUBECONFIG" || { $(BIN)/python -m tests.cluster.binaries && $(BIN)/python -m tests.cluster.binaries kubelet; } || true
@@ -51,7 +60,7 @@ lock: ## resolve the dependencies anew into requirements.lock (needs uv)
 		--python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --quiet --output-file requirements.lock
 
 clean: ## remove the virtual environment, the stack's folder and all caches
-	rm -rf $(VENV) .leaderboard .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .leaderboard .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

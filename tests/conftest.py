@@ -1,6 +1,21 @@
-"""For every test: Prefect sends no telemetry. Set before Prefect is imported, because it reads its settings then."""
+"""For all tests: Prefect sends no telemetry, hypothesis has no time limits, processes share the tests by server."""
 
 import os
+from collections.abc import Callable
 
-os.environ["DO_NOT_TRACK"] = "1"
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ["DO_NOT_TRACK"] = "1"  # before Prefect is imported, because it reads its settings then
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable[..., None]) -> object:
+    from tests.side_by_side import scheduler  # only where pytest-xdist runs
+
+    return scheduler(config, log)

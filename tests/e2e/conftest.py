@@ -113,7 +113,7 @@ def quick_settings(folder: Path) -> Settings:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     with running_stack(quick_settings(tmp_path_factory.mktemp("stack")), print) as stack:
         people = EvalAIWebsite(stack.state)
@@ -123,7 +123,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     assert left == [], f"the stack left processes behind: {left}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sent(harness: Harness) -> Sent:
     for body in ("not json", UNKNOWN, WRONG):
         harness.stack.aws.sqs.send_message(QueueUrl=harness.stack.state.queue_url, MessageBody=body)

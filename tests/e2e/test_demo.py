@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from deployments.stack_state import StackState
 from embedded.processes import MARKER, family_of
 from embedded.stack import PROJECT
@@ -45,7 +43,6 @@ def state_of(folder: Path) -> StackState:
     return StackState.model_validate_json((folder / "stack.json").read_bytes())
 
 
-@pytest.mark.usefixtures("sent")  # the other stack's submissions run meanwhile
 def test_the_demo_ends_with_its_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     demo = leaderboard(folder, "demo")

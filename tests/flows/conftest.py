@@ -17,7 +17,7 @@ from flows.services import Cluster, Services
 from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQueue, FakeStore, checkpoint_of
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def prefect_server() -> Iterator[None]:
     with prefect_test_harness(server_startup_timeout=200):
         yield

@@ -158,7 +158,7 @@ def handed_in(draw: st.DrawFn, runs: tuple[RouteRun, ...], version: LeaderboardV
     return bytes(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), version=st.sampled_from([V1, V2]))
 def test_whatever_two_shards_hand_in_is_published_soundly_or_refused(
     data: st.DataObject, version: LeaderboardVersion

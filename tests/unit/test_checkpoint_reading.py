@@ -247,7 +247,7 @@ def parses_or_refuses(data: bytes, version: LeaderboardVersion | None = None) ->
         assert again == found.runs
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), replacement=JSON, version=st.sampled_from([None, V1, V2]), written=st.sampled_from([V1, V2]))
 def test_any_member_replaced_by_anything(
     data: st.DataObject, replacement: Any, version: LeaderboardVersion | None, written: LeaderboardVersion
@@ -257,13 +257,13 @@ def test_any_member_replaced_by_anything(
     parses_or_refuses(json.dumps(document).encode(), version)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes(data: bytes) -> None:
     parses_or_refuses(data)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_byte_of_a_sound_file_changed(data: st.DataObject) -> None:
     sound = bytearray(as_bytes(two_routes()))

@@ -36,7 +36,7 @@ def test_a_line_without_end_is_cut_between_characters() -> None:
     assert f"x{text}".startswith("".join(parts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pieces=st.lists(
         st.tuples(

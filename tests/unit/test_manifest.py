@@ -46,7 +46,7 @@ def test_the_gpu_from_a_file_needs_a_newer_kubernetes(version: str) -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(team=texts, cluster=texts, track=texts, submission=st.integers(1, 2**63 - 1), index=st.integers(0, 99))
 def test_any_team_and_phase_give_valid_names_and_labels(
     team: str, cluster: str, track: str, submission: int, index: int
@@ -72,7 +72,7 @@ def test_any_team_and_phase_give_valid_names_and_labels(
 
 
 @given(team=texts)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_team_name_reaches_the_cluster_as_annotation_only_and_changes_nothing_else(team: str) -> None:
     job = example_job(LeaderboardVersion.V1)
     named = job_manifest(replace(job, team_name=team), example_cluster(LeaderboardVersion.V1))

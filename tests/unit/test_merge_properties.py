@@ -59,7 +59,7 @@ def split(data: st.DataObject, groups: list[list[dict[str, Any]]]) -> list[list[
 VERSIONS = st.sampled_from([V1, V2])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data(), version=VERSIONS)
 def test_any_partition_in_any_order_equals_the_whole(data: st.DataObject, version: LeaderboardVersion) -> None:
     records = data.draw(drives(version))
@@ -81,7 +81,7 @@ def reread(result: Merged) -> Checkpoint:
     return parse_checkpoint(render_document(result.document, result.version).encode(), "merged.json", result.version)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data(), version=VERSIONS)
 def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, version: LeaderboardVersion) -> None:
     records = data.draw(drives(version))
@@ -98,7 +98,7 @@ def test_set_that_lacks_anything_is_never_finished(data: st.DataObject, version:
     assert reread(result).runs == tuple(sorted(kept))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_files_merge_or_are_refused(data: st.DataObject) -> None:
     """No other exception, and a complete result has exactly the expected routes."""
