@@ -108,7 +108,7 @@ def quick_settings(folder: Path) -> Settings:
         aws_port=24201,
         evalai_port=24202,
         route_seconds=0.4,
-        start_seconds=110,
+        start_seconds=300,
         hang_seconds=300,  # none of these tests waits for that
     )
 
