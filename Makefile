@@ -66,9 +66,9 @@ clean: ## remove the virtual environment, the stack's folder and all caches
 $(READY): requirements.lock pyproject.toml
 	test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found. Install one, or say which:" \
 		"make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	echo "Setting up $(VENV) with $(PYTHON), once (one to three minutes) ..."
-	rm -rf $(VENV)
-	"$(PYTHON)" -m venv $(VENV)
+	echo "Setting up $(VENV) with $(PYTHON) (one to three minutes the first time) ..."
+	# What is there is brought up to date; `make clean` before it begins anew.
+	$(BIN)/python -c pass 2>/dev/null || { rm -rf $(VENV); "$(PYTHON)" -m venv $(VENV); }
 	# As constraints too: older pips do not see that sqlalchemy[asyncio], which Prefect asks for, is pinned.
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock -c requirements.lock
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
