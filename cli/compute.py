@@ -114,7 +114,11 @@ def backlog(
     with installation(load_settings()):
         if every is not None:
             log_to_stderr()
-        found = patiently(partial(_load, jobs), "Prefect cannot say yet where the queue is") if every else _load(jobs)
+        found = (
+            patiently(partial(load_jobs, jobs), "Prefect cannot say yet where the queue is")
+            if every
+            else load_jobs(jobs)
+        )
         count = count_workers(found, workers, ecs_service)
         look = partial(measure, found, count, Rate(job_seconds, start_seconds))
         if every is None:
@@ -128,19 +132,20 @@ def backlog(
             keep_publishing(found, look, every, stop)
 
 
-def resend(*, older: float = 60, jobs: Name = document_names.COMPUTE) -> None:
-    """Send the messages of jobs that were recorded so many seconds ago without. Repeatable.
+def resend(*, older: float | None = None, jobs: Name = document_names.COMPUTE) -> None:
+    """Send the messages of jobs that have none: never sent for a minute, or sent 14 days ago, when SQS drops them.
 
     Parameters
     ----------
     older
-        Leave younger ones alone: their callers may be just about to send them.
+        Instead of that: all jobs that nobody computes and that were posted, or last sent, so many seconds ago, such as
+        after a purge of the queue. May be repeated: a message too many does no harm.
     """
     with installation(load_settings()):
-        sent = _load(jobs).producer().resend(older)
+        sent = load_jobs(jobs).producer().resend(older)
     for job_id in sent:
         print(f"sent: {job_id}")
-    print(f"{len(sent)} jobs had no message")
+    print(f"{len(sent)} messages sent")
 
 
 def post(
@@ -167,7 +172,7 @@ def post(
     except ValueError as error:
         raise InvalidConfiguration("The body is not JSON", str(error)) from error
     with installation(load_settings()):
-        producer = _load(jobs).producer()
+        producer = load_jobs(jobs).producer()
         posted = producer.post_non_blocking(value, job_id)
         found = producer.wait(posted, wait) if wait else producer.retrieve_result(posted)
     return _show(found)
@@ -184,11 +189,11 @@ def result(job_id: str, /, *, wait: float = 0, jobs: Name = document_names.COMPU
         Wait so many seconds for its end.
     """
     with installation(load_settings()):
-        producer = _load(jobs).producer()
+        producer = load_jobs(jobs).producer()
         return _show(producer.wait(job_id, wait) if wait else producer.retrieve_result(job_id))
 
 
-def _load(jobs: str) -> Jobs:
+def load_jobs(jobs: str) -> Jobs:
     return Jobs(load_block(SubmissionQueue, jobs), load_block(ComputeJobTable, jobs))
 
 

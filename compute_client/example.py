@@ -24,9 +24,9 @@ def count_primes(body: dict[str, Any], message_id: str) -> dict[str, object]:
 
 def main(queue: str, table: str, bucket: str | None = None) -> None:
     """The caller: posts a few jobs, then waits for them one by one."""
-    from compute_client.producer import Producer  # the function's process does without boto3
+    from compute_client import DynamoDBClient, Producer  # the function's process does without boto3
 
-    producer = Producer(queue, table, bucket)
+    producer = Producer(queue, DynamoDBClient(table, bucket))
     ids = {below: producer.post_non_blocking({"below": below}) for below in (10, 1_000, 1_000_000)}
     for below, job_id in ids.items():
         print(f"below {below}: {producer.wait(job_id).result}")

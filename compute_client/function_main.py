@@ -29,8 +29,8 @@ def load(name: str) -> Function:
         found: Any = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except Exception as error:  # the module is anybody's, and may fail in any way
-        raise ValueError(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the module is anybody's, and may fail or end in any way
+        raise ValueError(f"{name!r} cannot be imported: {type(error).__name__}: {_text(error)}") from error
     if not callable(found):
         raise ValueError(f"{name!r} is a {type(found).__name__}, no function")
     return found  # type: ignore[no-any-return]
@@ -41,13 +41,21 @@ def call(function: Function, body: str, job_id: str) -> dict[str, object]:
     try:
         result = function(json.loads(body), job_id)
     except BaseException as error:  # noqa: BLE001 - SystemExit of a user's function is its failure, too
-        return _error(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+        return _error(type(error).__name__, _text(error), "".join(traceback.format_exception(error)))
     try:
         text = json.dumps(result, allow_nan=False, ensure_ascii=False)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         return _error(type(error).__name__, f"the result is not JSON: {error}", "")
     return {"result": text}
+
+
+def _text(error: BaseException) -> str:
+    """The error's own words; it may be unable to print itself."""
+    try:
+        return str(error)
+    except Exception as unprintable:  # noqa: BLE001 - the class is anybody's
+        return f"(the error cannot be printed: {type(unprintable).__name__})"
 
 
 def _error(kind: str, message: str, trace: str) -> dict[str, object]:
@@ -58,12 +66,18 @@ def main(name: str, job_id: str, outcome: str) -> None:
     source = _take_input()
     body = source.readline()
     threading.Thread(target=_end_with_the_parent, args=(source,), daemon=True).start()
+    file = Path(outcome)
+    # What ends this process meanwhile, as os._exit does, leaves this.
+    file.write_text(json.dumps({"misnamed": f"importing {name!r} ended its process"}), "ascii")
     try:
-        content = call(load(name), body, job_id)
+        function = load(name)
     except ValueError as error:
-        content = {"misnamed": str(error)}
+        content: dict[str, object] = {"misnamed": str(error)}
+    else:
+        file.unlink()
+        content = call(function, body, job_id)
     # As a whole or not at all: ASCII, because a lone surrogate in a message is no UTF-8.
-    Path(outcome).write_text(json.dumps(content), "ascii")
+    file.write_text(json.dumps(content), "ascii")
 
 
 def _take_input() -> IO[str]:

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evaluation.errors import ControlFlow, InvalidMessage, RequestRefused, SubmissionFailed, TransientError
+from evaluation.errors import (
+    ControlFlow,
+    DeadlineExceeded,
+    InvalidMessage,
+    RequestRefused,
+    SubmissionFailed,
+    TransientError,
+)
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # also part of S3 keys and of names in Prefect
 LONGEST_TRACE = 4000  # characters; the end of a stack trace says the most
@@ -57,6 +64,14 @@ class NotSent(TransientError):
         self.job_id = job_id
 
 
+class JobTimeout(DeadlineExceeded, TimeoutError):
+    """The caller's time is over and the job has no end yet; it goes on, under its id."""
+
+
+class PostedId(str):
+    """The id of a job that `post_non_blocking` has posted: a string, which `post` tells from a body."""
+
+
 class NotFinished(TransientError):
     """The job has no result yet."""
 
@@ -70,7 +85,11 @@ class JobError:
     trace: str = ""  # the end of the stack trace
 
     def cut(self) -> "JobError":
-        return JobError(self.type[:200], self.message[:LONGEST_ERROR], self.trace[-LONGEST_TRACE:])
+        """Without what is no UTF-8, such as the lone surrogates of an undecodable file name."""
+        kind, message, trace = (
+            each.encode("utf-8", "replace").decode() for each in (self.type, self.message, self.trace)
+        )
+        return JobError(kind[:200], message[:LONGEST_ERROR], trace[-LONGEST_TRACE:])
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
@@ -137,9 +156,9 @@ def to_json(what: str, value: object) -> str:
     return text
 
 
-def digest(value: object) -> str:
-    """Tells whether two bodies are the same JSON value, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def digest(text: str) -> str:
+    """Tells whether two JSON texts are the same value, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
 
 
 def write_message(job_id: str) -> str:

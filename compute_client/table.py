@@ -1,6 +1,7 @@
 """The table of jobs in DynamoDB: one row per job, the truth about what was asked, who computes it, what came out.
 
-Key: `job_id`, a string. Times are seconds since 1970. The index `outbox` holds the jobs whose message may be missing.
+Key: `job_id`, a string. Times are seconds since 1970. The index `outbox` holds the jobs without an end, by what is
+known of their message: `unsent`, `sent`, or `claimed` by a run.
 Every change is one conditional write, so that two runs, or a run and its successor, never both win.
 """
 
@@ -31,6 +32,8 @@ from evaluation.errors import AlreadyClaimed, RequestRefused
 OUTBOX = "outbox"
 DAY = 24 * 3600
 OPEN_SECONDS = 30 * DAY  # a job that nobody finishes is forgotten; longer than SQS keeps any message (14 days)
+LOST_SECONDS = 14 * DAY  # SQS keeps no message longer: one that was sent earlier no longer exists
+UNSENT, SENT, CLAIMED = "unsent", "sent", "claimed"
 
 
 class JobTable:
@@ -59,7 +62,8 @@ class JobTable:
 
         Raises RequestRefused for a body that is not JSON, or where the id was used for another one.
         """
-        text, mark = to_json("The body", body), digest(body)
+        text = to_json("The body", body)
+        mark = digest(text)
         if (earlier := self._row(job_id)) is None:
             # The digest in the key: a second post of the id cannot replace what the first one asked for.
             where = self._contents.put("body", text, INLINE_BODY, f"bodies/{require_id(job_id)}/{mark}.json")
@@ -68,7 +72,14 @@ class JobTable:
             return True
         if earlier["body_digest"] != mark:
             raise RequestRefused(f"The id {job_id} is taken", "it was posted before with another body")
-        return OUTBOX in earlier
+        return earlier.get(OUTBOX) == UNSENT or self._has_lost_its_message(earlier, LOST_SECONDS)
+
+    def _has_lost_its_message(self, row: Row, after_seconds: float) -> bool:
+        """Whether the job has no end, nobody computes it, and its message was sent so long ago."""
+        if ResultStatus(row["job_status"]).final or float(row.get("lease_until", 0)) > self._now():
+            return False
+        latest = max(float(row.get(name, row["submitted_at"])) for name in ("sent_at", "lease_until"))
+        return latest <= self._now() - after_seconds
 
     def _put(self, job_id: str, mark: str, group: str, where: Mapping[str, str]) -> Row | None:
         """Write a new row; where there is one already, return it instead."""
@@ -80,7 +91,7 @@ class JobTable:
             "message_group": group,
             "attempts": 0,
             "submitted_at": now,
-            OUTBOX: "unsent",
+            OUTBOX: UNSENT,
             "unsent_since": now,
             "expires_at": int(now + OPEN_SECONDS),
             **where,
@@ -90,16 +101,29 @@ class JobTable:
 
     def sent(self, job_id: str) -> None:
         """The job's message is on the queue. Raises UnknownJob."""
-        refusal, _ = self._update(
-            job_id, f"SET sent_at = :now REMOVE {OUTBOX}, unsent_since", "attribute_exists(job_id)", {}
-        )
+        waiting, row = f"SET sent_at = :now, {OUTBOX} = :sent, unsent_since = :now", "job_status = :submitted"
+        values = {":sent": SENT, ":submitted": ResultStatus.SUBMITTED}
+        refusal, _ = self._update(job_id, waiting, row, values)
+        if refusal:  # a run was quicker, and has claimed or even finished the job
+            refusal, _ = self._update(job_id, "SET sent_at = :now", "attribute_exists(job_id)", {})
         if refusal is not None:
             raise _unknown(job_id)
 
     def unsent(self, older_seconds: float) -> Iterator[tuple[str, str]]:
         """(id, message group) of jobs that were recorded so long ago and whose message may never have been sent."""
-        condition = f"{OUTBOX} = :unsent AND unsent_since <= :then"
-        for row in self._rows.query(OUTBOX, condition, {":unsent": "unsent", ":then": self._now() - older_seconds}):
+        yield from self._in_outbox(UNSENT, older_seconds)
+
+    def lost(self, older_seconds: float) -> Iterator[tuple[str, str]]:
+        """(id, message group) of jobs that nobody computes and whose message was sent so long ago."""
+        for state in (SENT, CLAIMED):
+            for job_id, group in self._in_outbox(state, older_seconds):
+                row = self._row(job_id)
+                if row and self._has_lost_its_message(row, older_seconds):
+                    yield job_id, group
+
+    def _in_outbox(self, state: str, older_seconds: float) -> Iterator[tuple[str, str]]:
+        condition = f"{OUTBOX} = :state AND unsent_since <= :then"
+        for row in self._rows.query(OUTBOX, condition, {":state": state, ":then": self._now() - older_seconds}):
             yield row["job_id"], row["message_group"]
 
     def read(self, job_id: str) -> JobResult:
@@ -125,7 +149,7 @@ class JobTable:
         refusal, row = self._update(
             job_id,
             "SET job_status = :running, run_id = :run, lease_token = :token, lease_until = :until, started_at = :now,"
-            " expires_at = :expires, attempts = attempts + :one",
+            f" expires_at = :expires, attempts = attempts + :one, {OUTBOX} = :claimed, unsent_since = :now",
             "attempts < :most AND (job_status = :submitted"
             " OR (job_status = :running AND (lease_until <= :now OR run_id = :run)))",
             {
@@ -135,6 +159,7 @@ class JobTable:
                 ":most": self._most_attempts,
                 ":submitted": ResultStatus.SUBMITTED,
                 ":running": ResultStatus.IN_PROGRESS,
+                ":claimed": CLAIMED,
                 **self._lease(now),
             },
         )
@@ -176,7 +201,8 @@ class JobTable:
         sets = ", ".join(f"{name} = :{name}" for name in content)
         self._write_held(
             lease,
-            f"SET job_status = :status, finished_at = :now, expires_at = :expires, {sets}",
+            f"SET job_status = :status, finished_at = :now, expires_at = :expires, {sets}"
+            f" REMOVE {OUTBOX}, unsent_since",
             {
                 ":status": status,
                 ":expires": int(self._now() + self._result_seconds),
@@ -200,7 +226,8 @@ class JobTable:
         error = JobError("Abandoned", f"{summary}, {cause}; see their logs")
         self._update(
             job_id,
-            "SET job_status = :failed, finished_at = :now, expires_at = :expires, error_json = :error",
+            "SET job_status = :failed, finished_at = :now, expires_at = :expires, error_json = :error"
+            f" REMOVE {OUTBOX}, unsent_since",
             "job_status = :running AND lease_until <= :now AND attempts >= :most",
             {
                 ":failed": ResultStatus.FAILED,
@@ -211,7 +238,7 @@ class JobTable:
             },
         )
         return Abandoned(
-            f"Job {job_id} is given up: {summary}", cause, "Mend the function, then post it under a new id."
+            f"Job {job_id} is given up: {summary}", cause, "Correct the function, then post the job under a new id."
         )
 
     def _lease(self, now: float) -> dict[str, float]:

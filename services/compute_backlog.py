@@ -14,6 +14,7 @@ from blocks.dead_letters import queue_facts
 from blocks.submission_queue import SubmissionQueue
 from compute_client.backlog import Backlog
 from compute_client.producer import Producer
+from compute_client.queue import DynamoDBClient
 from evaluation.errors import EvaluationError, InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Jobs:
     def producer(self) -> Producer:
         credentials = self.block.credentials
         clients = partial(aws_client, credentials)
-        return Producer(self.queue.queue_url, self.block.table, self.block.bucket, client=clients)
+        return Producer(self.queue.queue_url, DynamoDBClient(self.block.table, self.block.bucket, make_client=clients))
 
 
 def measure(jobs: Jobs, workers: Callable[[], int], rate: Rate) -> Backlog:
@@ -92,7 +93,7 @@ def keep_publishing(jobs: Jobs, look: Callable[[], Backlog], every_seconds: floa
             backlog = look()
             publish(jobs, backlog)
             _LOG.info("%s", tell(backlog))
-            if sent := jobs.producer().resend(UNSENT_SECONDS):
+            if sent := jobs.producer().resend(unsent_seconds=UNSENT_SECONDS):
                 _LOG.warning("sent %s jobs that were recorded without a message: %s", len(sent), ", ".join(sent[:10]))
         except EvaluationError as error:
             _LOG.error("the backlog is not published now: %s", error)

@@ -73,3 +73,24 @@ def count_calls(body: dict[str, Any], message_id: str) -> int:
         lines.write(f"{message_id}\n")
     time.sleep(body.get("seconds", 0))
     return len(file.read_text().splitlines())
+
+
+def name_of_a_file(body: object, message_id: str) -> NoReturn:
+    """Fails with a text that is no UTF-8, as the name of a file can be."""
+    raise ValueError("cannot parse " + os.fsdecode(b"caf\xe9.txt"))
+
+
+class Unprintable(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def unprintable(body: object, message_id: str) -> NoReturn:
+    raise Unprintable
+
+
+def leave_a_daemon(body: dict[str, str], message_id: str) -> str:
+    """Start a process in a session of its own, and return while it runs."""
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    Path(body["pids"]).write_text(str(child.pid))
+    return "done"

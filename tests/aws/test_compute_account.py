@@ -11,8 +11,8 @@ import uuid
 import boto3
 import pytest
 
+from compute_client import DynamoDBClient, Producer
 from compute_client.job import ResultStatus
-from compute_client.producer import Producer
 from evaluation.errors import RequestRefused
 
 PLACES = ("COMPUTE_QUEUE", "COMPUTE_TABLE", "COMPUTE_BUCKET")
@@ -29,7 +29,8 @@ def producer() -> Producer:
     session = boto3.session.Session()
     if session.get_credentials() is None or session.region_name is None:
         pytest.skip("boto3 finds no AWS credentials or no region")
-    return Producer(*(os.environ[name] for name in PLACES), timeout_seconds=FIRST_WORKER_SECONDS)
+    queue, table, bucket = (os.environ[name] for name in PLACES)
+    return Producer(queue, DynamoDBClient(table, bucket), timeout_seconds=FIRST_WORKER_SECONDS)
 
 
 def test_a_job_comes_back_with_its_result(producer: Producer) -> None:

@@ -9,6 +9,7 @@ import boto3
 from blocks.compute_job_table import ComputeJobTable
 from blocks.submission_queue import Received, SubmissionQueue
 from compute_client.producer import Producer
+from compute_client.queue import DynamoDBClient
 from compute_client.table import JobTable
 from embedded.aws import EmbeddedAws, queue_url
 from tests.contract.aws_blocks import credentials_of
@@ -52,8 +53,13 @@ class ComputeAws:
         return self._clients[service]
 
     def producer(self, **changes: Any) -> Producer:
-        values: dict[str, Any] = {"queue": self.queue.queue_url, "table": self.table, "bucket": BUCKET}
-        return Producer(**(values | {"timeout_seconds": 30, "client": self.client} | changes))
+        """`changes` are those of Producer and DynamoDBClient."""
+        ours = {"queue_name": self.queue.queue_url, "timeout_seconds": 30} | changes
+        where = {name: ours.pop(name) for name in ("table", "bucket", "make_client") if name in ours}
+        return Producer(ddb_client=self.database(**where), **ours)
+
+    def database(self, **changes: Any) -> DynamoDBClient:
+        return DynamoDBClient(**({"table": self.table, "bucket": BUCKET, "make_client": self.client} | changes))
 
     def jobs(self, bucket: str | None = BUCKET, **settings: Any) -> JobTable:
         return JobTable(self.table, bucket, self.client, now=self.clock, **({"lease_seconds": 60} | settings))

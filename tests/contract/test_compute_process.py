@@ -43,6 +43,39 @@ def test_json_comes_back_as_it_went() -> None:
     assert json.loads(str(run("echo", body))) == body
 
 
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        ("name_of_a_file", "ValueError", "cannot parse caf?.txt"),
+        ("unprintable", "Unprintable", "(the error cannot be printed: RuntimeError)"),
+    ],
+)
+def test_an_error_that_cannot_be_written_down_is_still_the_functions_error(
+    function: str, kind: str, message: str
+) -> None:
+    error = failure(function).cut()
+
+    assert (error.type, error.message) == (kind, message)
+    assert "compute_functions.py" in error.trace
+
+
+@pytest.mark.parametrize("ending", ["import sys; sys.exit(0)", "import os; os._exit(3)", "raise SystemExit('usage')"])
+def test_a_module_that_ends_the_process_when_it_is_imported_is_a_wrong_deployment(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends_when_imported.py").write_text(f"{ending}\ndef answer(body, message_id): return 42\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(InvalidConfiguration, match="ends_when_imported"):
+        asyncio.run(run_function("ends_when_imported:answer", "job-1", "null", 60))
+
+
+def test_a_session_of_its_own_does_not_outlive_the_job(tmp_path: Path) -> None:
+    assert run("leave_a_daemon", {"pids": str(tmp_path / "pids")}) == '"done"'
+
+    assert not psutil.pid_exists(int((tmp_path / "pids").read_text()))
+
+
 def test_the_functions_input_and_output_are_no_channel() -> None:
     assert run("read_input") == '""'
 

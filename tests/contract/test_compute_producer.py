@@ -1,5 +1,6 @@
 """The compute client's caller: what it posts, what it finds, and that nothing is lost on the way."""
 
+import json
 import math
 import threading
 from functools import partial
@@ -37,7 +38,7 @@ def test_a_posted_job_is_recorded_and_its_message_names_it(harness: ComputeAws) 
 
     assert producer.retrieve_result_status(job_id) is ResultStatus.SUBMITTED
     assert [read_message(message.body) for message in harness.received()] == [job_id]
-    assert "outbox" not in harness.row(job_id)
+    assert harness.row(job_id)["outbox"] == "sent"
     jobs = harness.jobs()
     assert jobs.body(jobs.claim(job_id, "run")) == '{"number": 4}'
 
@@ -45,7 +46,7 @@ def test_a_posted_job_is_recorded_and_its_message_names_it(harness: ComputeAws) 
 def test_the_queue_may_be_named(harness: ComputeAws) -> None:
     name = harness.queue.queue_url.rpartition("/")[2]
 
-    job_id = harness.producer(queue=name).post_non_blocking(1)
+    job_id = harness.producer(queue_name=name).post_non_blocking(1)
 
     assert [read_message(message.body) for message in harness.received()] == [job_id]
 
@@ -121,25 +122,82 @@ def test_an_ended_job_is_not_sent_again(standard: ComputeAws) -> None:
 def test_a_job_whose_message_was_not_sent_is_kept_and_sent_later(harness: ComputeAws) -> None:
     absent = harness.queue.queue_url.replace("/compute", "/absent")
     with pytest.raises(NotSent, match="Job mine is recorded but not on its queue") as told:
-        harness.producer(queue=absent).post_non_blocking(1, job_id="mine")
+        harness.producer(queue_name=absent).post_non_blocking(1, job_id="mine")
     assert told.value.job_id == "mine"
     assert isinstance(told.value.__cause__, InvalidConfiguration)
     assert harness.received() == []
 
     again = harness.producer()
-    assert again.resend(older_seconds=3600) == []  # perhaps its caller is just about to
-    assert again.resend(older_seconds=0) == ["mine"]
-    assert again.resend(older_seconds=0) == []
+    assert again.resend(unsent_seconds=3600) == []  # perhaps its caller is just about to
+    assert again.resend(unsent_seconds=0) == ["mine"]
+    assert again.resend(unsent_seconds=0) == []
     assert [read_message(message.body) for message in harness.received()] == ["mine"]
 
 
 def test_posting_again_sends_what_was_not_sent(standard: ComputeAws) -> None:
     with pytest.raises(NotSent):
-        standard.producer(queue=standard.queue.queue_url + "-absent").post_non_blocking(1, job_id="mine")
+        standard.producer(queue_name=standard.queue.queue_url + "-absent").post_non_blocking(1, job_id="mine")
 
     standard.producer().post_non_blocking(1, job_id="mine")
 
     assert [read_message(message.body) for message in standard.received()] == ["mine"]
+
+
+def test_a_job_whose_message_is_gone_can_be_sent_again(harness: ComputeAws) -> None:
+    producer = harness.producer()
+    producer.post_non_blocking({"number": 4}, job_id="mine")
+    harness.client("sqs").purge_queue(QueueUrl=harness.queue.queue_url)
+
+    assert producer.resend() == []  # its message may still lie on the queue
+    assert producer.resend(older_seconds=0) == ["mine"]
+
+    assert [read_message(message.body) for message in harness.received()] == ["mine"]
+
+
+def test_the_same_post_sends_a_job_again_whose_message_cannot_exist_any_more(standard: ComputeAws) -> None:
+    standard.producer().post_non_blocking(1, job_id="mine")
+    jobs = standard.jobs()
+    assert jobs.submit("mine", 1, "mine") is False
+
+    standard.clock.ahead = 15 * 24 * 3600  # SQS keeps a message for 14 days at most
+
+    assert jobs.submit("mine", 1, "mine") is True
+    assert list(jobs.lost(14 * 24 * 3600)) == [("mine", "mine")]
+
+
+def test_a_job_whose_run_and_message_are_gone_is_lost_only_after_its_lease(standard: ComputeAws) -> None:
+    standard.producer().post_non_blocking(1, job_id="mine")
+    jobs = standard.jobs(lease_seconds=60)
+    jobs.claim("mine", "run")
+    standard.clock.ahead = 50
+    assert list(jobs.lost(0)) == []
+
+    standard.clock.ahead = 70
+
+    assert list(jobs.lost(0)) == [("mine", "mine")]
+    jobs.succeed(jobs.claim("mine", "another").lease, "1")
+    assert list(jobs.lost(0)) == []
+
+
+def test_a_message_that_is_known_to_be_sent_only_after_its_job_was_claimed_changes_nothing(
+    standard: ComputeAws,
+) -> None:
+    jobs = standard.jobs()
+    jobs.submit("mine", 1, "mine")
+    jobs.succeed(jobs.claim("mine", "a quick run").lease, "1")
+
+    jobs.sent("mine")
+
+    assert jobs.status("mine") is ResultStatus.SUCCESS
+    assert list(jobs.lost(0)) == list(jobs.unsent(0)) == []
+
+
+@pytest.mark.parametrize("body", [{1: "a", "b": 2}, {None: 1, "x": 2}, {True: 1, "a": 2}, [{"a": {2: 0, "c": 1}}]])
+def test_keys_of_several_types_are_posted_as_json_has_them(standard: ComputeAws, body: object) -> None:
+    job_id = standard.producer().post_non_blocking(body)
+
+    jobs = standard.jobs()
+    assert json.loads(jobs.body(jobs.claim(job_id, "run"))) == json.loads(json.dumps(body))
 
 
 def test_large_bodies_and_results_go_to_the_bucket(harness: ComputeAws) -> None:
@@ -213,4 +271,4 @@ def test_an_outage_is_told_as_one(standard: ComputeAws) -> None:
     unreachable = partial(boto3.client, **(standard.aws | {"endpoint_url": UNREACHABLE, "config": quick}))
 
     with pytest.raises(ServiceUnavailable, match="AWS does not answer"):
-        standard.producer(client=unreachable).post_non_blocking(1)
+        standard.producer(make_client=unreachable).post_non_blocking(1)

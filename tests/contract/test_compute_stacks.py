@@ -10,9 +10,9 @@ import pytest
 
 from blocks.compute_metrics import BACKLOG_SECONDS, DIMENSION, NAMESPACE, ComputeMetrics
 from cli import compute as compute_commands
+from compute_client import DynamoDBClient, Producer
 from compute_client.backlog import Backlog
 from compute_client.job import JobError, ResultStatus
-from compute_client.producer import Producer
 from compute_client.table import DAY, OPEN_SECONDS
 from deployments.stack_state import StackState
 from embedded.aws import EmbeddedAws
@@ -213,5 +213,7 @@ def test_an_embedded_stack_gets_its_queue_once(aws: dict[str, Any]) -> None:
 
     assert first == again
     assert (first.table, first.bucket) == ("thumbnails", "thumbnails-contents")
-    producer = Producer(first.queue_url, first.table, first.bucket, client=partial(boto3.client, **aws))
+    producer = Producer(
+        first.queue_url, DynamoDBClient(first.table, first.bucket, make_client=partial(boto3.client, **aws))
+    )
     assert producer.retrieve_result_status(producer.post_non_blocking("x" * 200_000)) is ResultStatus.SUBMITTED

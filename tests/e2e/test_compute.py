@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
+from compute_client import DynamoDBClient, Producer
 from compute_client.job import ResultStatus
-from compute_client.producer import Producer
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.aws import queue_url
@@ -57,7 +57,9 @@ def compute(harness: Harness) -> Compute:
         aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
     queue = queue_url(stack.state.aws_url, "compute")
-    return Compute(Producer(queue, "compute", BUCKET, timeout_seconds=100, client=client), leaderboard)
+    return Compute(
+        Producer(queue, DynamoDBClient("compute", BUCKET, make_client=client), timeout_seconds=100), leaderboard
+    )
 
 
 def test_the_worked_example(compute: Compute) -> None:

@@ -1,0 +1,227 @@
+"""The consumer without Prefect: the original's own example, and the rules that it shares with the flow `compute`."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from compute_client import Consumer, JobTimeout, ResultStatus
+from tests import compute_functions as functions
+from tests.contract.aws_blocks import received_dead, remaining
+from tests.contract.compute_harness import BUCKET, ComputeAws
+from tests.waiting import eventually, runs
+
+# As the document that this part started from has it, but for the names of queue and table.
+ORIGINAL_CONSUMER = """
+from typing import Any
+from compute_client import Consumer, DynamoDBClient
+
+InT = Any  # Must be json.dumps-able
+OutT = Any  # Must be json.dumps-able
+
+def your_function(body: InT, message_id: str) -> OutT:
+    number = body["number"]
+    # processing goes here
+    return {"answer": 42}
+
+
+consumer = Consumer(
+    queue_name="compute.fifo",
+    ddb_client=DynamoDBClient(table="compute"),
+    compute_result=your_function,
+)
+consumer.start_consuming()
+"""
+ORIGINAL_PRODUCER = """
+import time
+from typing import Any
+from compute_client import DynamoDBClient, Producer, ResultStatus
+
+InT = Any
+
+def your_function(body, message_id):
+    return {"answer": 42}
+
+producer = Producer(
+    queue_name="compute.fifo",
+    ddb_client=DynamoDBClient(table="compute"),
+)
+
+body: InT = {"number": 4}
+id_ = producer.post_non_blocking(body)
+
+timeout = time.time() + producer.timeout_seconds
+while time.time() < timeout:
+    status = producer.retrieve_result_status(id_)
+    if status == ResultStatus.SUCCESS:
+        break
+else:
+    raise TimeoutError("Timeout reached.")
+
+resp = producer.retrieve_result(id_)
+result = resp.result
+assert result == your_function(body, id_)
+
+result = producer.post(id_).result
+assert result == your_function(body, id_)
+"""
+
+
+@pytest.fixture(params=["standard", "fifo"])
+def harness(aws: dict[str, Any], request: pytest.FixtureRequest) -> ComputeAws:
+    return ComputeAws(aws, fifo=request.param == "fifo")
+
+
+@contextmanager
+def consuming(harness: ComputeAws, function: Any, **settings: Any) -> Iterator[threading.Event]:
+    """A consumer in a thread, which is asked to stop in the end."""
+    consumer_settings = {name: settings.pop(name) for name in ("limit_seconds",) if name in settings}
+    database = harness.database(**settings)
+    stop = threading.Event()
+    consumer = Consumer(harness.queue.queue_url, database, function, **consumer_settings)
+    thread = threading.Thread(target=consumer.start_consuming, args=(stop, 1))
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_the_original_example_runs_as_it_stands(aws: dict[str, Any], tmp_path: Path) -> None:
+    ComputeAws(aws, fifo=True)
+    shell = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "AWS_ENDPOINT_URL": aws["endpoint_url"],
+        "AWS_DEFAULT_REGION": aws["region_name"],
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }
+    consumer = subprocess.Popen([sys.executable, "-c", ORIGINAL_CONSUMER], env=shell, cwd=tmp_path)
+    try:
+        producer = subprocess.run(
+            [sys.executable, "-c", ORIGINAL_PRODUCER],
+            env=shell,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+    finally:
+        consumer.terminate()
+        ended = consumer.wait(60)
+    assert (producer.returncode, producer.stderr) == (0, "")
+    assert ended == 0
+
+
+def test_a_job_is_computed_and_its_message_deleted(harness: ComputeAws) -> None:
+    with consuming(harness, functions.answer):
+        result = harness.producer().post({"number": 4}, job_id="mine").result
+
+        assert result == {"answer": 42, "id": "mine"}
+        eventually(lambda: remaining(harness.aws, harness.queue) == (0, 0))
+
+
+def test_any_callable_will_do_also_a_closure(harness: ComputeAws) -> None:
+    factor = 3
+    with consuming(harness, lambda body, _job_id: body * factor):
+        assert harness.producer().post(14).result == 42
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"), [(functions.leave, "SystemExit"), (functions.name_of_a_file, "ValueError")]
+)
+def test_a_function_that_fails_is_called_once(harness: ComputeAws, function: Any, kind: str) -> None:
+    with consuming(harness, function):
+        found = harness.producer().post(1)
+
+        assert (found.status, found.error and found.error.type) == (ResultStatus.FAILED, kind)
+        assert harness.row(found.id)["attempts"] == "1"
+
+
+def test_a_function_whose_process_dies_is_given_up_after_its_attempts(harness: ComputeAws) -> None:
+    with consuming(harness, functions.die, most_attempts=2):
+        found = harness.producer().post(1, job_id="mine")
+
+        assert found.error
+        assert found.error.type == "Abandoned"
+        dead: list[tuple[str, dict[str, str]]] = []
+        eventually(lambda: dead.extend(received_dead(harness.aws, harness.queue)) or dead)
+    assert '"mine"' in dead[0][0]
+
+
+def test_a_function_that_takes_too_long_has_failed_and_is_ended(harness: ComputeAws, tmp_path: Path) -> None:
+    with consuming(harness, functions.hang, limit_seconds=5):
+        found = harness.producer().post({"pids": str(tmp_path / "pids")})
+
+    assert found.error
+    assert found.error.type == "TimeLimit"
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert [pid for pid in pids if psutil.pid_exists(pid) and runs(psutil.Process(pid))] == []
+
+
+def test_a_consumer_that_is_asked_to_stop_gives_its_job_back_uncounted(harness: ComputeAws, tmp_path: Path) -> None:
+    producer = harness.producer()
+    with consuming(harness, functions.hang):
+        producer.post_non_blocking({"pids": str(tmp_path / "pids")}, job_id="mine")
+        eventually((tmp_path / "pids").exists, 30)
+
+    assert harness.row("mine")["attempts"] == "0"
+    with consuming(harness, lambda _body, _job_id: "done"):  # another function: the same job, at once
+        assert producer.wait("mine", 30).result == "done"
+
+
+def test_the_lease_is_renewed_while_the_function_runs(harness: ComputeAws, tmp_path: Path) -> None:
+    body = {"file": str(tmp_path / "calls"), "seconds": 5}
+    with consuming(harness, functions.count_calls, lease_seconds=3), consuming(harness, functions.count_calls):
+        assert harness.producer().post(body).result == 1
+
+
+def test_a_message_that_names_no_job_goes_to_the_dead_letters(harness: ComputeAws) -> None:
+    group = {"MessageGroupId": "a", "MessageDeduplicationId": "a"} if harness.fifo else {}
+    harness.client("sqs").send_message(QueueUrl=harness.queue.queue_url, MessageBody="nonsense", **group)
+    with consuming(harness, functions.answer):
+        dead: list[tuple[str, dict[str, str]]] = []
+        eventually(lambda: dead.extend(received_dead(harness.aws, harness.queue)) or dead)
+
+    assert dead[0][0] == "nonsense"
+    assert "is not JSON" in dead[0][1]["reason"]
+
+
+def test_a_caller_who_waits_in_vain_gets_a_timeout_error(harness: ComputeAws) -> None:
+    with pytest.raises(TimeoutError, match="has no result after 0 seconds") as told:
+        harness.producer().post(1, timeout_seconds=0)
+    assert isinstance(told.value, JobTimeout)
+
+
+def test_results_too_large_for_the_table_go_to_the_bucket(harness: ComputeAws) -> None:
+    with consuming(harness, functions.large):
+        assert len(str(harness.producer().post(300_000).result)) == 300_000
+    assert harness.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 1
+
+
+def test_sigterm_ends_the_process_in_order(aws: dict[str, Any]) -> None:
+    harness = ComputeAws(aws)
+    code = (
+        "import sys; from compute_client import Consumer, DynamoDBClient\n"
+        "Consumer(sys.argv[1], DynamoDBClient('compute'), print).start_consuming(poll_seconds=1)\n"
+    )
+    shell = os.environ | {"AWS_ENDPOINT_URL": aws["endpoint_url"], "AWS_DEFAULT_REGION": aws["region_name"]}
+    shell |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    process = subprocess.Popen([sys.executable, "-c", code, harness.queue.queue_url], env=shell)
+    harness.producer().post_non_blocking(1, job_id="mine")
+    eventually(lambda: harness.jobs().status("mine").final, 60)
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(60) == 0
