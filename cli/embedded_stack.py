@@ -19,8 +19,9 @@ from cli.submission_progress import Observer, in_time
 from deployments.settings import load_settings
 from deployments.stack_state import StackState, read_state
 from embedded.evalai_website import EvalAIWebsite
+from embedded.external_evalai import ExternalEvalAI, find_evalai, read_access
 from embedded.stack import running_stack
-from evaluation.errors import DeadlineExceeded
+from evaluation.errors import DeadlineExceeded, InvalidConfiguration
 
 CHECK_SECONDS = 1.0
 INTERRUPTED = 130  # what a shell shows for Ctrl-C
@@ -40,12 +41,24 @@ def demo() -> int:
         return run_demo(load_settings(), _screen())
 
 
-def up() -> None:
-    """Start the embedded stack and keep it until Ctrl-C (or SIGTERM), which stops all of it."""
+def up(*, evalai: str | None = None, evalai_access: Path | None = None) -> None:
+    """Start the embedded stack and keep it until Ctrl-C (or SIGTERM), which stops all of it.
+
+    Parameters
+    ----------
+    evalai
+        Address of a real EvalAI, which is used in the place of the embedded one: see docs/evalai.md.
+    evalai_access
+        JSON file with the challenge's id and the tokens of a host and of a member of each team; with --evalai.
+    """
     screen = _screen()
     with interrupted_by_signals(), contextlib.suppress(KeyboardInterrupt):
-        screen.print("[bold]Starting the embedded stack[/] (nothing leaves this machine)")
-        with running_stack(load_settings(), lambda line: screen.print(line, markup=False)) as stack:
+        external = _external_evalai(evalai, evalai_access)
+        screen.print(
+            "[bold]Starting the embedded stack[/] "
+            + (f"beside EvalAI at {external.url}" if external else "(nothing leaves this machine)")
+        )
+        with running_stack(load_settings(), lambda line: screen.print(line, markup=False), external) as stack:
             screen.print(values_table("The stack is up", _places(stack.state)))
             screen.print("Send a submission from another terminal, for example:")
             screen.print(
@@ -138,6 +151,16 @@ def status(submission: Annotated[int | None, Parameter(help="The submission's id
     screen.print(values_table("The ledger's row", dict(sorted(seen.row.items()))))
 
 
+def _external_evalai(url: str | None, access: Path | None) -> ExternalEvalAI | None:
+    if url is None and access is None:
+        return None
+    if url is None or access is None:
+        raise InvalidConfiguration(
+            "A real EvalAI needs two options", "only one is given", "Give --evalai and --evalai-access."
+        )
+    return find_evalai(url, read_access(access))
+
+
 def _program() -> str:
     """How this program was called, to be repeated in a hint."""
     return sys.argv[0] if Path(sys.argv[0]).name == "leaderboard" else "leaderboard"
@@ -170,7 +193,8 @@ def _places(state: StackState) -> dict[str, object]:
     return {
         "Prefect": state.prefect_url,
         "AWS (moto)": f"{state.aws_url}/moto-api/",
-        "EvalAI (stand-in)": state.evalai_url,
+        "EvalAI": state.evalai_url,
+        "EvalAI's queue": state.queue_url,
         "phases": ", ".join(state.phases),
         "teams": ", ".join(state.participant_tokens),
         "logs": state.folder / "logs",

@@ -20,7 +20,10 @@ TEAMS = ("Demo Team", "Équipe n° 2 / Straße <b>_--", "Team Rocket")
 
 @dataclass(frozen=True)
 class Tokens:
-    """Made anew for every stack. The installation and a human host are two users: each has its own request budget."""
+    """Made anew for every stack, unless EvalAI is another's.
+
+    The installation and a human host are two users: each has a request budget of its own.
+    """
 
     installation: str
     host: str

@@ -29,6 +29,7 @@ from embedded.aws import (
     routes_location,
     secrets_of,
 )
+from embedded.external_evalai import ExternalEvalAI
 from embedded.prefect_server import answers, exists, look_every, prefect_environment, start_prefect
 from embedded.processes import MARKER, Child, Processes
 from embedded.service_supervisor import Supervisor
@@ -59,22 +60,23 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(settings: Settings, say: Say) -> Iterator[Stack]:
+def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = None) -> Iterator[Stack]:
     """Start the stack, hand it over, and stop all of it on the way out, whatever the reason.
 
+    With `evalai` that server is used in the place of the stand-in, and neither started nor stopped.
     Whoever holds it lets its supervisor tend it.
     Raises NeedsOperator where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
     """
     with stack_lock(settings):
         folder = settings.state_dir.absolute()
         _clear(folder)
-        tokens = challenge.make_tokens()
-        state = _plan(settings, folder, tokens)
+        tokens = evalai.tokens if evalai else challenge.make_tokens()
+        state = _plan(settings, folder, tokens, evalai)
         write_state(settings, state)
         processes = Processes(child_environment(settings, state), folder / "logs", PROJECT, state.shards)
         stack = Stack(state, processes, Supervisor(processes, say))
         try:
-            _Start(settings, stack, tokens, say).run()
+            _Start(settings, stack, tokens, say, evalai).run()
             write_state(settings, state.model_copy(update={"ready": True}))
             yield stack
         finally:
@@ -105,8 +107,10 @@ def _clear(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
 
 
-def _plan(settings: Settings, folder: Path, tokens: challenge.Tokens) -> StackState:
-    prefect, aws, evalai = free_ports((settings.prefect_port, settings.aws_port, settings.evalai_port))
+def _plan(
+    settings: Settings, folder: Path, tokens: challenge.Tokens, evalai: ExternalEvalAI | None = None
+) -> StackState:
+    prefect, aws, evalai_port = free_ports((settings.prefect_port, settings.aws_port, settings.evalai_port))
     aws_url = f"http://127.0.0.1:{aws}"
     return StackState(
         id=uuid.uuid4().hex,
@@ -115,13 +119,13 @@ def _plan(settings: Settings, folder: Path, tokens: challenge.Tokens) -> StackSt
         folder=folder,
         prefect_url=f"http://127.0.0.1:{prefect}",
         aws_url=aws_url,
-        evalai_url=f"http://127.0.0.1:{evalai}",
+        evalai_url=evalai.url if evalai else f"http://127.0.0.1:{evalai_port}",
         region=settings.region,
         queue_url=queue_url(aws_url, QUEUE),
         dead_letter_url=queue_url(aws_url, DEAD_LETTER_QUEUE),
         work_pool=settings.work_pool,
-        challenge_pk=challenge.CHALLENGE,
-        phases=challenge.PHASES,
+        challenge_pk=evalai.challenge_pk if evalai else challenge.CHALLENGE,
+        phases=evalai.phases if evalai else challenge.PHASES,
         host_token=tokens.host,
         participant_tokens=tokens.participants,
     )
@@ -171,11 +175,19 @@ def child_environment(settings: Settings, state: StackState) -> dict[str, str]:
 class _Start:
     """The parts, each started as soon as what it needs is there."""
 
-    def __init__(self, settings: Settings, stack: Stack, tokens: challenge.Tokens, say: Say) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stack: Stack,
+        tokens: challenge.Tokens,
+        say: Say,
+        evalai: ExternalEvalAI | None,
+    ) -> None:
         self._settings = settings
         self._stack = stack
         self._state = stack.state
         self._tokens = tokens
+        self._external = evalai is not None
         self._processes = stack.processes
         self._say = say
         self._began = time.monotonic()
@@ -219,6 +231,9 @@ class _Start:
 
     def _evalai(self) -> None:
         state = self._state
+        if self._external:
+            self._done(f"EvalAI    {state.evalai_url} (not started here)")
+            return
         limit = self._settings.evalai_requests_per_minute
         config = challenge.standin_config(self._tokens, state.queue_url, state.aws_url, state.region, limit)
         file = self._private_file("evalai.json", config)

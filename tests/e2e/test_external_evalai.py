@@ -1,0 +1,69 @@
+"""`leaderboard up --evalai URL`: EvalAI is a process of somebody else's, here the stand-in's own program."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cli.submission_progress import Observer
+from deployments.settings import Settings
+from embedded import challenge
+from embedded.aws import QUEUE, queue_url
+from embedded.evalai_website import EvalAIWebsite
+from embedded.external_evalai import find_evalai, read_access
+from embedded.prefect_server import answers
+from embedded.stack import PROJECT, free_ports, running_stack
+from evaluation.submission.model import SubmissionStatus
+from tests.e2e.conftest import Harness, quick_settings
+from tests.waiting import eventually
+
+
+@contextmanager
+def somebodys_evalai(folder: Path, aws_port: int) -> Iterator[tuple[str, Path]]:
+    """The address of a server with a challenge of its own, whose queue is the embedded AWS's; and the access file."""
+    tokens = challenge.make_tokens()
+    aws_url = f"http://127.0.0.1:{aws_port}"
+    config = folder / "config.json"
+    content = challenge.standin_config(tokens, queue_url(aws_url, QUEUE), aws_url, "us-west-2", 60)
+    config.write_text(json.dumps(content | {"first_submission": 500}))
+    access = folder / "access.json"
+    people = {"host": tokens.host, "installation": tokens.installation, "teams": dict(tokens.participants)}
+    access.write_text(json.dumps({"challenge": challenge.CHALLENGE} | people))
+    [port] = free_ports((24302,))
+    command = [sys.executable, "-m", "embedded.evalai_standin", "--port", str(port), "--config", str(config)]
+    environment = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "PATH": "",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment)
+    try:
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/challenges/challenge/1/"), 60)
+        yield f"http://127.0.0.1:{port}", access
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.timeout(600)
+def test_a_submission_at_somebody_elses_evalai_is_evaluated_and_one_is_cancelled(tmp_path: Path) -> None:
+    [aws_port] = free_ports((24301,))
+    settings = Settings(**quick_settings(tmp_path / "stack").model_dump() | {"aws_port": aws_port})
+    settings.state_dir.mkdir()
+
+    with somebodys_evalai(tmp_path, aws_port) as (url, access):
+        evalai = find_evalai(url, read_access(access))
+        with running_stack(settings, print, evalai) as stack:
+            people = EvalAIWebsite(stack.state)
+            harness = Harness(stack, people, Observer(stack.state, people))
+            first = harness.submit("leaderboard-20-MAP", "demo/agent:steady")
+            second = harness.submit("leaderboard-10-MAP", "demo/agent:steady")
+            people.cancel(second)
+            ends = {pk: harness.end_of(pk).evalai for pk in (first, second)}
+
+    assert (first, ends) == (500, {500: SubmissionStatus.FINISHED, 501: SubmissionStatus.CANCELLED})
