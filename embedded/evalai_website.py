@@ -1,4 +1,4 @@
-"""What people do at the embedded EvalAI: a participant submits and cancels, a host resumes and looks."""
+"""What people do at the embedded EvalAI: a participant submits and cancels, a host resumes and lists."""
 
 from pydantic import SecretStr
 
@@ -10,7 +10,7 @@ from evalai_api.http import RequestBudget, RetryPolicy, Timeouts
 # EvalAI allows a user 60 requests a minute; the rest is for a second command beside this one.
 REQUESTS_PER_MINUTE = 50
 TIMEOUTS = Timeouts(connect=5, read=20)
-# A person waits for the answer; who follows a submission looks again anyway.
+# A person waits for the answer; a command that follows a submission polls again anyway.
 RETRIES = RetryPolicy(attempts=3, total_seconds=10)
 
 
@@ -22,7 +22,7 @@ class EvalAIWebsite:
         self._clients: dict[str, EvalAIClient] = {}
 
     def submit(self, phase_pk: int, image: str, team: str | None = None) -> int:
-        """Hand in an image as a member of the team, and return the submission's id; EvalAI then sends the message."""
+        """Submit an image as a member of the team, and return the submission's id; EvalAI then sends the message."""
         method_name = image.rpartition(":")[2]
         return self._participant(team).submit(self._state.challenge_pk, phase_pk, image, method_name)
 

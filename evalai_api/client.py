@@ -94,7 +94,7 @@ class EvalAIClient:
     def mark_running(self, submission: Submission, job_name: str) -> None:
         """Set the status to running, once; raises SubmissionCancelled, also where the row is gone.
 
-        Doing it again changes nothing: EvalAI would append the name and start its stop-watch anew at each call.
+        Doing it again changes nothing: EvalAI would append the name and set `started_at` again at each call.
         """
         self._http.retrying(partial(self._mark_running, submission, job_name), requests=2)
 
@@ -159,18 +159,18 @@ class EvalAIClient:
         return read(ChallengeRow, self._get(path), f"challenge {challenge}")
 
     def resume(self, submission: int) -> None:
-        """Send a failed submission on its way again, same id; raises RequestRefused where it is not failed."""
+        """Resume a failed submission, same id; raises RequestRefused where it is not failed."""
         # Never repeated: a second POST would publish a second message.
         path = f"/api/jobs/submissions/{submission}/resume/"
         self._http.once(lambda: self._http.send("POST", path, about_submission=True))
 
     def cancel(self, challenge: int, submission: int) -> None:
-        """Take the submission back, as its team or as a host; raises UnknownSubmission."""
+        """Cancel the submission, as its team or as a host; raises UnknownSubmission."""
         path = f"/api/jobs/challenges/{challenge}/submissions/{submission}/update_submission_meta/"
         self._http.retrying(lambda: self._http.send("PATCH", path, body={"status": "cancelled"}, about_submission=True))
 
     def submit(self, challenge: int, phase: int, image: str, method_name: str = "") -> int:
-        """Hand in an image as the participant who owns the token, and return the submission's id."""
+        """Submit an image as the participant who owns the token, and return the submission's id."""
         form = {"status": "submitting", "method_name": method_name}
         file = json.dumps({"submitted_image_uri": image}).encode()
         upload = Upload(form, {"input_file": ("submission.json", file, "application/json")})

@@ -144,7 +144,7 @@ class SubmissionList(list[SubmissionRow]):
 
 
 def unreadable(name: str, cause: str) -> RequestRefused:
-    """The error for an answer that does not look as docs/evalai.md says."""
+    """The error for an answer that has not the form of docs/evalai.md."""
     return RequestRefused(f"EvalAI's answer about {name} cannot be read", cause, "Has EvalAI changed its API?")
 
 

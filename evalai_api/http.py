@@ -164,7 +164,7 @@ def _wait_before_retry(error: Exception, deadline: float) -> bool | float:
         return False
     if error.retry_after is None:
         return time.monotonic() < deadline
-    # stamina reads the clock only after a wait; a wait beyond the deadline is known to be in vain now.
+    # stamina reads the clock only after a wait; a wait beyond the deadline would end without another attempt.
     return error.retry_after if time.monotonic() + error.retry_after <= deadline else False
 
 
@@ -183,7 +183,7 @@ def _checked_server(api_server: str) -> str:
 
 
 def _on_this_machine(server: str) -> bool:
-    """Whether it is a loopback address, with which a proxy of the environment has no business."""
+    """Whether it is a loopback address, for which no proxy of the environment is used."""
     try:
         return urlsplit(server).hostname in ("127.0.0.1", "::1", "localhost")
     except ValueError:  # no address at all: the first request says so

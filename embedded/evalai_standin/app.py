@@ -100,7 +100,7 @@ def create_app(config: Config, publish: Publisher | None = None) -> Starlette:
 
 
 def replace_state(app: Starlette, state: State) -> None:
-    """Let a running server forget everything; tests need not start one each."""
+    """Reset a running server, so that not every test has to start one."""
     app.state.evalai = state
 
 

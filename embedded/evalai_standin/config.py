@@ -25,7 +25,7 @@ class User(_Part):
 
 
 class Challenge(_Part):
-    """`hosts` are names of users. Without a queue, messages go nowhere."""
+    """`hosts` are names of users. Without a queue no message is sent."""
 
     pk: int
     title: str = "CARLA Leaderboard"

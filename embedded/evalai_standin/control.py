@@ -3,7 +3,7 @@
     POST /standin/outage   {"kind": "broken", "seconds": 8}
     GET  /standin/history  [{"at": ..., "submission": 1, "status": "running", "by": "host", "digest": "..."}, ...]
 
-For a host's token. These requests meet no fault and count against no limit.
+Needs a host's token. No fault is injected into these requests, and they count against no limit.
 """
 
 from typing import Literal

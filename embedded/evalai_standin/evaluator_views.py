@@ -1,6 +1,6 @@
 """The evaluator's writes: update_submission and update_partially_evaluated_submission, PUT and PATCH.
 
-No write looks at the present status: a late one undoes a cancellation, as in the real server.
+No write checks the present status: a late one undoes a cancellation, as in the real server.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What participants and hosts do to submissions: hand in, take back, resume, re-run, delete."""
+"""What participants and hosts do to submissions: submit, cancel, resume, re-run, delete."""
 
 import json
 from datetime import datetime
@@ -12,7 +12,7 @@ from evaluation.submission.model import SubmissionStatus as Status
 
 _MAY_BE_SET = ("method_name", "method_description", "project_url", "publication_url", "is_public", "is_flagged")
 _BEING_PROCESSED = frozenset({Status.SUBMITTED, Status.SUBMITTING, Status.RESUMING, Status.QUEUED, Status.RUNNING})
-_MAY_BE_SET_TOO = ("is_baseline", "is_verified_by_host")  # by participants as well, sad but recorded
+_MAY_BE_SET_TOO = ("is_baseline", "is_verified_by_host")  # by participants as well, as recorded
 
 
 def create_submission(state: State, call: Call) -> Answer:

@@ -45,7 +45,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class StatusWrite:
-    """A status that the server accepted; `digest` tells two reports apart."""
+    """A status that the server accepted; `digest` differs where the reports differ."""
 
     at: datetime
     submission: int

@@ -534,7 +534,7 @@ def test_a_resume_is_not_repeated(world: World) -> None:
     assert world.client().status(row.pk) is SubmissionStatus.RESUMING
 
 
-def test_a_proxy_has_no_business_with_this_machine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_this_machine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = world.add()
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

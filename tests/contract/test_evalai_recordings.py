@@ -114,7 +114,7 @@ class Replay:
         self.put(11, phase=9).status = SubmissionStatus.FAILED
 
     def learn(self, content: list[dict[str, Any]]) -> None:
-        """What the recordings tell about submissions that were made before them."""
+        """What the recordings say about submissions that were made before them."""
         for recording in content:
             request, wanted = request_of(recording)
             body = wanted["body"]
