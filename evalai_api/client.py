@@ -1,8 +1,8 @@
 """EvalAI for the flows and the command line. Source: docs/evalai.md. Knows nothing of Prefect."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 
@@ -25,7 +25,7 @@ from evalai_api.fields import (
 from evalai_api.http import EvalAIHttp, RetryPolicy, Timeouts, Upload
 from evalai_api.input_file import handed_in_image
 from evalai_api.report_body import report_body
-from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled, UnknownSubmission
+from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled
 from evaluation.lifecycle.report import Report
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus
@@ -92,7 +92,7 @@ class EvalAIClient:
         return SubmissionStatus.CANCELLED if row.withdrawn else row.status
 
     def mark_running(self, submission: Submission, job_name: str) -> None:
-        """Set the status to running, once; raises SubmissionCancelled, also where the row is gone.
+        """Set the status to running, once; raises SubmissionCancelled, and UnknownSubmission where the row is gone.
 
         Doing it again changes nothing: EvalAI would append the name and set `started_at` again at each call.
         """
@@ -103,7 +103,7 @@ class EvalAIClient:
 
         The status is read again before every attempt, since EvalAI itself lets a late write undo a cancellation.
         CANCELLED may follow cancelled: that adds the logs and undoes nothing. SubmissionCancelled also stands for a
-        submission that was deleted, by its team or by an administrator of EvalAI.
+        submission that its team deleted; one that an administrator of EvalAI deleted raises UnknownSubmission.
         """
         if report.status not in FINAL:
             raise RequestRefused("EvalAI's final report must be finished, failed or cancelled", f"not {report.status}")
@@ -194,28 +194,26 @@ class EvalAIClient:
         return handed_in_image(row.input_file, self._http.timeouts, trust_env=not self._http.on_this_machine)
 
     def _mark_running(self, submission: Submission, job_name: str) -> None:
-        with _gone_is_cancelled(submission.pk):
-            row = self._read_row(submission.pk)
-            _refuse_withdrawn(row)
-            name_is_there = job_name.lower() in row.job_names  # EvalAI stores it in lower case
-            if row.status is SubmissionStatus.RUNNING and name_is_there:
-                return
-            body: dict[str, object] = {"submission": submission.pk, "submission_status": "running"}
-            if not name_is_there:
-                body["job_name"] = job_name
-            path = f"/api/jobs/challenge/{submission.challenge_pk}/update_submission/"
-            self._http.send("PATCH", path, body=body, about_submission=True)
+        row = self._read_row(submission.pk)
+        _refuse_withdrawn(row)
+        name_is_there = job_name.lower() in row.job_names  # EvalAI stores it in lower case
+        if row.status is SubmissionStatus.RUNNING and name_is_there:
+            return
+        body: dict[str, object] = {"submission": submission.pk, "submission_status": "running"}
+        if not name_is_there:
+            body["job_name"] = job_name
+        path = f"/api/jobs/challenge/{submission.challenge_pk}/update_submission/"
+        self._http.send("PATCH", path, body=body, about_submission=True)
 
     def _write(self, report: Report, path: str, body: dict[str, object]) -> None:
-        with _gone_is_cancelled(report.submission.pk):
-            row = self._read_row(report.submission.pk)
-            if report.status is not SubmissionStatus.CANCELLED:
-                _refuse_withdrawn(row)
-            if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in FINAL:
-                return  # it has ended in the meantime: EvalAI would show it as running again
-            with report.permit.writing() if report.permit else nullcontext(True) as permitted:
-                if permitted:
-                    self._http.send("PUT", path, body=body, about_submission=True)
+        row = self._read_row(report.submission.pk)
+        if report.status is not SubmissionStatus.CANCELLED:
+            _refuse_withdrawn(row)
+        if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in FINAL:
+            return  # it has ended in the meantime: EvalAI would show it as running again
+        with report.permit.writing() if report.permit else nullcontext(True) as permitted:
+            if permitted:
+                self._http.send("PUT", path, body=body, about_submission=True)
 
     def _body(self, report: Report) -> dict[str, object]:
         body = report_body(report)
@@ -250,14 +248,3 @@ def _refuse_withdrawn(row: SubmissionRow) -> None:
     if row.withdrawn:
         what = "deleted" if row.deleted else "cancelled"
         raise SubmissionCancelled(f"Submission {row.pk} of team {row.team_name} was {what}", "EvalAI says so now")
-
-
-@contextmanager
-def _gone_is_cancelled(submission: int) -> Iterator[None]:
-    """A submission that is being evaluated was there: a row that is gone now was deleted by an administrator."""
-    try:
-        yield
-    except UnknownSubmission as error:
-        raise SubmissionCancelled(
-            f"Submission {submission} is not at EvalAI any more", "an administrator of EvalAI deleted it"
-        ) from error

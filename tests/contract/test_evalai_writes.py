@@ -11,7 +11,7 @@ from embedded.evalai_standin import Fault
 from embedded.evalai_standin.responses import Answer
 from embedded.evalai_standin.state import Submission
 from evalai_api.client import EvalAIClient
-from evaluation.errors import RequestRefused, SubmissionCancelled
+from evaluation.errors import RequestRefused, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.submission.model import SubmissionStatus
 from tests.contract.test_evalai_client import (  # noqa: F401 - the fixtures' names
@@ -122,11 +122,11 @@ def test_nothing_is_written_to_a_deleted_submission(world: World, write: Write) 
 
 
 @pytest.mark.parametrize("write", [write for _, write in WRITES])
-def test_a_row_that_an_administrator_deleted_ends_the_evaluation_with_a_sentence(world: World, write: Write) -> None:
+def test_a_row_that_an_administrator_deleted_is_unknown(world: World, write: Write) -> None:
     row = world.add(SubmissionStatus.RUNNING)
     del world.state.submissions[row.pk]
 
-    with pytest.raises(SubmissionCancelled, match=f"Submission {row.pk} is not at EvalAI any more"):
+    with pytest.raises(UnknownSubmission, match=f"Submission {row.pk} does not exist"):
         write(world.client(), row)
 
 
