@@ -78,6 +78,50 @@ def put(program: Path, name: str, script: str) -> None:
     (program / name).chmod(0o755)
 
 
+class TestInstance:
+    """The start script of the compute environments' instances, with programs that stand for the instance's own."""
+
+    def start(self, root: Path, program: Path, sysconfig: str) -> tuple[int, str, str]:
+        """The code, Docker's options afterwards, and the commands that were run."""
+        (template,) = properties("batch", "AWS::EC2::LaunchTemplate")
+        user_data = template["LaunchTemplateData"]["UserData"]["Fn::Base64"]
+        script = user_data.partition("#!/bin/bash")[2].partition("--==")[0]
+        options = root / "sysconfig-docker"
+        options.write_text(sysconfig)
+        for name in ("systemctl", "iptables", "shutdown"):
+            put(program, name, f'echo "{name} $*" >> {root}/commands')
+        done = subprocess.run(
+            ["bash", "-c", script.replace("/etc/sysconfig/docker", str(options))],
+            env={"PATH": f"{program}:{os.environ['PATH']}"},
+            timeout=60,
+        )
+        return done.returncode, options.read_text(), (root / "commands").read_text()
+
+    @pytest.mark.parametrize("gpu", [True, False])
+    def test_no_container_gains_privileges_or_reaches_the_metadata_service(
+        self, root: Path, program: Path, gpu: bool
+    ) -> None:
+        if gpu:
+            put(program, "nvidia-smi", "exit 0")
+
+        code, options, commands = self.start(root, program, 'OPTIONS="--default-ulimit nofile=32768:65536"\n')
+
+        runtime = " --default-runtime nvidia" if gpu else ""
+        assert (code, options) == (
+            0,
+            f'OPTIONS="--no-new-privileges{runtime} --default-ulimit nofile=32768:65536"\n',
+        )
+        assert "iptables -I OUTPUT -d 169.254.169.254/32" in commands
+        assert "systemctl restart docker" in commands
+        assert "shutdown" not in commands
+
+    def test_an_instance_that_cannot_be_confined_is_shut_down(self, root: Path, program: Path) -> None:
+        _, _, commands = self.start(root, program, "# moved elsewhere\n")
+
+        assert "shutdown -h now" in commands
+        assert "restart docker" not in commands
+
+
 class TestInit:
     def run(self, root: Path, changes: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
