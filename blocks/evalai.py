@@ -20,6 +20,8 @@ RATE_LIMIT_SLOTS = 8
 RATE_LIMIT_DECAY_PER_SECOND = 0.8
 # Prefect counts whole slots and starts counting anew at each refusal, so callers who queue up get about 0.6 a second
 # of it (measured on 3.8.8 with SQLite: ten of them 36 slots in 45 s, nobody waited longer than 12 s).
+# A write takes the slots of its read and its own before the read, one after the other, so its read may be sent later
+# than its slot was taken, by one wait: what is left below EvalAI's limit absorbs that, else a 429 is waited out.
 # A caller waits its turn at most this long.
 RATE_LIMIT_WAIT_SECONDS = 600.0
 
