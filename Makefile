@@ -57,13 +57,14 @@ format: $(READY) ## sort imports, fix what can be fixed, format
 lock: ## resolve the dependencies anew into requirements.lock (needs uv)
 	command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --all-extras --universal \
-		--python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --quiet --output-file requirements.lock
+		--python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-package leaderboard-flows-embedded --upgrade --quiet --output-file requirements.lock
 
 clean: ## remove the virtual environment, the stack's folder and all caches
 	rm -rf $(VENV) .leaderboard .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml embedded/pyproject.toml
 	test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found. Install one, or say which:" \
 		"make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	echo "Setting up $(VENV) with $(PYTHON) (one to three minutes the first time) ..."
@@ -71,6 +72,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -c pass 2>/dev/null || { rm -rf $(VENV); "$(PYTHON)" -m venv $(VENV); }
 	# As constraints too: older pips do not see that sqlalchemy[asyncio], which Prefect asks for, is pinned.
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock -c requirements.lock
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation \
+		--editable . --editable ./embedded
 	$(BIN)/python -m embedded.prefect_server
 	touch $(READY)

@@ -18,7 +18,6 @@ from deployments.compute_setup import given_places, save_jobs
 from deployments.installation import installation
 from deployments.prefect_setup import load_block
 from deployments.settings import load_settings
-from embedded.compute_queue import embedded_places
 from evaluation.errors import InvalidConfiguration
 from services.bridge import serve_bridge
 from services.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, measure, publish, tell
@@ -69,6 +68,8 @@ def setup(
                 update={"aws_endpoint_url": target.stack.aws_url, "region": target.stack.region}
             )
         if target.stack and not (queue_url or dead_letter_url or table):
+            from embedded.compute_queue import embedded_places  # only where a stack runs
+
             places = embedded_places(target.stack, jobs)
         else:
             places = given_places(queue_url, dead_letter_url, table, bucket)

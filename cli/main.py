@@ -9,6 +9,9 @@ from evaluation.errors import EvaluationError
 
 WRONG_USAGE = 2
 INTERRUPTED = 130  # what a shell shows for Ctrl-C
+NOT_INSTALLED = (
+    "This command needs the embedded stack, which is not installed. Run: pip install 'leaderboard-flows[embedded]'"
+)
 
 app = App(
     name="leaderboard",
@@ -76,9 +79,23 @@ def main(words: Sequence[str] | None = None) -> None:
     except EvaluationError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except ImportError as error:
+        if not _lacks_embedded(error):
+            raise
+        print(NOT_INSTALLED, file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _lacks_embedded(error: BaseException | None) -> bool:
+    """Whether the package `embedded` is what cyclopts could not import a command for."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "embedded":
+            return True
+        error = error.__cause__
+    return False
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -11,17 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from cli.submission_progress import Progress
 from evalai_api.fields import SubmissionRow
+
+if TYPE_CHECKING:
+    from cli.submission_progress import Progress  # which needs the embedded stack
 
 _COLOURS = {"finished": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow", "driving": "cyan"}
 
 
 class View(Protocol):
-    def show(self, seen: Progress) -> None: ...
+    def show(self, seen: "Progress") -> None: ...
 
 
-def watch(console: Console, looks: Iterable[Progress]) -> Progress:
+def watch(console: Console, looks: "Iterable[Progress]") -> "Progress":
     """Show every look and return the last one."""
     if not console.is_terminal:
         return _show_all(PlainLines(console), looks)
@@ -30,7 +32,7 @@ def watch(console: Console, looks: Iterable[Progress]) -> Progress:
         return _show_all(bars, looks)
 
 
-def _show_all(view: View, looks: Iterable[Progress]) -> Progress:
+def _show_all(view: View, looks: "Iterable[Progress]") -> "Progress":
     last: Progress | None = None
     for last in looks:
         view.show(last)
@@ -55,7 +57,7 @@ class LiveBars:
         self._tasks: dict[str, TaskID] = {}
         self.live = Live(self._bars, console=console, refresh_per_second=4)
 
-    def show(self, seen: Progress) -> None:
+    def show(self, seen: "Progress") -> None:
         total = seen.routes_total or None
         doing = "" if seen.shards else waiting_for(seen)
         self._update(f"submission {seen.submission}", seen.routes_done, total, seen.evalai.value, doing)
@@ -81,7 +83,7 @@ class PlainLines:
         self._began = time.monotonic()
         self._shown: dict[str, str] = {}
 
-    def show(self, seen: Progress) -> None:
+    def show(self, seen: "Progress") -> None:
         routes = f", {seen.routes_done}/{seen.routes_total} routes" if seen.shards else f", {waiting_for(seen)}"
         self._line(f"submission {seen.submission}", f"{seen.evalai.value}{routes}")
         for shard in seen.shards:
@@ -96,11 +98,11 @@ class PlainLines:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def waiting_for(seen: Progress) -> str:
+def waiting_for(seen: "Progress") -> str:
     return "the flow run plans the shards" if seen.row else "its message is on the way: queue, bridge, event, flow run"
 
 
-def shards_table(seen: Progress) -> Table:
+def shards_table(seen: "Progress") -> Table:
     table = Table(title=f"Submission {seen.submission}, {seen.phase}: EvalAI says {seen.evalai.value}")
     for heading in ("shard", "state", "routes", "what it is doing"):
         table.add_column(heading, justify="right" if heading == "routes" else "left")

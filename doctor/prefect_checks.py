@@ -24,9 +24,9 @@ from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
 from deployments.operator_notifications import AUTOMATIONS
+from deployments.project_files import deployments_file
 from doctor.context import DoctorContext
 from doctor.findings import Check, NotChecked
-from embedded.stack import PROJECT
 from evaluation.errors import InvalidConfiguration
 from prefect_api.errors import prefect_errors
 
@@ -34,17 +34,19 @@ SET_UP = "Run `leaderboard setup`."
 DEPLOY = "Run `prefect deploy --all`."
 
 
-def prefect_checks(context: DoctorContext, project: Path = PROJECT) -> Iterator[Check]:
+def prefect_checks(context: DoctorContext, deployed: Path | None = None) -> Iterator[Check]:
+    """`deployed` is the prefect.yaml that says what has to be there."""
+    specs = _deployments_of(deployed or deployments_file())
     yield Check("Prefect: server", partial(_server, context))
     yield Check("Prefect: work pool", partial(_pool, context))
     yield Check("Prefect: worker", partial(_worker, context))
     yield Check("Prefect: request budget", partial(_budget, context))
-    for spec in _deployments_of(project):
+    for spec in specs:
         yield Check(f"Prefect: deployment {spec['name']}", partial(_deployment, context, spec))
         for trigger in spec.get("triggers") or ():
             yield Check(f"Prefect: automation {trigger['name']}", partial(_automation, context, spec, trigger["name"]))
     yield Check("Prefect: notifications", partial(_notifications, context))
-    if not _deployments_of(project):
+    if not specs:
         yield Check("Prefect: deployments", _nobody_knows_deployments)
     yield from _blocks(context)
 
@@ -107,17 +109,17 @@ def _budget(context: DoctorContext) -> str:
     return f"{a_minute:g} requests a minute at most"
 
 
-def _deployments_of(project: Path) -> list[Mapping[str, Any]]:
+def _deployments_of(file: Path) -> list[Mapping[str, Any]]:
     """What prefect.yaml deploys; nothing where that is not here."""
     try:
-        content = yaml.safe_load((project / "prefect.yaml").read_text("utf-8"))
+        content = yaml.safe_load(file.read_text("utf-8"))
     except OSError:
         return []
     return list(content["deployments"])
 
 
 def _nobody_knows_deployments() -> str:
-    raise NotChecked("prefect.yaml is not here, which names them", "Run the doctor from a checkout of the project.")
+    raise NotChecked("prefect.yaml, which names them, was not found", "Install leaderboard-flows anew.")
 
 
 def _deployed(context: DoctorContext, spec: Mapping[str, Any]) -> DeploymentResponse:

@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+import deployments
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
     from types_boto3_sqs import SQSClient
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "deployments" / "aws"
+TEMPLATES = Path(deployments.__file__).parent / "aws"
 STAGE = "production"  # the stage whose names are the plain ones
 
 # The names that deployments/aws gives by default; tests/contract/test_aws_stacks.py holds both together.

@@ -1,6 +1,7 @@
 """The embedded stack: everything that production has, on this machine, each part behind its real interface."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import local_jobs
+from deployments.project_files import deployments_file
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS, StackState, write_state
 from embedded import challenge
@@ -34,8 +36,10 @@ from embedded.prefect_server import answers, exists, look_every, prefect_environ
 from embedded.processes import MARKER, Child, Processes
 from embedded.service_supervisor import Supervisor
 from embedded.stack_lock import stack_lock
+from evaluation.errors import InvalidConfiguration
 
-PROJECT = Path(__file__).resolve().parents[1]  # where prefect.yaml lies
+PROJECT = Path(__file__).resolve().parents[1]  # the children's working directory: from here they import everything
+INSTALL = "Run: pip install 'leaderboard-flows[embedded]'"
 ROUTES = Path(local_jobs.__file__).parent / "routes"
 # What a person's own set-up must not lend to the stack: their clouds, their Prefect.
 FOREIGN = ("AWS_", "PREFECT_", "LEADERBOARD_")
@@ -67,6 +71,7 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
     Whoever holds it lets its supervisor tend it.
     Raises NeedsOperator where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
     """
+    _require_moto()
     with stack_lock(settings):
         folder = settings.state_dir.absolute()
         _clear(folder)
@@ -82,6 +87,12 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
         finally:
             with _undisturbed():
                 processes.stop()
+
+
+def _require_moto() -> None:
+    """A checkout without its extras has this package, and no moto."""
+    if importlib.util.find_spec("moto") is None:
+        raise InvalidConfiguration("The embedded stack needs moto", "it is not installed", INSTALL)
 
 
 @contextlib.contextmanager
@@ -276,7 +287,11 @@ class _Start:
 
     def _deploy(self, prefect: "Future[Child]") -> None:
         self._wait_for_pool(prefect.result())
-        self._run("deploy", ["prefect", "deploy", "--all"], "flows deployed")
+        self._run(
+            "deploy",
+            ["prefect", "deploy", "--all", "--prefect-file", str(deployments_file())],
+            "flows deployed",
+        )
         look_every(self._state.prefect_api_url, self._settings.reconcile_seconds)
 
     def _worker(self, prefect: "Future[Child]") -> None:

@@ -60,7 +60,7 @@ def test_the_doctor_finds_nothing_wrong_with_the_stack(leaderboard: Run, harness
         "EvalAI: phases",
     ):
         assert statuses[subject] == "OK"
-    not_checked = {subject for subject, exit_code in statuses.items() if exit_code == "NOT CHECKED"}
+    not_checked = {subject for subject, status in statuses.items() if status == "NOT CHECKED"}
     assert all(" image of " in subject for subject in not_checked)
     secrets = [harness.stack.state.host_token, *harness.stack.state.participant_tokens.values()]
     assert [secret for secret in secrets if secret in ended.out + ended.err] == []

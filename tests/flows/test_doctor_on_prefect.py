@@ -77,7 +77,9 @@ class Server:
     def diagnose(self, settings: Settings | None = None) -> dict[str, Finding]:
         installation = Installation(str(PREFECT_API_URL.value()))
         context = KnownSecrets(settings or Settings(work_pool=POOL), installation, self.client, self.load)
-        return {finding.subject: finding for finding in run_checks(prefect_checks(context, self.project))}
+        return {
+            finding.subject: finding for finding in run_checks(prefect_checks(context, self.project / "prefect.yaml"))
+        }
 
     def load(self, kind: Any, name: str) -> Any:
         if (kind, name) not in self.blocks:
@@ -298,7 +300,7 @@ def test_a_server_that_does_not_answer_is_one_problem(folder: Path) -> None:
     nowhere = "http://127.0.0.1:1/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), get_client(sync_client=True) as client:
         context = KnownSecrets(Settings(), Installation(nowhere), client)
-        findings = list(run_checks(prefect_checks(context, folder)))
+        findings = list(run_checks(prefect_checks(context, folder / "prefect.yaml")))
 
     [problem] = [finding for finding in findings if finding.status is CheckStatus.PROBLEM]
     assert problem.detail == f"Prefect's server at {nowhere} does not answer: ConnectError"
@@ -312,5 +314,5 @@ def test_without_the_projects_file_nobody_knows_the_deployments(server: Server, 
 
     assert (found.status, found.remedy) == (
         CheckStatus.NOT_CHECKED,
-        "Run the doctor from a checkout of the project.",
+        "Install leaderboard-flows anew.",
     )
