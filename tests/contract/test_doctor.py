@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import requests
 from moto.server import ThreadedMotoServer
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
@@ -102,6 +103,7 @@ def resources() -> Iterator[tuple[EmbeddedAws, str]]:
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
+    requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()  # moto's servers of one process share a state
     aws = EmbeddedAws(url, "us-west-2")
     aws.create_all(ROUTES, secrets_of("https://evalai.example", HOST, {name: pk for pk, name in PHASES.items()}), 60)
     _put_secret(aws, CLUSTER, **{f"{part}_image": f"{REGISTRY}/{CLUSTER}-{part}:1" for part in IMAGES})

@@ -99,7 +99,19 @@ class KnownSecrets(DoctorContext):
 
 SECRETS = InstallationSecrets(
     EvalAISecret("https://eval.ai", SecretStr(TOKEN), {"2203": "leaderboard-20-SENSORS"}),
-    {CLUSTER: ClusterSecret(CLUSTER, "eks", "local", "", "sim:1", "agent:1", "logcopy:1", "bucket", "table", "logs")},
+    {
+        CLUSTER: ClusterSecret(
+            cluster=CLUSTER,
+            name="eks",
+            endpoint="local",
+            simulator_image="sim:1",
+            leaderboard_image="agent:1",
+            logcopy_image="logcopy:1",
+            s3_bucket="bucket",
+            table="table",
+            log_group="logs",
+        )
+    },
 )
 
 

@@ -19,8 +19,17 @@ ADDRESSES = QueueAddresses("http://127.0.0.1/1/submissions", "http://127.0.0.1/1
 
 
 def services(token: str) -> InstallationSecrets:
-    values = ("local", "", "simulator:1", "leaderboard:1", "logcopy:1", "a-bucket", "a-table", "a-group")
-    cluster = ClusterSecret("leaderboard-20", "eks", *values)
+    cluster = ClusterSecret(
+        cluster="leaderboard-20",
+        name="eks",
+        endpoint="local",
+        simulator_image="simulator:1",
+        leaderboard_image="leaderboard:1",
+        logcopy_image="logcopy:1",
+        s3_bucket="a-bucket",
+        table="a-table",
+        log_group="a-group",
+    )
     evalai = EvalAISecret("https://eval.ai", SecretStr(token), {"2203": "leaderboard-20-SENSORS"})
     return InstallationSecrets(evalai, {"leaderboard-20": cluster})
 

@@ -1,5 +1,6 @@
 """A compute cluster's settings, from the clusters' file and the secret to the backend."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,18 @@ from local_jobs.backend import LocalJobBackend
 
 FILE = Path(__file__).resolve().parents[2] / "deployments/eks/clusters.yaml"
 CREDENTIALS = AwsCredentials(region_name="us-west-2")
+CERTIFICATE = base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()
 
 
 def secret(cluster: str) -> ClusterSecret:
-    images = (f"111122223333.dkr.ecr/{name}:1" for name in ("simulator", "leaderboard", "logcopy"))
-    return ClusterSecret(cluster, cluster, "https://eks.example", "Q0E=", *images, cluster, cluster, cluster)
+    names = ("name", "s3_bucket", "table", "log_group")
+    return ClusterSecret(
+        cluster=cluster,
+        endpoint="https://eks.example",
+        certificate_authority=CERTIFICATE,
+        **{f"{part}_image": f"111122223333.dkr.ecr/{part}:1" for part in ("simulator", "leaderboard", "logcopy")},
+        **dict.fromkeys(names, cluster),
+    )
 
 
 @pytest.mark.parametrize("name", ["leaderboard-10", "leaderboard-20"])
@@ -31,7 +39,7 @@ def test_the_example_file_and_the_secret_make_a_backend_on_eks(name: str) -> Non
 
     backend = block.backend()
     assert isinstance(backend, KubernetesJobBackend)
-    assert backend.access == EksCluster(name, "https://eks.example", "Q0E=", "us-west-2")
+    assert backend.access == EksCluster(name, "https://eks.example", CERTIFICATE, "us-west-2")
     assert backend.spec.logcopy_image == "111122223333.dkr.ecr/logcopy:1"
     assert backend.spec.routes_location == f"s3://leaderboard-private-contents/routes/{name}.xml"
     assert backend.spec.log_group == name
