@@ -1,10 +1,11 @@
 """The commands of an installation, embedded or real: fill a Prefect server, carry messages to it."""
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+import stamina
 
 from deployments.prefect_setup import load_queue, set_up
 from deployments.settings import load_settings
@@ -56,21 +57,22 @@ def bridge() -> None:
     serve_bridge(queue, BridgeSettings(challenge_pk=settings.challenge_pk))
 
 
-def patiently(
-    load: Callable[[], T], waits_for: str, longest_pause: float = 60, sleep: Callable[[float], None] = time.sleep
-) -> T:
+def patiently(load: Callable[[], T], waits_for: str) -> T:
     """What `load` returns, however long Prefect's server is away: a service started before it need not be restarted.
 
-    Pauses are in seconds. Raises what `load` raises, but for ServiceUnavailable.
+    Tries again after a second, then less and less often, once a minute at last. Raises what `load` raises, but for
+    ServiceUnavailable.
     """
-    pause = 1.0
-    while True:
-        try:
+
+    def may_pass(error: Exception) -> bool:
+        if isinstance(error, ServiceUnavailable):
+            _LOG.warning("%s, it is tried again: %s", waits_for, error)
+        return isinstance(error, ServiceUnavailable)
+
+    for attempt in stamina.retry_context(on=may_pass, attempts=None, timeout=None, wait_initial=1.0, wait_max=60.0):
+        with attempt:
             return load()
-        except ServiceUnavailable as error:
-            _LOG.warning("%s, next try in %g s: %s", waits_for, pause, error)
-        sleep(pause)
-        pause = min(2 * pause, longest_pause)
+    raise AssertionError("stamina returns or raises")  # pragma: no cover
 
 
 def log_to_stderr() -> None:
@@ -81,3 +83,4 @@ def log_to_stderr() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # whoever tries again says so in a sentence

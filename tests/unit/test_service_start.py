@@ -1,15 +1,23 @@
-"""A service that starts before Prefect's server waits for it."""
+"""A service that is started before Prefect's server waits for it."""
+
+import logging
+from collections.abc import Iterator
 
 import pytest
+import stamina
 
 from cli.setup import patiently
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 
-def test_an_outage_at_the_start_is_waited_out_with_longer_and_longer_pauses() -> None:
-    answers: list[str | Exception] = [ServiceUnavailable("Prefect is down")] * 4
-    answers.append("the queue")
-    pauses: list[float] = []
+@pytest.fixture(autouse=True)
+def without_pauses() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=5):
+        yield
+
+
+def test_an_outage_at_the_start_is_waited_out(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[str | Exception] = [ServiceUnavailable("Prefect's server does not answer")] * 3 + ["the queue"]
 
     def load() -> str:
         answer = answers.pop(0)
@@ -17,13 +25,16 @@ def test_an_outage_at_the_start_is_waited_out_with_longer_and_longer_pauses() ->
             raise answer
         return answer
 
-    assert patiently(load, "no queue yet", longest_pause=5, sleep=pauses.append) == "the queue"
-    assert pauses == [1, 2, 4, 5]
+    with caplog.at_level(logging.WARNING, "cli.setup"):
+        assert patiently(load, "no queue yet") == "the queue"
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "cli.setup"]
+    assert lines == ["no queue yet, it is tried again: Prefect's server does not answer."] * 3
 
 
-def test_a_set_up_that_is_missing_is_said_at_once() -> None:
+def test_a_wrong_configuration_is_not_waited_out() -> None:
     def load() -> str:
-        raise InvalidConfiguration("The block is missing")
+        raise InvalidConfiguration("There is no block")
 
-    with pytest.raises(InvalidConfiguration):
+    with pytest.raises(InvalidConfiguration, match="There is no block"):
         patiently(load, "no queue yet")
