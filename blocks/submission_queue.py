@@ -89,7 +89,7 @@ class SubmissionQueue(Block):
             _LOG.info("message %s is already gone, nothing to extend", delivery.message_id)
 
     def hide(self, delivery: Delivery, seconds: int) -> bool:
-        """As extend; tells whether this receipt still holds the message. 0 seconds gives it back at once."""
+        """As extend; returns whether this receipt still holds the message. 0 seconds gives it back at once."""
         self._require_own(delivery)
         with aws_errors(f"Hiding message {delivery.message_id} of {self.queue_url}"):
             try:
@@ -124,7 +124,10 @@ class SubmissionQueue(Block):
         except RequestRefused as refusal:
             # Attributes count as part of a message's size: beside a body of the full size there is no room for them.
             _LOG.warning(
-                "message %s is set aside without its reason, which is: %s (%s)", delivery.message_id, reason, refusal
+                "message %s becomes a dead letter without its reason, which is: %s (%s)",
+                delivery.message_id,
+                reason,
+                refusal,
             )
             self._send_to_dead_letters(delivery, body, {})
         self.acknowledge(delivery)

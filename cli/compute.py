@@ -20,7 +20,7 @@ from deployments.prefect_setup import load_block
 from deployments.settings import load_settings
 from evaluation.errors import InvalidConfiguration
 from services.bridge import serve_bridge
-from services.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, measure, publish, tell
+from services.compute_backlog import Jobs, Rate, describe, ecs_workers, keep_publishing, measure, publish
 from services.compute_bridge import compute_reader, compute_settings
 from services.stop_signals import stopped_by_signals
 
@@ -56,7 +56,7 @@ def setup(
     lease_seconds
         A run that is silent for so long is dead, and another takes its job over.
     metrics
-        Let every run tell CloudWatch how long its job took.
+        Let every run publish to CloudWatch how long its job took.
     pool
         Work pool, of the type `process`, made where it is missing; LEADERBOARD_WORK_POOL's if not given.
     """
@@ -121,16 +121,16 @@ def backlog(
             else load_jobs(jobs)
         )
         count = count_workers(found, workers, ecs_service)
-        look = partial(measure, found, count, Rate(job_seconds, start_seconds))
+        measure_once = partial(measure, found, count, Rate(job_seconds, start_seconds))
         if every is None:
-            seen = look()
-            print(tell(seen))
+            seen = measure_once()
+            print(describe(seen))
             if not quiet:
                 publish(found, seen)
             return
         stop = threading.Event()
         with stopped_by_signals(stop):
-            keep_publishing(found, look, every, stop)
+            keep_publishing(found, measure_once, every, stop)
 
 
 def resend(*, older: float | None = None, jobs: Name = document_names.COMPUTE) -> None:

@@ -27,8 +27,8 @@ def run_demo(settings: Settings, console: Console) -> int:
         pk = people.submit(stack.state.phase_pk(PHASE), IMAGE)
         console.print(f"\n[bold]Submission {pk}[/]: {IMAGE} for {PHASE}", highlight=False)
         observer = Observer(stack.state, people)
-        logs = f"Look into {stack.state.folder / 'logs'}, first worker.log."
-        looks = in_time(observer.follow(pk), settings.demo_seconds, "on this machine something must be broken", logs)
+        logs = f"See the logs in {stack.state.folder / 'logs'}, worker.log first."
+        looks = in_time(observer.follow(pk), settings.demo_seconds, "a part of the stack may be broken", logs)
         seen = watch(console, _while_well(stack, looks))
         metrics = observer.result(pk, PHASE)
         show_outcome(console, stack.state, seen, metrics)

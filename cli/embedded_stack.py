@@ -108,7 +108,7 @@ def submit(
 
 
 def resume(submission: int, /, *, wait: bool = False, wait_seconds: WaitSeconds = WAIT_SECONDS) -> int:
-    """Let a failed submission go on from its checkpoints, as a host does at EvalAI.
+    """Resume a failed submission from its checkpoints, as a challenge host does at EvalAI.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def resume(submission: int, /, *, wait: bool = False, wait_seconds: WaitSeconds 
 
 
 def cancel(submission: int, /) -> None:
-    """Take a submission back, as its team does at EvalAI. The flow run sees that and stops the shards.
+    """Cancel a submission, as its team does at EvalAI. The flow run sees that and stops the shards.
 
     Parameters
     ----------

@@ -20,22 +20,22 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = {  # name -> (module and function in this package, help)
-    "demo": ("embedded_stack:demo", "The main job on this machine: one submission, from the queue to its row."),
+    "demo": ("embedded_stack:demo", "Evaluate one submission on this machine, from the queue to its leaderboard row."),
     "up": ("embedded_stack:up", "Start the embedded stack and keep it until Ctrl-C."),
     "submit": ("embedded_stack:submit", "Send a submission to the running stack."),
     "status": ("embedded_stack:status", "Show all submissions of the running stack, or one of them."),
-    "cancel": ("embedded_stack:cancel", "Take a submission back, as its team does at EvalAI."),
-    "resume": ("embedded_stack:resume", "Let a failed submission go on, as a host does at EvalAI."),
+    "cancel": ("embedded_stack:cancel", "Cancel a submission, as its team does at EvalAI."),
+    "resume": ("embedded_stack:resume", "Resume a failed submission, as a challenge host does at EvalAI."),
     "merge": ("merge:merge", "Merge the shards' result files into one."),
-    "explain": ("reconcile:explain", "Say why a submission is where it is, and what comes next."),
-    "reconcile": ("reconcile:reconcile", "Compare EvalAI, ledger, Prefect and clusters; repair what is safe."),
+    "explain": ("reconcile:explain", "Show the stage of a submission, why it is there, and what comes next."),
+    "reconcile": ("reconcile:reconcile", "Compare EvalAI, the ledger, Prefect and the clusters; repair what is safe."),
     "setup": ("setup:setup", "Fill a Prefect server: work pool, request budget, blocks from the secrets."),
-    "doctor": ("doctor:doctor", "Check an installation; say what is wrong and what to do."),
-    "bridge": ("setup:bridge", "Carry the queue's messages to Prefect until it is stopped."),
+    "doctor": ("doctor:doctor", "Check an installation; show what is wrong and what to do."),
+    "bridge": ("setup:bridge", "Publish the queue's messages as Prefect events until it is stopped."),
 }
 GROUPS = {
     "queue": (
-        "The messages that nobody could evaluate: look at them, send them back.",
+        "The dead-letter queue: messages that could not be evaluated, and their way back.",
         {
             "dead": ("queue:dead", "Show the dead letters: which submission, why, since when."),
             "redrive": ("queue:redrive", "Send dead letters back to the queue: one of them, or all."),
@@ -45,7 +45,7 @@ GROUPS = {
         "Any Python function as scalable asynchronous compute (docs/compute-client.md).",
         {
             "setup": ("compute:setup", "Save the blocks of a queue of jobs, and make the workers' pool."),
-            "bridge": ("compute:bridge", "Carry the queue's messages to Prefect until it is stopped."),
+            "bridge": ("compute:bridge", "Publish the queue's messages as Prefect events until it is stopped."),
             "backlog": ("compute:backlog", "Measure how much work waits for each worker; publish it."),
             "resend": ("compute:resend", "Send the messages of jobs that have none."),
             "dead": ("compute_dead_letters:dead", "Show the queue's dead letters: which job, why, since when."),

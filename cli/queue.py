@@ -76,7 +76,7 @@ def redrive(
                 fate, why = decide(each, evalai, dry_run, force)
                 if fate is Fate.SENT:
                     letters.send_back(each)
-                print(told(each, fate, why))
+                print(reported(each, fate, why))
                 fates.append(fate)
     print(", ".join(f"{fates.count(fate)} {fate}" for fate in Fate if fate in fates) or "There are no dead letters.")
     return 1 if Fate.REFUSED in fates else 0
@@ -119,7 +119,7 @@ def choose(letters: Iterable[DeadLetter], wanted: str) -> list[DeadLetter]:
     return beginning
 
 
-def told(letter: DeadLetter, fate: Fate, why: str) -> str:
+def reported(letter: DeadLetter, fate: Fate, why: str) -> str:
     about = f"submission {_submission(letter)}" if _submission(letter) else "of no submission"
     return f"{fate}: {letter.message_id} ({about}){': ' if why else ''}{why}"
 
@@ -153,13 +153,13 @@ def _submission(letter: DeadLetter) -> str:
 def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
     if found:
         screen.print(_table(found))
-        print("Mend what the reason says, then send one back, or all of them: leaderboard queue redrive [ID]")
+        print("Correct what the reason says, then send one or all of them back: leaderboard queue redrive [ID]")
     elif not unseen:
         print("There are no dead letters.")
     if unseen:
         print(
             f"About {unseen} more cannot be seen now: another command holds them, or they wait behind others of their "
-            "FIFO group. Look again in two minutes."
+            "FIFO group. Try again in two minutes."
         )
 
 

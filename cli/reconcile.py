@@ -55,11 +55,11 @@ def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--js
         Print JSON.
     """
     with installation(load_settings()):
-        told = asyncio.run(_explain(submission))
+        explained = asyncio.run(_explain(submission))
     if as_json:
-        print(json.dumps(told.lines, indent=2, ensure_ascii=False))
+        print(json.dumps(explained.lines, indent=2, ensure_ascii=False))
         return
-    Console(highlight=False).print(values_table(f"Submission {submission}", _values(told)))
+    Console(highlight=False).print(values_table(f"Submission {submission}", _values(explained)))
 
 
 async def _reconcile(dry_run: bool) -> tuple[list[Row], int]:
@@ -74,9 +74,9 @@ async def _explain(submission: int) -> Explanation:
     return await explain_submission(await load_services(), submission)
 
 
-def _values(told: Explanation) -> Mapping[str, object]:
+def _values(explained: Explanation) -> Mapping[str, object]:
     values: dict[str, object] = {}
-    for label, text in told.lines:
+    for label, text in explained.lines:
         values[label] = f"{values[label]}\n{text}" if label in values else text
     return values
 
@@ -91,4 +91,4 @@ def _show(rows: Sequence[Mapping[str, str]], seen: int, dry_run: bool) -> None:
         table.add_row(each["submission"], each["action"], each["finding"])
     screen.print(table)
     left = sum(each["action"] == Action.NOTIFY_OPERATOR for each in rows)
-    screen.print(f"{seen} submissions: {len(rows) - left} to repair, {left} for a host.")
+    screen.print(f"{seen} submissions: {len(rows) - left} to repair, {left} for an operator.")

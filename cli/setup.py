@@ -50,7 +50,7 @@ def setup(
 
 
 def bridge() -> None:
-    """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
+    """Publish the queue's messages as Prefect events until SIGTERM or Ctrl-C. Keeps no state of its own."""
     settings = load_settings()
     log_to_stderr()
     queue = patiently(load_queue, "Prefect cannot say yet where the queue is")

@@ -1,4 +1,4 @@
-"""What the checks look at: the installation's blocks, its secrets, its Prefect server. Each is asked for once."""
+"""What the checks read: the installation's blocks, its secrets, its Prefect server. Each is asked for once."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from aws_api.errors import error_code
 from evaluation.errors import EvaluationError, TransientError, explain
 
-TRY_AGAIN = "Try again; if it stays, look whether the service is up and can be reached from here."
+TRY_AGAIN = "Try again. If it stays, check that the service is up and can be reached from here."
 LOOK_UP = "Correct it in the place that is named."
 
 
@@ -34,14 +34,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """`look` returns what it found; raises NotChecked, or an EvaluationError for a problem."""
+    """`run` returns what it found; raises NotChecked, or an EvaluationError for a problem."""
 
     subject: str
-    look: Callable[[], str]
+    run: Callable[[], str]
 
 
 class NotChecked(Exception):
-    """A check could not look, through no fault of what it looks at."""
+    """A check could not be made, through no fault of what it checks."""
 
     def __init__(self, why: str, remedy: str = "") -> None:
         super().__init__(why)
@@ -59,7 +59,7 @@ def run_checks(checks: Iterable[Check]) -> Iterator[Finding]:
 
 def _finding(check: Check) -> Finding:
     try:
-        return Finding(check.subject, CheckStatus.OK, check.look())
+        return Finding(check.subject, CheckStatus.OK, check.run())
     except NotChecked as why:
         return Finding(check.subject, CheckStatus.NOT_CHECKED, str(why), why.remedy)
     except EvaluationError as error:
@@ -78,7 +78,7 @@ def _trouble(subject: str, error: EvaluationError) -> Finding:
     detail = explain(error.summary, error.cause).rstrip(".")
     if _lacks_a_right(error):
         remedy = "Use a role with the policy leaderboard-hosts (deployments/aws/roles.yaml)."
-        return Finding(subject, CheckStatus.NOT_CHECKED, f"these AWS credentials may not look: {detail}", remedy)
+        return Finding(subject, CheckStatus.NOT_CHECKED, f"these AWS credentials lack the right: {detail}", remedy)
     remedy = error.remedy or (TRY_AGAIN if isinstance(error, TransientError) else LOOK_UP)
     return Finding(subject, CheckStatus.PROBLEM, detail, remedy)
 

@@ -29,7 +29,7 @@ def _messages(context: DoctorContext) -> str:
             "it comes again before the bridge has hidden it",
             f"Give it a visibility timeout of {SHORTEST_VISIBILITY} s at least. {QUEUE}",
         )
-    return f"{facts.visible} wait, {facts.hidden} are held by runs that start"
+    return f"{facts.visible} wait, {facts.hidden} are hidden while their runs start"
 
 
 def _redrive(context: DoctorContext) -> str:
@@ -37,7 +37,7 @@ def _redrive(context: DoctorContext) -> str:
     facts = queue_facts(queue, queue.queue_url)
     dead = context.need(lambda: queue_facts(queue, queue.dead_letter_url), "the dead-letter queue")
     for problem in _problems(facts, dead):
-        raise InvalidConfiguration("Messages may be lost, or set aside without a reason", problem, QUEUE)
+        raise InvalidConfiguration("Messages may be lost, or become dead letters without a reason", problem, QUEUE)
     return f"after {facts.receives_before_dead} receives; dead letters are kept {dead.retention_seconds // _DAY} days"
 
 

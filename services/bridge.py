@@ -83,7 +83,7 @@ def read_submission(received: Received, settings: BridgeSettings) -> SubmissionM
         raise InvalidMessage(
             f"No run has claimed submission {message.submission_pk}",
             f"the message was delivered {received.count - 1} times",
-            "Look for failed or late runs of evaluate-submission, then send the message back to the queue.",
+            "Check for failed or late runs of evaluate-submission, then send the message back to the queue.",
         )
     return message
 
@@ -258,7 +258,7 @@ def serve_bridge(
     thread = threading.Thread(target=loop, name="bridge", daemon=True)
     with stopped_by_signals(stop):
         thread.start()
-        _LOG.info("bridge: carries %s to Prefect", queue.queue_url)
+        _LOG.info("bridge: publishes the messages of %s to Prefect", queue.queue_url)
         stop.wait()
     thread.join(grace_seconds)
     if outcome.done():

@@ -49,7 +49,7 @@ class Jobs:
 
 
 def measure(jobs: Jobs, workers: Callable[[], int], rate: Rate) -> Backlog:
-    """One look at the queue, its workers, and how long jobs took lately. Raises what AWS says, translated."""
+    """Measure the queue, its workers, and how long jobs took lately. Raises what AWS says, translated."""
     facts = queue_facts(jobs.queue, jobs.queue.queue_url)
     measures = jobs.block.measures()
     measured = measures.mean_job_seconds(RATE_WINDOW) if measures else None
@@ -69,7 +69,7 @@ def publish(jobs: Jobs, backlog: Backlog) -> None:
     measures.publish(backlog)
 
 
-def tell(backlog: Backlog) -> str:
+def describe(backlog: Backlog) -> str:
     return (
         f"{backlog.jobs} jobs ({backlog.visible} visible, {backlog.in_flight} in flight), {backlog.workers} workers, "
         f"{backlog.job_seconds:.1f} s a job: {backlog.seconds_per_worker:.0f} s for each worker"
@@ -86,13 +86,15 @@ def ecs_workers(jobs: Jobs, cluster: str, service: str) -> int:
     return int(found[0]["runningCount"])
 
 
-def keep_publishing(jobs: Jobs, look: Callable[[], Backlog], every_seconds: float, stop: threading.Event) -> None:
+def keep_publishing(
+    jobs: Jobs, measure_once: Callable[[], Backlog], every_seconds: float, stop: threading.Event
+) -> None:
     """Publish until `stop` is set, and send what was recorded without its message. An outage is waited out."""
     while not stop.is_set():
         try:
-            backlog = look()
+            backlog = measure_once()
             publish(jobs, backlog)
-            _LOG.info("%s", tell(backlog))
+            _LOG.info("%s", describe(backlog))
             if sent := jobs.producer().resend(unsent_seconds=UNSENT_SECONDS):
                 _LOG.warning("sent %s jobs that were recorded without a message: %s", len(sent), ", ".join(sent[:10]))
         except EvaluationError as error:

@@ -30,7 +30,7 @@ def compute_reader(jobs: str = document_names.COMPUTE) -> Reader:
             raise InvalidMessage(
                 f"No run has ended job {job_id}",
                 f"the message was delivered {received.count - 1} times",
-                "Look for failed or late runs of the deployment, then send the message back to the queue.",
+                "Check for failed or late runs of the deployment, then send the message back to the queue.",
             )
         return OutgoingEvent(
             name=EVENT,

@@ -126,7 +126,7 @@ def test_a_body_without_room_for_a_reason_is_set_aside_all_the_same(
 
     [letter] = boto3.client("sqs", **aws).receive_message(QueueUrl=queue.dead_letter_url)["Messages"]
     assert letter["Body"] == "x" * 262_000
-    assert "is set aside without its reason, which is: The message is not JSON" in caplog.text
+    assert "becomes a dead letter without its reason, which is: The message is not JSON" in caplog.text
 
 
 def test_a_mixed_queue_ends_in_events_and_dead_letters(aws: dict[str, Any], prefect: FakePrefect) -> None:

@@ -18,7 +18,7 @@ from deployments.stack_state import StackState
 from embedded.aws import EmbeddedAws
 from embedded.compute_queue import embedded_places
 from evaluation.errors import InvalidConfiguration
-from services.compute_backlog import Jobs, Rate, ecs_workers, keep_publishing, measure, publish, tell
+from services.compute_backlog import Jobs, Rate, describe, ecs_workers, keep_publishing, measure, publish
 from tests.aws_templates import aws as template_of
 from tests.aws_templates import properties
 from tests.contract.aws_rights import allowed, granted, managed_policy, recorded, role_policies
@@ -141,7 +141,7 @@ def test_the_backlog_counts_what_is_in_flight_over_the_measured_rate(harness: Co
     assert assumed == Backlog(visible=1, in_flight=3, workers=2, job_seconds=70)
     assert measured == Backlog(visible=1, in_flight=3, workers=2, job_seconds=40)
     assert (assumed.seconds_per_worker, measured.seconds_per_worker) == (140, 80)
-    assert tell(measured) == "4 jobs (1 visible, 3 in flight), 2 workers, 40.0 s a job: 80 s for each worker"
+    assert describe(measured) == "4 jobs (1 visible, 3 in flight), 2 workers, 40.0 s a job: 80 s for each worker"
 
 
 def test_the_backlog_without_workers_is_what_one_would_have() -> None:

@@ -35,7 +35,12 @@ FINE = Check("AWS: other", lambda: "it is there")
         (ServiceUnavailable("It is down", "so"), CheckStatus.PROBLEM, "It is down: so", TRY_AGAIN),
         (NotChecked("it is elsewhere"), CheckStatus.NOT_CHECKED, "it is elsewhere", ""),
         (NotChecked("it is not known", "Say it."), CheckStatus.NOT_CHECKED, "it is not known", "Say it."),
-        (denied("AccessDenied"), CheckStatus.NOT_CHECKED, "these AWS credentials may not look", "leaderboard-hosts"),
+        (
+            denied("AccessDenied"),
+            CheckStatus.NOT_CHECKED,
+            "these AWS credentials lack the right",
+            "leaderboard-hosts",
+        ),
         (denied("ExpiredToken"), CheckStatus.PROBLEM, "ExpiredToken: no", "Check the policy."),
         (RuntimeError(SECRET), CheckStatus.PROBLEM, "the check itself broke (RuntimeError)", "Please report that"),
     ],

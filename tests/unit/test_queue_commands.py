@@ -6,7 +6,7 @@ import pytest
 
 from blocks.dead_letters import DeadLetter
 from blocks.submission_queue import Received
-from cli.queue import Fate, choose, told
+from cli.queue import Fate, choose, reported
 from evaluation.errors import NeedsOperator
 from evaluation.submission.message import Delivery
 
@@ -48,5 +48,5 @@ def test_what_means_none_or_several_is_refused(wanted: str, problem: str) -> Non
 
 
 def test_a_fate_names_message_submission_and_reason() -> None:
-    assert told(SECOND, Fate.SENT, "") == "sent back: 12345678-2222 (submission 7)"
-    assert told(THIRD, Fate.REFUSED, "no.") == "refused: aaaaaaaa-3333 (of no submission): no."
+    assert reported(SECOND, Fate.SENT, "") == "sent back: 12345678-2222 (submission 7)"
+    assert reported(THIRD, Fate.REFUSED, "no.") == "refused: aaaaaaaa-3333 (of no submission): no."
