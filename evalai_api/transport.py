@@ -89,7 +89,9 @@ def exchange(
 ) -> HttpAnswer:
     """Send the request and read the answer; blocks. Redirects are not followed.
 
-    Raises TimeoutError when the bounds of time are over, AnswerTooLarge, httpx's errors for the rest.
+    Must not be called in a thread that runs an event loop. A name server that does not answer is waited for as long as
+    the system's resolver does. Raises TimeoutError when the bounds of time are over, AnswerTooLarge, httpx's errors
+    for the rest.
     """
     try:
         return asyncio.run(_exchange(request, token, timeouts, limit_bytes, trust_env))
