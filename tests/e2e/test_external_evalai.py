@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cli.submission_progress import Observer
-from deployments.settings import Settings
 from embedded import challenge
 from embedded.aws import QUEUE, queue_url
 from embedded.evalai_website import EvalAIWebsite
@@ -53,7 +52,7 @@ def somebodys_evalai(folder: Path, aws_port: int) -> Iterator[tuple[str, Path]]:
 @pytest.mark.timeout(600)
 def test_a_submission_at_somebody_elses_evalai_is_evaluated_and_one_is_cancelled(tmp_path: Path) -> None:
     [aws_port] = free_ports((24301,))
-    settings = Settings(**quick_settings(tmp_path / "stack").model_dump() | {"aws_port": aws_port})
+    settings = quick_settings(tmp_path / "stack").model_copy(update={"aws_port": aws_port})
     settings.state_dir.mkdir()
 
     with somebodys_evalai(tmp_path, aws_port) as (url, access):
