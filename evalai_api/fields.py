@@ -6,9 +6,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from evalai_api.texts import storable
 from evaluation.errors import RequestRefused
 from evaluation.submission.model import SubmissionStatus
+from evaluation.text import storable
 
 FINAL = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
 

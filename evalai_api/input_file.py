@@ -4,9 +4,9 @@ import json
 
 import httpx
 
-from evalai_api.texts import storable
 from evalai_api.transport import AnswerTooLarge, HttpAnswer, Request, Timeouts, exchange
 from evaluation.errors import EvaluationError, ServiceUnavailable
+from evaluation.text import storable
 
 LIMIT_BYTES = 64 * 1024  # EvalAI's own command line writes a hundred
 

@@ -1,15 +1,11 @@
-"""Texts that people outside wrote, made fit to be stored: PostgreSQL takes no U+0000, UTF-8 no half surrogate pair."""
+"""Texts and JSON texts that people outside wrote, made fit for EvalAI: nothing unstorable, and of bounded length."""
 
 import re
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from evaluation.text import storable
+
 # The six characters of JSON's escape, unless the backslash is itself an escaped one.
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-
-
-def storable(text: str) -> str:
-    """The text with a replacement character for each that cannot be stored."""
-    return text.replace("\x00", REPLACEMENT).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def storable_json(text: str) -> str:

@@ -4,23 +4,28 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
 
-from evaluation.errors import AlreadyClaimed, NeedsOperator, SubmissionCancelled, SubmissionFailed, TransientError
+from evaluation.errors import (
+    AlreadyClaimed,
+    EvaluationError,
+    NeedsOperator,
+    SubmissionCancelled,
+    SubmissionFailed,
+    TransientError,
+)
 from evaluation.lifecycle.outcome import Outcome, attempts_used_up, cancelled, failed, reason_not_to_run
 from evaluation.lifecycle.takeover import Takeover
-from evaluation.ports import Claim
-from evaluation.shards import ShardJob
 from evaluation.submission.message import Delivery, SubmissionMessage
-from evaluation.submission.model import Submission
+from flows.best_effort import best_effort
+from flows.evaluation_context import EvaluationContext
 from flows.hooks import start_takeover
-from flows.intake import acknowledge, choose_cluster, claim_submission, enrich, extend_visibility, reject_message
+from flows.intake import acknowledge, choose_cluster, claim_submission, end_unclaimed, enrich, extend_visibility
 from flows.lease import lease
 from flows.progress_display import end_state, name_flow_run
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
-from flows.services import Cluster, Services, load_services
+from flows.services import Services, load_services
 from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
-from prefect_api.states import StateName
+from prefect_api.states import StateName, completed_state, failed_state
 
 
 @flow(
@@ -33,79 +38,70 @@ from prefect_api.states import StateName
 async def evaluate_submission(
     message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None
 ) -> State[Any]:
-    """Evaluate one submission and tell EvalAI, the ledger and the UI how it ended.
+    """Evaluate one submission and report to EvalAI, the ledger and the UI how it ended.
 
     `delivery` says where the message lies, so that it is deleted once the submission is claimed; without it (a run
     started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `takeover` is for a
     run that goes on with what another began: it takes over the claim and adopts the shards that still run.
     """
-    services = await load_services()
+    services: Services | None = None
     try:
+        services = await load_services()
         await extend_visibility(services, delivery)  # nobody else gets the message while this run claims the submission
         submission = await enrich(services, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
         claim = await claim_submission(cluster, submission, takeover)  # exactly one run goes on
+    except EvaluationError as reason:
+        return await end_unclaimed(services, message, delivery, reason)
+    context = EvaluationContext(services, cluster, submission, claim, takeover)
+    with best_effort("The message comes back, and another run deletes it"):
         await acknowledge(services, delivery)  # from here on the ledger holds the submission
-    except AlreadyClaimed as taken:
-        await acknowledge(services, delivery)
-        return Completed(name=StateName.DUPLICATE, message=str(taken))
-    except SubmissionFailed as error:
-        await reject_message(services, message, delivery, error)  # dead-letter queue, with the reason
-        return Failed(name=StateName.REJECTED, message=str(error))
-    except NeedsOperator as error:
-        return Failed(name=StateName.BLOCKED, message=f"{error} The message comes back by itself.")
-    except TransientError as outage:
-        return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
-    await name_flow_run(submission, claim)
+    with best_effort("The run keeps its plain name"):
+        await name_flow_run(context)
     try:
-        outcome = await evaluate(services, cluster, submission, claim, takeover)
+        return await end_state(context, await evaluate(context))
     except AlreadyClaimed as taken:
-        return Completed(name=StateName.TAKEN_OVER, message=str(taken))
+        return completed_state(StateName.TAKEN_OVER, str(taken))
     except TransientError as outage:
-        return Failed(name=StateName.INTERRUPTED, message=f"{outage} Another run goes on with it by itself.")
-    except NeedsOperator as error:
-        return Failed(name=StateName.BLOCKED, message=f"{error} Then another run goes on with it by itself.")
-    return await end_state(submission, outcome, cluster.settings.logs_of(submission.pk, claim.attempt))
+        return failed_state(StateName.INTERRUPTED, f"{outage} Another run continues the evaluation.")
+    except NeedsOperator as reason:
+        return failed_state(StateName.BLOCKED, f"{reason} Once that is corrected, another run continues.")
 
 
-async def evaluate(
-    services: Services, cluster: Cluster, submission: Submission, claim: Claim, takeover: Takeover | None
-) -> Outcome:
-    """Decide the outcome once, keep it, then tell everybody.
+async def evaluate(context: EvaluationContext) -> Outcome:
+    """Decide the outcome once, keep it, then report it everywhere.
 
     Raises AlreadyClaimed; TransientError in outages, and NeedsOperator: neither is a reason to fail anybody.
     """
-    async with lease(cluster.ledger, claim):
-        outcome = await kept_outcome(cluster, submission, claim)
+    async with lease(context.ledger, context.claim):
+        outcome = await kept_outcome(context)
         if outcome is None:
-            outcome = await simulate(services, cluster, submission, claim, takeover)
-            await keep_outcome(cluster, submission, claim, outcome)
-        outcome = await report(services, cluster, submission, claim, outcome)  # PostEKS
-        await record(cluster, submission, claim, outcome)
+            outcome = await keep_outcome(context, await simulate(context))
+        outcome = await report(context, outcome)  # PostEKS
+        await record(context, outcome)
         return outcome
 
 
-async def simulate(
-    services: Services, cluster: Cluster, submission: Submission, claim: Claim, takeover: Takeover | None
-) -> Outcome:
-    """From the Choice to the results: every way out that is not our own trouble is an outcome that can be reported."""
-    unwanted = reason_not_to_run(submission, claim.is_takeover, takeover)
-    if unwanted := unwanted or attempts_used_up(submission, claim.attempt, cluster.settings.max_attempts):
-        await remove_jobs(cluster, claim)
+async def simulate(context: EvaluationContext) -> Outcome:
+    """From the Choice to the results: every end that lies in the submission is an outcome that can be reported.
+
+    In an outage, or where an operator has to act, the shards drive on, and a takeover run adopts them.
+    """
+    submission, claim = context.submission, context.claim
+    unwanted = reason_not_to_run(submission, claim.is_takeover, context.takeover)
+    if unwanted := unwanted or attempts_used_up(submission, claim.attempt, context.settings.max_attempts):
+        await remove_jobs(context)
         return unwanted
-    jobs: tuple[ShardJob, ...] = ()
     try:
-        jobs = await plan_shards(cluster, submission, claim)
-        await mark_running(services, cluster, submission, claim)
-        try:
-            await launch_shards(cluster, claim, jobs)  # EKS Run Job, one Job a shard
-            await watch_shards(services, cluster, submission, claim, jobs)
-        except (SubmissionFailed, SubmissionCancelled):  # else the shards drive on, and a successor adopts them
-            await remove_jobs(cluster, claim)
-            raise
-        await remove_jobs(cluster, claim)  # Remove Job
-        return await merge_results(cluster, submission, claim, jobs)
+        context.jobs = await plan_shards(context)
+        await mark_running(context)
+        await launch_shards(context)  # EKS Run Job, one Job a shard
+        await watch_shards(context)
+        await remove_jobs(context)  # Remove Job
+        return await merge_results(context)
     except SubmissionCancelled as taken_back:
-        return cancelled(str(taken_back), await results_so_far(cluster, submission, jobs))
-    except SubmissionFailed as error:
-        return failed(submission, error, await results_so_far(cluster, submission, jobs))
+        await remove_jobs(context)
+        return cancelled(str(taken_back), await results_so_far(context))
+    except SubmissionFailed as failure:
+        await remove_jobs(context)
+        return failed(context.submission, failure, await results_so_far(context))

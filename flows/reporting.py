@@ -1,8 +1,7 @@
-"""The results: four checkpoints become one, EvalAI is told, the ledger and the bucket keep it. What PostEKS did."""
+"""The results: four checkpoints become one, which is reported to EvalAI and kept. What PostEKS did."""
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,13 +9,12 @@ from prefect import get_run_logger, task
 
 from evaluation import storage_keys
 from evaluation.errors import (
-    EvaluationError,
     InvalidCheckpoint,
     NeedsOperator,
     ShardsFailed,
     SubmissionCancelled,
-    SubmissionFailed,
     TransientError,
+    UnknownSubmission,
 )
 from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, parse_outcome, render_outcome
@@ -24,7 +22,6 @@ from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.decisions import SENSORS_INVALID, SETUP_FAILED
-from evaluation.ports import Claim
 from evaluation.results.checkpoint import Checkpoint, check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import render_document
@@ -32,21 +29,23 @@ from evaluation.results.evalai_result import accuracies, evalai_result, partial_
 from evaluation.results.merge import Merged, merge
 from evaluation.results.rejection import rejection
 from evaluation.results.summary import summary_text
-from evaluation.shards import ShardJob
-from evaluation.submission.model import Submission, SubmissionStatus
-from flows.services import Cluster, Services
+from evaluation.submission.model import SubmissionStatus
+from evaluation.text import storable
+from flows.best_effort import best_effort
+from flows.cancellation import confirm_deletion
+from flows.evaluation_context import EvaluationContext
 from flows.task_retries import on_transient_errors
 
 
 @task(name="merge-results", **on_transient_errors(8))
-async def merge_results(cluster: Cluster, submission: Submission, claim: Claim, jobs: Sequence[ShardJob]) -> Outcome:
+async def merge_results(context: EvaluationContext) -> Outcome:
     """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there.
 
     Raises ShardsFailed where the merged result may not be called finished (evaluation.results.rejection).
     """
-    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.MERGING)
-    merged = await asyncio.to_thread(_merge, cluster, jobs)
-    outcome = await asyncio.to_thread(_store, cluster, submission, merged)
+    await context.renew(Stage.MERGING)
+    merged = await asyncio.to_thread(_merge, context)
+    outcome = await asyncio.to_thread(_store, context, merged)
     if failure := rejection(merged):
         raise ShardsFailed(failure.summary, failure.cause, failure.remedy, failure.fault)
     if outcome.ending is not OutcomeStatus.FINISHED:
@@ -55,21 +54,24 @@ async def merge_results(cluster: Cluster, submission: Submission, claim: Claim, 
     return outcome
 
 
-@task(name="collect-results", **on_transient_errors(2))
-async def results_so_far(cluster: Cluster, submission: Submission, jobs: Sequence[ShardJob]) -> Outcome | None:
+async def results_so_far(context: EvaluationContext) -> Outcome | None:
     """What an unfinished submission drove, stored like a full result; None where that cannot be read."""
-    if not jobs:
-        return None
-    try:
-        merged = await asyncio.to_thread(_merge, cluster, jobs)
-        return await asyncio.to_thread(_store, cluster, submission, merged)
-    except EvaluationError as error:
-        get_run_logger().warning("The results so far cannot be shown: %s", error)
-        return None
+    if context.jobs:
+        with best_effort("The results so far are left out"):
+            return await collect_results(context)
+    return None
 
 
-def _store(cluster: Cluster, submission: Submission, merged: Merged) -> Outcome:
+@task(name="collect-results", **on_transient_errors(2))
+async def collect_results(context: EvaluationContext) -> Outcome:
+    """Merge and store what is there; raises InvalidCheckpoint where that is unreadable."""
+    merged = await asyncio.to_thread(_merge, context)
+    return await asyncio.to_thread(_store, context, merged)
+
+
+def _store(context: EvaluationContext, merged: Merged) -> Outcome:
     """Write the result's files; what may not be called finished gets no figures."""
+    pk = context.submission.pk
     scored = merged.complete and rejection(merged) is None
     total = len(merged.missing) + merged.routes_done
     records = merged.document["_checkpoint"]["records"]
@@ -77,7 +79,7 @@ def _store(cluster: Cluster, submission: Submission, merged: Merged) -> Outcome:
         record["status"] not in (SENSORS_INVALID, SETUP_FAILED) for record in records
     )  # a resume drives the others anew
     text = render_document(merged.document, merged.version)
-    summary = summary_text(merged.document, merged.version, total, merged.missing)
+    summary = _summary(merged, total)
     result = evalai_result(merged.document, merged.version) if scored else []
     files = {
         storage_keys.MERGED: text,
@@ -86,12 +88,12 @@ def _store(cluster: Cluster, submission: Submission, merged: Merged) -> Outcome:
     }
     for name, body in files.items():
         kind = "text/plain" if name == storage_keys.SUMMARY else "application/json"
-        cluster.artifacts.write(storage_keys.result_key(submission.pk, name), body.encode(), kind)
+        context.artifacts.write(storage_keys.result_key(pk, name), body.encode(), kind)
     metrics = accuracies(merged.document, merged.version) if scored else {}
     score = f": driving score {metrics['Driving score']:.3f}" if metrics else ""
     return Outcome(
         OutcomeStatus.FINISHED if scored else OutcomeStatus.FAILED,
-        f"Submission {submission.pk} finished{score} over {merged.routes_done} of {total} routes.",
+        f"Submission {pk} finished{score} over {merged.routes_done} of {total} routes.",
         result=result,
         metrics=metrics,
         routes_done=driven,
@@ -101,119 +103,132 @@ def _store(cluster: Cluster, submission: Submission, merged: Merged) -> Outcome:
     )
 
 
-def _merge(cluster: Cluster, jobs: Sequence[ShardJob]) -> Merged:
+def _summary(merged: Merged, total: int) -> str:
+    with best_effort("The summary is left out"):
+        return storable(summary_text(merged.document, merged.version, total, merged.missing))
+    return ""
+
+
+def _merge(context: EvaluationContext) -> Merged:
+    jobs, artifacts = context.jobs, context.artifacts
     parts: list[tuple[str, Checkpoint]] = []
     for job in jobs:
         key = storage_keys.checkpoint_key(job.submission, job.shard.index)
-        body = cluster.artifacts.read(key)
+        body = artifacts.read(key)
         if body is None:  # the pair never finished a route; the merge counts its routes as missing
             continue
-        source = cluster.artifacts.location(key)
+        source = artifacts.location(key)
         checkpoint = parse_checkpoint(body, source, job.version)
         check_expected(checkpoint, job.expected, source)
         parts.append((source, checkpoint))
     return merge(parts, [run for job in jobs for run in job.expected], jobs[0].version)
 
 
-async def publish_partial(
-    services: Services,
-    cluster: Cluster,
-    submission: Submission,
-    claim: Claim,
-    jobs: Sequence[ShardJob],
-    published: int,
-    permit: WritePermit | None = None,
-) -> int:
+async def publish_partial(context: EvaluationContext, published: int, permit: WritePermit) -> int:
     """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
 
     Nothing is written once the permit is revoked, although the thread that waits for its slot goes on.
 
-    Skips what cannot be merged at the moment: the final merge decides. Raises SubmissionCancelled,
-    and AlreadyClaimed where another run has taken over.
+    Raises SubmissionCancelled, AlreadyClaimed where another run has taken over, InvalidCheckpoint for what cannot be
+    merged at the moment: the final merge decides.
     """
-    try:
-        merged = await asyncio.to_thread(_merge, cluster, jobs)
-    except InvalidCheckpoint as error:
-        get_run_logger().warning("Partial results are not published: %s", error)
-        return published
+    merged = await asyncio.to_thread(_merge, context)
     if merged.routes_done <= published or merged.complete:
         return published
-    total = len(merged.missing) + merged.routes_done
     report = Report(
-        submission,
+        context.submission,
         SubmissionStatus.PARTIALLY_EVALUATED,
         result=partial_result(merged),
-        stdout=summary_text(merged.document, merged.version, total, merged.missing),
+        stdout=_summary(merged, len(merged.missing) + merged.routes_done),
         permit=permit,
     )
-    await asyncio.to_thread(cluster.ledger.renew, claim)
-    await asyncio.to_thread(services.evalai.report_partial, report)
+    await context.renew()
+    await asyncio.to_thread(context.evalai.report_partial, report)
     return merged.routes_done
 
 
-async def kept_outcome(cluster: Cluster, submission: Submission, claim: Claim) -> Outcome | None:
-    """How an earlier epoch decided this attempt, if it came that far: it is told now, and never decided again."""
-    if not claim.is_takeover:
+async def kept_outcome(context: EvaluationContext) -> Outcome | None:
+    """How an earlier epoch decided this attempt, if it came that far: it is reported now, and never decided again."""
+    if not context.claim.is_takeover:
         return None
-    entry = read_entry(await asyncio.to_thread(cluster.ledger.row, submission.team_pk, submission.pk))
+    row = await asyncio.to_thread(context.ledger.row, context.submission.team_pk, context.submission.pk)
+    entry = read_entry(row)
     if entry is None or entry.outcome is None:
         return None
-    body = await asyncio.to_thread(cluster.artifacts.read, entry.outcome)
-    return None if body is None else parse_outcome(body, cluster.artifacts.location(entry.outcome))
+    body = await asyncio.to_thread(context.artifacts.read, entry.outcome)
+    try:
+        return None if body is None else parse_outcome(body, context.artifacts.location(entry.outcome))
+    except InvalidCheckpoint as error:  # somebody has changed the file; the results are still there
+        get_run_logger().warning("The outcome is decided again: %s", error)
+        return None
 
 
 @task(name="keep-outcome", **on_transient_errors(8))
-async def keep_outcome(cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> None:
-    """Store the outcome before anybody is told, so that whatever dies now, the same is told later.
+async def keep_outcome(context: EvaluationContext, outcome: Outcome) -> Outcome:
+    """Store the outcome before it is reported, so that whatever dies now, the same is reported later.
 
-    Raises AlreadyClaimed where another run has taken over, whose outcome counts.
+    Returns it as stored. Raises AlreadyClaimed where another run has taken over, whose outcome counts.
     """
-    key = storage_keys.outcome_key(submission.pk, claim.attempt, claim.epoch)
-    await asyncio.to_thread(cluster.artifacts.write, key, render_outcome(outcome), "application/json")
-    await asyncio.to_thread(cluster.ledger.update, claim, {OUTCOME: key, **_values(cluster, submission, outcome)})
+    kept = _storable_outcome(outcome)
+    key = storage_keys.outcome_key(context.submission.pk, context.claim.attempt, context.claim.epoch)
+    await asyncio.to_thread(context.artifacts.write, key, render_outcome(kept), "application/json")
+    await asyncio.to_thread(context.ledger.update, context.claim, {OUTCOME: key, **_values(context, kept)})
+    return kept
 
 
-async def report(
-    services: Services, cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome
-) -> Outcome:
-    """Tell EvalAI; a cancellation that came in between stands, and what EvalAI did not take is said in the outcome."""
+def _storable_outcome(outcome: Outcome) -> Outcome:
+    """The outcome without characters that the ledger, EvalAI or Prefect cannot store: agents write what they like."""
+    return replace(
+        outcome,
+        sentence=storable(outcome.sentence),
+        summary=storable(outcome.summary),
+        merged=storable(outcome.merged),
+        logs=storable(outcome.logs),
+    )
+
+
+async def report(context: EvaluationContext, outcome: Outcome) -> Outcome:
+    """Report to EvalAI; a cancellation that came in between stands, and what EvalAI did not take is in the outcome."""
     outcome = replace(outcome, undelivered="", refused=False)
     if outcome.ending not in (OutcomeStatus.FINISHED, OutcomeStatus.FAILED):
         return outcome
     try:
-        await send_report(services, cluster, claim, outcome.report(submission))
+        await send_report(context, outcome.report(context.submission))
     except SubmissionCancelled as taken_back:
         return cancelled(str(taken_back))
-    except (TransientError, NeedsOperator, SubmissionFailed) as error:
+    except (TransientError, NeedsOperator) as error:
         return outcome.not_delivered(error)
     return outcome
 
 
 @task(name="report", **on_transient_errors(7, first_delay_seconds=15))  # the last retry comes after about half an hour
-async def send_report(services: Services, cluster: Cluster, claim: Claim, report: Report) -> None:
+async def send_report(context: EvaluationContext, report: Report) -> None:
     """Write the terminal status at EvalAI; raises SubmissionCancelled rather than overwrite a cancellation.
 
     Raises AlreadyClaimed where another run has taken over: EvalAI would let its late write overwrite anything.
     """
-    await asyncio.to_thread(cluster.ledger.renew, claim, Stage.REPORTING)
-    await asyncio.to_thread(services.evalai.report, report)
+    await context.renew(Stage.REPORTING)
+    try:
+        await asyncio.to_thread(context.evalai.report, report)
+    except UnknownSubmission as unknown:
+        await confirm_deletion(context, unknown)
 
 
 @task(name="record", **on_transient_errors(8))
-async def record(cluster: Cluster, submission: Submission, claim: Claim, outcome: Outcome) -> None:
+async def record(context: EvaluationContext, outcome: Outcome) -> None:
     """Write the outcome to the ledger: status, times, every metric, and where the files are.
 
-    Without an end time while EvalAI has not been told: a successor, or the run retried in Prefect, tells it.
+    Without an end time while the report has not reached EvalAI: a takeover run sends it, or the run retried in Prefect.
     """
-    logs = cluster.settings.logs_of(submission.pk, claim.attempt)
-    values = {**_values(cluster, submission, outcome), "logs": str(logs) if logs else None}
+    logs = context.settings.logs_of(context.submission.pk, context.claim.attempt)
+    values = {**_values(context, outcome), "logs": str(logs) if logs else None}
     if not outcome.undelivered:
-        await asyncio.to_thread(cluster.ledger.renew, claim, Stage.ENDED)
+        await context.renew(Stage.ENDED)
         values[END_TIME] = datetime.now(UTC).isoformat()
-    await asyncio.to_thread(cluster.ledger.update, claim, values)
+    await asyncio.to_thread(context.ledger.update, context.claim, values)
 
 
-def _values(cluster: Cluster, submission: Submission, outcome: Outcome) -> dict[str, object]:
+def _values(context: EvaluationContext, outcome: Outcome) -> dict[str, object]:
     return {
         STATUS: outcome.ending.value,
         REASON: outcome.sentence,
@@ -222,6 +237,6 @@ def _values(cluster: Cluster, submission: Submission, outcome: Outcome) -> dict[
         REFUSED: outcome.refused or None,
         "routes-done": outcome.routes_done,
         "routes-total": outcome.routes_total,
-        "s3-folder": cluster.artifacts.location(f"{submission.pk}/"),
+        "s3-folder": context.artifacts.location(f"{context.submission.pk}/"),
         **outcome.metrics,
     }

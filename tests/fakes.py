@@ -45,6 +45,7 @@ class FakeEvalAI:
     since: dict[int, datetime] = field(default_factory=dict)  # when a submission was handed in
     phases: dict[int, int] = field(default_factory=dict)  # submission -> phase; 1 where nothing is said
     image: str | None = "demo/agent:steady"
+    team_name: str = "Team Rocket 🚀"
     reports: list[Report] = field(default_factory=list)
     partial_reports: list[Report] = field(default_factory=list)
     trouble: list[EvaluationError] = field(default_factory=list)
@@ -59,8 +60,8 @@ class FakeEvalAI:
             phase_pk=message.phase_pk,
             phase=phase,
             team_pk=1,
-            team_name="Team Rocket 🚀",
-            status=self.status(message.submission_pk),
+            team_name=self.team_name,
+            status=self._status(message.submission_pk),
             image=message.submitted_image_uri,
             submitted_at=None,
             rerun_resumed_at=None,
@@ -75,6 +76,9 @@ class FakeEvalAI:
         ]
 
     def status(self, submission: int) -> SubmissionStatus:
+        return self._status(submission)
+
+    def _status(self, submission: int) -> SubmissionStatus:
         if submission not in self.statuses:
             raise UnknownSubmission(f"EvalAI does not know submission {submission}")
         return self.statuses[submission]
@@ -95,7 +99,7 @@ class FakeEvalAI:
         self.partial_reports.append(report)
 
     def _refuse_when_cancelled(self, submission: int) -> None:
-        if self.status(submission) is SubmissionStatus.CANCELLED:
+        if self._status(submission) is SubmissionStatus.CANCELLED:
             raise SubmissionCancelled(f"The team cancelled submission {submission}")
 
 
@@ -195,11 +199,13 @@ class FakeStore:
 class FakeQueue:
     deleted: list[Delivery] = field(default_factory=list)
     dead: list[tuple[str, str]] = field(default_factory=list)
+    hidden_seconds: list[int] = field(default_factory=list)
 
     def acknowledge(self, delivery: Delivery) -> None:
         self.deleted.append(delivery)
 
-    def extend(self, delivery: Delivery, seconds: int) -> None: ...
+    def extend(self, delivery: Delivery, seconds: int) -> None:
+        self.hidden_seconds.append(seconds)
 
     def reject(self, delivery: Delivery, body: str, reason: str) -> None:
         self.dead.append((body, reason))

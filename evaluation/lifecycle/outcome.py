@@ -10,7 +10,7 @@ from evaluation.errors import EvaluationError, Fault, InvalidCheckpoint, ShardsF
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.shards import ShardState, ShardStatuses
-from evaluation.submission.model import RUNNABLE, Submission, SubmissionStatus
+from evaluation.submission.model import CLOSED, Submission, SubmissionStatus
 
 
 class OutcomeStatus(StrEnum):
@@ -34,7 +34,7 @@ class Outcome:
     summary: str = ""  # the text for EvalAI's stdout
     merged: str = ""  # the merged file
     logs: str = ""  # the last lines of the agents that failed
-    undelivered: str = ""  # why EvalAI could not be told, if it could not
+    undelivered: str = ""  # why the report has not reached EvalAI, if it has not
     refused: bool = False  # EvalAI understood the report and said no
 
     def report(self, submission: Submission) -> Report:
@@ -57,7 +57,7 @@ _OUTCOME = TypeAdapter(Outcome)
 
 
 def render_outcome(outcome: Outcome) -> bytes:
-    """The outcome as JSON, to be kept until everybody is told."""
+    """The outcome as JSON, to be kept until it is reported everywhere."""
     return _OUTCOME.dump_json(outcome, indent=1)
 
 
@@ -77,11 +77,11 @@ def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeo
     if submission.status is SubmissionStatus.CANCELLED:
         return cancelled("The team cancelled the submission before it was simulated.")
     if takeover and takeover.stopped:
-        return _given_up(submission, "a host stopped its run in Prefect")
+        return _given_up(submission, "an operator cancelled its run in Prefect")
     if takeover and takeover.crashes > MAX_CRASHES:
-        return _given_up(submission, f"its run broke {takeover.crashes} times, for reasons that the runs' logs show")
+        return _given_up(submission, f"its run broke {takeover.crashes} times; the runs' logs say why")
     # What was begun goes on, whatever EvalAI shows of it.
-    if submission.status in RUNNABLE or is_takeover:
+    if is_takeover or submission.status not in CLOSED:
         return None
     return _skipped(submission)
 
@@ -104,7 +104,7 @@ def attempts_used_up(submission: Submission, attempt: int, most: int) -> Outcome
 def _given_up(submission: Submission, happened: str) -> Outcome:
     sentence = (
         f"Submission {submission.pk} failed: {happened}. This was not the agent's fault. "
-        "The routes that are driven are kept: a host can resume the submission."
+        "The driven routes are kept: a challenge host can resume the submission."
     )
     return Outcome(OutcomeStatus.FAILED, sentence, Fault.INFRASTRUCTURE)
 
@@ -121,7 +121,7 @@ def cancelled(reason: str, so_far: Outcome | None = None) -> Outcome:
 
 
 def _skipped(submission: Submission) -> Outcome:
-    sentence = f"EvalAI says that submission {submission.pk} is {submission.status}: nothing to simulate."
+    sentence = f"EvalAI says that submission {submission.pk} is {submission.status}: there is nothing to evaluate."
     return Outcome(OutcomeStatus.SKIPPED, sentence)
 
 
@@ -132,9 +132,9 @@ def failed(submission: Submission, error: SubmissionFailed, so_far: Outcome | No
     """
     parts = [f"Submission {submission.pk} failed.", str(error)]
     if error.fault is Fault.INFRASTRUCTURE:
-        parts.append("This was not the agent's fault: a host can resume the submission.")
+        parts.append("This was not the agent's fault: a challenge host can resume the submission.")
     if so_far and so_far.routes_done:
-        parts.append(f"{so_far.routes_done} of {so_far.routes_total} routes are driven; a resume goes on from there.")
+        parts.append(f"{so_far.routes_done} of {so_far.routes_total} routes are driven; a resume continues from there.")
     return replace(
         so_far or Outcome(OutcomeStatus.FAILED, ""),
         ending=OutcomeStatus.FAILED,

@@ -22,11 +22,14 @@ class SubmissionStatus(StrEnum):
     ARCHIVED = "archived"
 
 
-RUNNABLE = frozenset(
+# What EvalAI asks no evaluation for. Every other status may stand there when a message comes: EvalAI's own last write
+# can come after the message (submitting), and nobody may have evaluated what is shown as running.
+CLOSED = frozenset(
     {
-        SubmissionStatus.SUBMITTED,
-        SubmissionStatus.SUBMITTING,  # the message can overtake EvalAI's own last write
-        SubmissionStatus.RESUMING,
+        SubmissionStatus.FINISHED,
+        SubmissionStatus.FAILED,
+        SubmissionStatus.CANCELLED,
+        SubmissionStatus.ARCHIVED,
     }
 )
 

@@ -154,7 +154,7 @@ def test_an_agents_failure_is_told_with_its_last_lines_and_charged_to_the_team(w
     [report] = world.evalai.reports
     assert "1 of 4 shards failed: shard 1: The agent crashed (it ended with exit code 139)." in report.stderr
     assert "Run it on the public routes." in report.stderr
-    assert "17 of 20 routes are driven; a resume goes on from there." in report.stderr
+    assert "17 of 20 routes are driven; a resume continues from there." in report.stderr
     assert "agent of shard 1: Traceback" in report.stderr
     assert "not for the team" not in report.stderr
     assert world.ledger.rows[7]["fault"] == "team"
@@ -218,7 +218,9 @@ def test_a_report_that_evalai_refuses_is_said_and_the_result_is_kept(world: Worl
     state = run(*world.submitted(7))
 
     assert state.is_failed()
-    assert (state.message or "").startswith("EvalAI could not be told: EvalAI refused the result: unknown metric.")
+    assert (state.message or "").startswith(
+        "Report not delivered to EvalAI: EvalAI refused the result: unknown metric."
+    )
     assert world.ledger.rows[7]["status"] == "finished"
     assert world.ledger.rows[7]["undelivered"] == "EvalAI refused the result: unknown metric."
     assert world.merged(7)["entry_status"] == "Finished"
@@ -242,7 +244,7 @@ def test_a_run_that_breaks_leaves_its_shards_to_a_successor(world: World, monkey
 @pytest.mark.parametrize(
     ("takeover", "reason"),
     [
-        (Takeover(owner="first", epoch=3, stopped=True), "a host stopped its run in Prefect"),
+        (Takeover(owner="first", epoch=3, stopped=True), "an operator cancelled its run in Prefect"),
         (Takeover(owner="first", epoch=8, crashes=6), "its run broke 6 times"),
     ],
 )

@@ -58,17 +58,19 @@ def test_a_failure_keeps_what_was_driven_but_reports_no_score() -> None:
         SubmissionStatus.FAILED, (), "routes", "{}",
     )  # fmt: skip
     assert (
-        "Shard 3's file is cut off. This was not the agent's fault: a host can resume the submission. 3 of 20 routes"
-        in report.stderr
+        "Shard 3's file is cut off. This was not the agent's fault: a challenge host can resume the submission. "
+        "3 of 20 routes" in report.stderr
     )
     assert outcome.metrics == {}
 
 
 @pytest.mark.parametrize("status", SubmissionStatus)
-def test_submitted_and_resuming_run_and_a_run_goes_on_with_its_own(status: SubmissionStatus) -> None:
+def test_what_evalai_has_not_closed_is_evaluated_and_a_takeover_continues(
+    status: SubmissionStatus,
+) -> None:
     submission = replace(SUBMISSION, status=status)
     new, again = reason_not_to_run(submission, False, None), reason_not_to_run(submission, True, None)
-    assert (new is None) is (status.value in {"submitted", "submitting", "resuming"})
+    assert (new is None) is (status.value not in {"finished", "failed", "cancelled", "archived"})
     assert (again is None) is (status.value != "cancelled")
 
 
