@@ -16,9 +16,9 @@ from cli.setup import log_to_stderr, patiently
 from compute_client.job import JobResult
 from deployments.compute_setup import given_places, save_jobs
 from deployments.installation import installation
-from deployments.prefect_setup import load_block
 from deployments.settings import load_settings
 from evaluation.errors import InvalidConfiguration
+from prefect_api.blocks import load_saved_block
 from services.bridge import serve_bridge
 from services.compute_backlog import Jobs, Rate, describe, ecs_workers, keep_publishing, measure, publish
 from services.compute_bridge import compute_reader, compute_settings
@@ -81,7 +81,7 @@ def bridge(*, jobs: Name = document_names.COMPUTE) -> None:
     """Carry the queue's messages to Prefect, as events, until SIGTERM or Ctrl-C. Keeps no state of its own."""
     log_to_stderr()
     with installation(load_settings()):
-        queue = patiently(partial(load_block, SubmissionQueue, jobs), "Prefect cannot say yet where the queue is")
+        queue = patiently(partial(load_saved_block, SubmissionQueue, jobs), "Prefect cannot say yet where the queue is")
         serve_bridge(queue, compute_settings(queue), read=compute_reader(jobs))
 
 
@@ -195,7 +195,7 @@ def result(job_id: str, /, *, wait: float = 0, jobs: Name = document_names.COMPU
 
 
 def load_jobs(jobs: str) -> Jobs:
-    return Jobs(load_block(SubmissionQueue, jobs), load_block(ComputeJobTable, jobs))
+    return Jobs(load_saved_block(SubmissionQueue, jobs), load_saved_block(ComputeJobTable, jobs))
 
 
 def count_workers(jobs: Jobs, workers: int | None, ecs_service: str | None) -> Callable[[], int]:

@@ -16,10 +16,11 @@ from blocks import document_names
 from blocks.dead_letters import DeadLetter, DeadLetters
 from blocks.evalai import EvalAI
 from deployments.installation import installation
-from deployments.prefect_setup import load_block, load_queue
+from deployments.prefect_setup import load_queue
 from deployments.settings import load_settings
 from evaluation.errors import EvaluationError, InvalidMessage, NeedsOperator
 from evaluation.submission.message import SubmissionMessage, parse_message
+from prefect_api.blocks import load_saved_block
 from services.bridge import BridgeSettings, read_submission
 
 SHORT = 8  # characters of a message's id that people see, and the fewest that `redrive` takes
@@ -36,7 +37,7 @@ def dead(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = Fa
         Print JSON, with whole ids and the messages' bodies.
     """
     with installation(load_settings()):
-        phases = load_block(EvalAI, document_names.EVALAI).phases
+        phases = load_saved_block(EvalAI, document_names.EVALAI).phases
         with DeadLetters(load_queue()) as letters:
             found = [describe(letter, phases) for letter in letters]
             unseen = letters.unseen()
@@ -68,7 +69,7 @@ def redrive(
         Send back what is still invalid, too.
     """
     with installation(load_settings()):
-        evalai = load_block(EvalAI, document_names.EVALAI)
+        evalai = load_saved_block(EvalAI, document_names.EVALAI)
         with DeadLetters(load_queue()) as letters:
             chosen = letters if letter is None else choose(letters, letter)
             fates = []

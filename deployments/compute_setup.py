@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from blocks import document_names
 from blocks.compute_job_table import ComputeJobTable
 from blocks.submission_queue import SubmissionQueue
-from deployments.prefect_setup import prefect_client, site_credentials, work_pool
+from deployments.prefect_setup import site_credentials, work_pool
 from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration
+from prefect_api.client import prefect_client
 from prefect_api.errors import prefect_errors
 
 

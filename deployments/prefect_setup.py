@@ -1,19 +1,15 @@
 """`leaderboard setup`: everything that the flows need on a Prefect server. Idempotent: a repetition changes nothing."""
 
-import time
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import boto3
-import httpx
-from prefect.blocks.core import Block
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from blocks import document_names
 from blocks.evalai import (
@@ -31,11 +27,11 @@ from deployments.clusters_file import ClusterSettings, compute_cluster, read_clu
 from deployments.operator_notifications import notify_operators
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
-from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from evaluation.errors import InvalidConfiguration
 from flows.takeover_runs import TAKEOVER_QUEUE
+from prefect_api.blocks import load_saved_block
+from prefect_api.client import prefect_client, wait_for_server
 from prefect_api.errors import prefect_errors
-
-SomeBlock = TypeVar("SomeBlock", bound=Block)
 
 
 def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, notify: str | None = None) -> list[str]:
@@ -87,42 +83,7 @@ def _evalai(secret: EvalAISecret, challenge_pk: int | None) -> EvalAI:
 
 def load_queue() -> SubmissionQueue:
     """The queue's block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
-    return load_block(SubmissionQueue, document_names.QUEUE)
-
-
-def load_block(kind: type[SomeBlock], name: str) -> SomeBlock:
-    """A saved block; raises InvalidConfiguration where `leaderboard setup` has not run, ServiceUnavailable."""
-    with prefect_client():
-        try:
-            return cast(SomeBlock, kind.load(name))
-        except ValueError as error:
-            unusable = f"The block {kind.get_block_type_slug()}/{name} cannot be used"
-            raise InvalidConfiguration(unusable, _problem(error), "Run `leaderboard setup`.") from error
-        except httpx.HTTPError as error:
-            raise ServiceUnavailable("Prefect's server does not answer", str(error)) from error
-
-
-def _problem(error: ValueError) -> str:
-    """What pydantic complains of without what it was given: that may be a token."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-
-
-def prefect_client() -> SyncPrefectClient:
-    """A client of PREFECT_API_URL; raises InvalidConfiguration where that is not set."""
-    if not PREFECT_API_URL.value():
-        raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")
-    return get_client(sync_client=True)
-
-
-def wait_for_server(client: SyncPrefectClient, seconds: float) -> None:
-    """Raises ServiceUnavailable where the server does not answer within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while (problem := client.api_healthcheck()) is not None:
-        if time.monotonic() >= deadline:
-            raise ServiceUnavailable(f"Prefect's server at {PREFECT_API_URL.value()} does not answer", str(problem))
-        time.sleep(0.2)
+    return load_saved_block(SubmissionQueue, document_names.QUEUE)
 
 
 def work_pool(client: SyncPrefectClient, settings: Settings) -> str:

@@ -16,18 +16,19 @@ from blocks.ledger_table import LedgerTable
 from blocks.secrets import ClusterSecret, InstallationSecrets, SecretNames, read_installation_secrets
 from blocks.submission_queue import SubmissionQueue
 from deployments.installation import Installation
-from deployments.prefect_setup import load_block, site_credentials
+from deployments.prefect_setup import site_credentials
 from deployments.settings import Settings
 from deployments.stack_state import StackState
 from doctor.findings import NotChecked
 from evaluation.errors import EvaluationError, ServiceUnavailable
+from prefect_api.blocks import load_saved_block
 
 Kept = TypeVar("Kept")
 SomeBlock = TypeVar("SomeBlock", bound=Block)
 
 
 class LoadBlock(Protocol):
-    """deployments.prefect_setup.load_block"""
+    """prefect_api.blocks.load_saved_block"""
 
     def __call__(self, kind: type[SomeBlock], name: str) -> SomeBlock: ...
 
@@ -40,7 +41,11 @@ class DoctorContext:
     """One installation. What cannot be had is a problem in the check that is about it, NotChecked in all others."""
 
     def __init__(
-        self, settings: Settings, installation: Installation, client: SyncPrefectClient, load: LoadBlock = load_block
+        self,
+        settings: Settings,
+        installation: Installation,
+        client: SyncPrefectClient,
+        load: LoadBlock = load_saved_block,
     ) -> None:
         self.settings = settings if installation.stack is None else _of_stack(settings, installation.stack)
         self.installation = installation

@@ -1,7 +1,6 @@
 """Prefect: server, work pool, workers, request budget, what `prefect deploy --all` made, and the blocks."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from deployments.project_files import deployments_file
 from doctor.context import DoctorContext
 from doctor.findings import Check, NotChecked
 from evaluation.errors import InvalidConfiguration
-from prefect_api.errors import prefect_errors
+from prefect_api.errors import prefect_answer
 
 SET_UP = "Run `leaderboard setup`."
 DEPLOY = "Run `prefect deploy --all`."
@@ -55,7 +54,7 @@ def _server(context: DoctorContext) -> str:
     client = context.prefect()
     if client.server_type is ServerType.CLOUD:  # always new enough, and has no such address
         return f"Prefect Cloud at {context.installation.prefect_api_url}"
-    with _prefect_errors("Asking for the server's version"):
+    with prefect_answer("Asking for the server's version"):
         theirs, ours = Version(client.api_version()), Version(prefect.__version__)
     if theirs.release[:2] < ours.release[:2]:
         raise InvalidConfiguration(
@@ -68,7 +67,7 @@ def _server(context: DoctorContext) -> str:
 def _pool(context: DoctorContext) -> str:
     client = _client(context)
     try:
-        with _prefect_errors("Asking for the work pool"):
+        with prefect_answer("Asking for the work pool"):
             pool = client.read_work_pool(context.settings.work_pool)
     except ObjectNotFound as error:
         raise InvalidConfiguration(f"There is no work pool {context.settings.work_pool}", remedy=SET_UP) from error
@@ -82,7 +81,7 @@ def _pool(context: DoctorContext) -> str:
 def _worker(context: DoctorContext) -> str:
     name = context.settings.work_pool
     context.need(lambda: _pool(context), "the work pool")
-    with _prefect_errors("Asking for the workers"):
+    with prefect_answer("Asking for the workers"):
         workers = _client(context).read_workers_for_work_pool(name)
     online = sorted(worker.name for worker in workers if worker.status == "ONLINE")
     if not online:
@@ -97,7 +96,7 @@ def _worker(context: DoctorContext) -> str:
 def _budget(context: DoctorContext) -> str:
     client, name = _client(context), context.evalai().rate_limit
     try:
-        with _prefect_errors("Asking for EvalAI's request budget"):
+        with prefect_answer("Asking for EvalAI's request budget"):
             limit = client.read_global_concurrency_limit_by_name(name)
     except ObjectNotFound as error:
         raise InvalidConfiguration(f"There is no rate limit {name}", "no run can ask EvalAI", SET_UP) from error
@@ -124,7 +123,7 @@ def _nobody_knows_deployments() -> str:
 
 def _deployed(context: DoctorContext, spec: Mapping[str, Any]) -> DeploymentResponse:
     client, name = _client(context), spec["name"]
-    with _prefect_errors(f"Asking for the deployment {name}"):
+    with prefect_answer(f"Asking for the deployment {name}"):
         found = client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])))
     ours = [deployment for deployment in found if deployment.entrypoint == spec["entrypoint"]]
     if not ours:
@@ -151,7 +150,7 @@ def _deployment(context: DoctorContext, spec: Mapping[str, Any]) -> str:
 
 def _automation(context: DoctorContext, spec: Mapping[str, Any], name: str) -> str:
     deployment = context.need(lambda: _deployed(context, spec), f"the deployment {spec['name']}")
-    with _prefect_errors(f"Asking for the automation {name}"):
+    with prefect_answer(f"Asking for the automation {name}"):
         related = _client(context).read_resource_related_automations(f"prefect.deployment.{deployment.id}")
     ours = [automation for automation in related if automation.name == name]
     if not ours:
@@ -167,7 +166,7 @@ def _automation(context: DoctorContext, spec: Mapping[str, Any], name: str) -> s
 
 def _notifications(context: DoctorContext) -> str:
     client = _client(context)
-    with _prefect_errors("Asking for the notifications"):
+    with prefect_answer("Asking for the notifications"):
         found = {name: client.read_automations_by_name(name) for name in AUTOMATIONS}
     missing = [name for name, automations in found.items() if not automations]
     if missing and context.installation.stack:
@@ -225,14 +224,3 @@ def _agreement(context: DoctorContext) -> str:
 
 def _client(context: DoctorContext) -> SyncPrefectClient:
     return context.need(context.prefect, "Prefect's server")
-
-
-@contextmanager
-def _prefect_errors(what: str) -> Iterator[None]:
-    """As prefect_errors; an answer that makes no sense is also a finding."""
-    try:
-        with prefect_errors(what):
-            yield
-    except ValueError as error:
-        summary = f"{what}: that is no Prefect server"
-        raise InvalidConfiguration(summary, type(error).__name__, "Check PREFECT_API_URL.") from error

@@ -15,7 +15,7 @@ from compute_client.table import JobTable
 from evaluation.errors import EvaluationError
 from evaluation.ports import MessageQueue
 from evaluation.submission.message import Delivery
-from flows.block_loading import load_block
+from prefect_api.blocks import load_block
 
 MARGIN_SECONDS = 15  # the message comes back a little after the lease has ended, not before
 

@@ -11,7 +11,7 @@ from blocks.submission_queue import SubmissionQueue
 from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase
-from flows.block_loading import load_block
+from prefect_api.blocks import load_block
 
 
 class Phases(Protocol):

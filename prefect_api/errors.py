@@ -26,3 +26,17 @@ def prefect_errors(what: str) -> Iterator[None]:
         raise ServiceUnavailable(f"{what} failed", f"Prefect's server answers {status}") from error
     except httpx.HTTPError as error:
         raise ServiceUnavailable(f"{what} failed", type(error).__name__) from error
+
+
+@contextmanager
+def prefect_answer(what: str) -> Iterator[None]:
+    """As prefect_errors, for one request whose answer is read inside: one that makes no sense is translated as well.
+
+    Raises InvalidConfiguration for such an answer: something else than Prefect is at the address.
+    """
+    try:
+        with prefect_errors(what):
+            yield
+    except ValueError as error:
+        summary = f"{what}: that is no Prefect server"
+        raise InvalidConfiguration(summary, type(error).__name__, "Check PREFECT_API_URL.") from error

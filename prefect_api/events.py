@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from evaluation.errors import InvalidConfiguration, InvalidMessage, RequestRefused, ServiceUnavailable
+from evaluation.errors import InvalidMessage, RequestRefused, ServiceUnavailable
+from prefect_api.client import prefect_client
 
 # Answers about this one event; every other refusal is about the sender or the server.
 _REFUSES_THE_EVENT = frozenset({400, 413, 422})
@@ -63,13 +64,8 @@ class PrefectEvents:
 
 @contextmanager
 def prefect_events(timeout_seconds: float = 15) -> Iterator[PrefectEvents]:
-    """The publisher for PREFECT_API_URL; raises InvalidConfiguration where that is not set.
-
-    Without an address Prefect would start a server of its own, which nobody listens to.
-    """
-    if not PREFECT_API_URL.value():
-        raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")
-    with get_client(httpx_settings={"timeout": timeout_seconds}, sync_client=True) as client:
+    """The publisher for PREFECT_API_URL; raises InvalidConfiguration where that is not set."""
+    with prefect_client(timeout_seconds) as client:
         yield PrefectEvents(client)
 
 
