@@ -204,7 +204,7 @@ async def test_removal_returns_after_the_last_pod_even_without_a_job(server: Kub
     server.stuck.add("orphan")
     asyncio.get_running_loop().call_later(0.3, server.drop, "pods", "orphan")
 
-    await backend_on(server, removal=RemovalLimits(3.0, 1e9, 0.02, 0.1)).remove(7, 1)
+    await backend_on(server, removal=RemovalLimits(60.0, 1e9, 0.02, 0.1)).remove(7, 1)
 
     assert server.objects["pods"] == {}
 

@@ -129,7 +129,12 @@ async def test_hundred_followers_share_one_watch_of_each_kind(server: Kubernetes
     before = len(server.requests)
     watching = [
         asyncio.create_task(
-            states_until(backend_on(server, requests=unhurried), shard_jobs(number), all_are(ShardState.FINISHED))
+            states_until(
+                # no_pod_seconds: after these, events would be asked for too
+                backend_on(server, requests=unhurried, no_pod_seconds=600),
+                shard_jobs(number),
+                all_are(ShardState.FINISHED),
+            )
         )
         for number in numbers
     ]
