@@ -1,8 +1,8 @@
 """EvalAI for the flows and the command line. Source: docs/evalai.md. Knows nothing of Prefect."""
 
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Collection
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from functools import partial
 
@@ -25,7 +25,7 @@ from evalai_api.fields import (
 from evalai_api.http import EvalAIHttp, RetryPolicy, Timeouts, Upload
 from evalai_api.input_file import handed_in_image
 from evalai_api.report_body import report_body
-from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled
+from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.report import Report
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus
@@ -126,17 +126,21 @@ class EvalAIClient:
         """The submission as EvalAI shows it; raises UnknownSubmission."""
         return self._http.retrying(partial(self._read_row, submission))
 
-    def submissions(self, challenge: int, since: datetime | None = None) -> SubmissionList:
+    def submissions(self, challenge: int, since: datetime | None = None, also: Collection[int] = ()) -> SubmissionList:
         """The challenge's submissions by id; a row that cannot be read is named and hides no other.
 
         EvalAI's list has no pages. With `since` only what was submitted after that moment is listed, and beside it
-        whatever has not ended: six requests, whose cost does not grow with all submissions ever made.
+        whatever has not ended: six requests, whose cost does not grow with all submissions ever made, and one for
+        each of `also` that is not among these. One that is missing then does not exist at EvalAI.
         """
         if since is None:
             return self._listed(challenge, {})
         filters = [{"submitted_after": since.isoformat()}, *({"status": status} for status in UNFINISHED)]
         lists = [self._listed(challenge, each) for each in filters]
         rows = {row.pk: row for rows in lists for row in rows}
+        for pk in sorted({*also} - {*rows}):
+            with suppress(UnknownSubmission):
+                rows[pk] = self.submission_row(pk)
         return SubmissionList(rows.values(), list(dict.fromkeys(said for rows in lists for said in rows.unreadable)))
 
     def phases(self, challenge: int) -> dict[int, str]:

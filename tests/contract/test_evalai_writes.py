@@ -163,6 +163,16 @@ def test_a_list_since_a_moment_holds_what_is_new_and_what_has_not_ended(world: W
     assert world.requests == 6
 
 
+def test_a_list_since_a_moment_also_holds_the_submissions_that_are_named(world: World) -> None:
+    old, new = world.add(SubmissionStatus.FINISHED), world.add(SubmissionStatus.FINISHED)
+    old.submitted_at = old.submitted_at.replace(year=2020)
+
+    found = world.client().submissions(1, since=new.submitted_at.replace(year=2021), also=(new.pk, old.pk, 4242))
+
+    assert [row.pk for row in found] == [old.pk, new.pk]
+    assert world.requests == 6 + 2
+
+
 @pytest.mark.parametrize("disabled", [False, True])
 def test_a_phase_without_logs_gets_none(world: World, disabled: bool) -> None:
     row = world.add(SubmissionStatus.RUNNING)
