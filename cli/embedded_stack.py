@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 
+from cli.arguments import SubmissionId
 from cli.demo import finish, run_demo, show_outcome
 from cli.progress_view import shards_table, submissions_table, values_table, watch
 from cli.submission_progress import Observer, in_time
@@ -107,7 +108,7 @@ def submit(
     return _wait(state, people, pk, wait_seconds)
 
 
-def resume(submission: int, /, *, wait: bool = False, wait_seconds: WaitSeconds = WAIT_SECONDS) -> int:
+def resume(submission: SubmissionId, /, *, wait: bool = False, wait_seconds: WaitSeconds = WAIT_SECONDS) -> int:
     """Resume a failed submission from its checkpoints, as a challenge host does at EvalAI.
 
     Parameters
@@ -125,7 +126,7 @@ def resume(submission: int, /, *, wait: bool = False, wait_seconds: WaitSeconds 
     return _wait(state, people, submission, wait_seconds) if wait else 0
 
 
-def cancel(submission: int, /) -> None:
+def cancel(submission: SubmissionId, /) -> None:
     """Cancel a submission, as its team does at EvalAI. The flow run sees that and stops the shards.
 
     Parameters
@@ -137,8 +138,14 @@ def cancel(submission: int, /) -> None:
     print(f"EvalAI has submission {submission} as cancelled; its shards stop within some seconds.")
 
 
-def status(submission: Annotated[int | None, Parameter(help="The submission's id.")] = None, /) -> None:
-    """Show all submissions of the running stack, or one: EvalAI's status, the ledger's row, the shards."""
+def status(submission: SubmissionId | None = None, /) -> None:
+    """Show all submissions of the running stack, or one: EvalAI's status, the ledger's row, the shards.
+
+    Parameters
+    ----------
+    submission
+        The submission's id.
+    """
     state = read_state(load_settings())
     screen = _screen()
     people = EvalAIWebsite(state)

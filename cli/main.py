@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
@@ -16,7 +18,8 @@ NOT_INSTALLED = (
 app = App(
     name="leaderboard",
     help="Evaluates submissions to the CARLA Autonomous Driving Leaderboard.",
-    version_flags=[],
+    version=partial(version, "leaderboard-flows"),
+    version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = {  # name -> (module and function in this package, help)

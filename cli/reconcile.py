@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from cli.arguments import SubmissionId
 from cli.progress_view import values_table
 from deployments.installation import installation
 from deployments.settings import load_settings
@@ -44,8 +45,10 @@ def reconcile(*, dry_run: Flag = False, as_json: Annotated[bool, Parameter(name=
     return NEEDS_A_PERSON if any(each["action"] == Action.NOTIFY_OPERATOR for each in rows) else 0
 
 
-def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
-    """Say in plain words where a submission is, since when, what it waits for and what comes next.
+def explain(
+    submission: SubmissionId, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False
+) -> int:
+    """Show the stage of a submission, since when, what it waits for and what comes next. Exit code 1 if it is unknown.
 
     Parameters
     ----------
@@ -58,8 +61,9 @@ def explain(submission: int, /, *, as_json: Annotated[bool, Parameter(name="--js
         explained = asyncio.run(_explain(submission))
     if as_json:
         print(json.dumps(explained.lines, indent=2, ensure_ascii=False))
-        return
-    Console(highlight=False).print(values_table(f"Submission {submission}", _values(explained)))
+    else:
+        Console(highlight=False).print(values_table(f"Submission {submission}", _values(explained)))
+    return 0 if explained.known else 1
 
 
 async def _reconcile(dry_run: bool) -> tuple[list[Row], int]:

@@ -1,5 +1,8 @@
 """Every setting of the command line, the bridge and the embedded stack, read from LEADERBOARD_* variables."""
 
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -8,11 +11,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from evaluation.errors import InvalidConfiguration
 from evaluation.lifecycle.stages import LEASE_SECONDS
 
+PREFIX = "LEADERBOARD_"
+# Of CARLA's evaluator, of the embedded stack's processes, and of the tests.
+_OF_OTHERS = frozenset({f"{PREFIX}{name}" for name in ("ROOT", "VERSION", "STACK", "SHARED")})
+
 
 class Settings(BaseSettings):
     """Names follow the field: `region` is LEADERBOARD_REGION. Secrets are no settings: they live in blocks."""
 
-    model_config = SettingsConfigDict(env_prefix="LEADERBOARD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     state_dir: Path = Field(
         default=Path(".leaderboard"), description="Folder of the embedded stack: its state, logs and databases."
@@ -76,8 +83,20 @@ class Settings(BaseSettings):
         return self.state_dir / "logs"
 
 
+def _check_names(environment: Iterable[str]) -> None:
+    """A mistyped variable would be ignored. Others begin so too: LEADERBOARD_ROOT is the evaluator's."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in (*known, *_OF_OTHERS):
+            for meant in get_close_matches(name, known, n=1, cutoff=0.85):
+                raise InvalidConfiguration(
+                    f"There is no setting {name}", f"the nearest is {meant}", "Correct its name."
+                )
+
+
 def load_settings() -> Settings:
     """Read the environment; raises InvalidConfiguration with one sentence that names the variable."""
+    _check_names(os.environ)
     try:
         return Settings()
     except ValidationError as error:

@@ -3,21 +3,23 @@
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 from deployments.settings import Settings
 from deployments.stack_state import stored_state
 from embedded.processes import end_all, family_of
-from evaluation.errors import NeedsOperator
+from evaluation.errors import InvalidConfiguration, NeedsOperator
 
 
 @contextlib.contextmanager
 def stack_lock(settings: Settings) -> Iterator[None]:
     """Hold the lock of the state folder, after ending what a killed stack left behind.
 
-    Raises NeedsOperator while another process holds it. The lock is the kernel's: it goes with its process.
+    Raises NeedsOperator while another process holds it, InvalidConfiguration for a folder that cannot be used. The
+    lock is the kernel's: it goes with its process.
     """
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (settings.state_dir / "stack.lock").open("w") as file:
+    with _open(settings.state_dir) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -29,6 +31,18 @@ def stack_lock(settings: Settings) -> Iterator[None]:
             yield
         finally:
             settings.state_file.unlink(missing_ok=True)
+
+
+def _open(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (folder / "stack.lock").open("w")
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"The state folder {folder} cannot be used",
+            error.strerror or str(error),
+            "Set LEADERBOARD_STATE_DIR to a folder on a disk with room that you may write to.",
+        ) from error
 
 
 def _owner(settings: Settings) -> str:

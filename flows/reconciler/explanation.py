@@ -34,6 +34,7 @@ class Explanation:
     next: str = ""
     deadline: str = ""  # how long this may take, and what happens then
     problems: Sequence[str] = field(default_factory=tuple)
+    known: bool = True  # to EvalAI or to the ledger
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -62,7 +63,9 @@ def explain(view: SubmissionSnapshot, shards: Sequence[ShardProgress], now: date
     if view.shown:
         where = f"EvalAI says {view.shown.status}; no run of this installation has ever claimed it"
         return Explanation(where, view.shown.since, problems=problems)
-    return Explanation("neither EvalAI nor the ledger knows it", next="look at its number", problems=problems)
+    return Explanation(
+        "neither EvalAI nor the ledger knows it", next="check the submission's id", problems=problems, known=False
+    )
 
 
 def _claimed(

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -92,6 +93,27 @@ def test_help_lists_every_command(leaderboard: Run) -> None:
     assert [name for name in (*main_module.COMMANDS, *main_module.GROUPS) if name not in shown.out] == []
 
 
+def test_the_version_is_the_installed_one(leaderboard: Run) -> None:
+    shown = leaderboard("--version")
+    assert (shown.code, shown.out, shown.err) == (0, f"{version('leaderboard-flows')}\n", "")
+
+
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_a_state_folder_that_cannot_be_used_is_one_sentence(
+    leaderboard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LEADERBOARD_STATE_DIR", str(tmp_path / "file" / "state"))
+
+    ended = leaderboard(command)
+
+    assert ended.code == 1
+    assert ended.err == (
+        f"The state folder {tmp_path / 'file' / 'state'} cannot be used: Not a directory. "
+        "Set LEADERBOARD_STATE_DIR to a folder on a disk with room that you may write to.\n"
+    )
+
+
 MERGE = ("merge", "a.json", "--output", "merged.json")
 
 
@@ -99,7 +121,9 @@ MERGE = ("merge", "a.json", "--output", "merged.json")
     ("words", "said"),
     [
         (("nonsense",), 'Unknown command "nonsense"'),
-        (("--version",), '"--version"'),
+        (("status", "-1"), "Must be > 0"),
+        (("explain", "-1"), "Must be > 0"),
+        (("cancel", "0"), "Must be > 0"),
         (("submit", "--phase", "leaderboard-10-MAP"), "--image requires an argument"),
         (("submit", "--phase", "x-Y", "--image", "i", "--wait", "--wait-seconds", "0"), "--wait-seconds"),
         (("resume", "3", "--wait", "--wait-seconds", "nan"), "--wait-seconds"),

@@ -36,5 +36,25 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        ("LEADERBOARD_ROUTE_SECOND", "LEADERBOARD_ROUTE_SECONDS"),
+        ("LEADERBOARD_STATEDIR", "LEADERBOARD_STATE_DIR"),
+        ("LEADERBOARD_CHALENGE_PK", "LEADERBOARD_CHALLENGE_PK"),
+    ],
+)
+def test_a_mistyped_setting_is_named(monkeypatch: pytest.MonkeyPatch, mistyped: str, meant: str) -> None:
+    monkeypatch.setenv(mistyped, "1")
+    with pytest.raises(InvalidConfiguration, match=f"There is no setting {mistyped}: the nearest is {meant}"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["LEADERBOARD_ROOT", "LEADERBOARD_VERSION", "LEADERBOARD_SOMETHING_ELSE"])
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "/opt/leaderboard")
+    assert load_settings().prefect_port == 4200
+
+
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
