@@ -1,6 +1,6 @@
 """What SubmitJob is told of a shard: its name, its queue, its team's share, and the values that are the shard's own.
 
-The variables' names are the pair's contract (shard_pod.settings). What all shards have in common stands in the job
+The variables' names are the pair's contract (shard_pod.environment). What all shards have in common stands in the job
 definition. Pure.
 """
 
@@ -13,15 +13,14 @@ from batch_jobs.job_description import INIT
 from batch_jobs.spec import BatchSpec
 from evaluation.errors import InvalidConfiguration
 from evaluation.pair.diagnosis import AGENT, SIMULATOR, SUPERVISOR
-from evaluation.routes import format_route_list
 from evaluation.shards import ShardJob, attempt_prefix
+from shard_pod.environment import Party, job_environment, shard_ports
 
 SUBMISSION, ATTEMPT, SHARD = "leaderboard:submission", "leaderboard:attempt", "leaderboard:shard"
 TEAM, PHASE = "leaderboard:team", "leaderboard:phase"
 
-# Batch's containers share their machine's network. A machine has one shard at a time; should two ever meet, then shards
-# of one submission at least do not take each other's ports. CARLA takes three ports from its first on.
-_CARLA_PORT, _TRAFFIC_MANAGER_PORT, _PORT_STEP = 2000, 8000, 10
+# Batch's containers share their instance's network. An instance has one shard at a time; should two ever meet, then
+# shards of one submission have different ports (shard_ports).
 _LEAST_TIMEOUT = 60  # seconds; Batch accepts no shorter one
 _SHARE_LETTERS = 40
 _NAME = re.compile(r"submission-([0-9]+)-attempt-([0-9]+)-shard-[0-9]+")
@@ -72,41 +71,19 @@ def attempt_of(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _variables(job: ShardJob, spec: BatchSpec) -> dict[str, dict[str, object]]:
-    """By container. The agent gets what it needs to drive, and nothing that leads to the storage."""
-    ports = {
-        "CARLA_PORT": _CARLA_PORT + job.shard.index * _PORT_STEP,
-        "TRAFFIC_MANAGER_PORT": _TRAFFIC_MANAGER_PORT + job.shard.index * _PORT_STEP,
-    }
-    routes = {"ROUTES_SUBSET": format_route_list(job.shard.routes), "REPETITIONS": job.repetitions}
-    worker = {"WORKER_ID": job.shard.index}
-    supervisor = {
-        **worker,
-        **routes,
-        "SUBMISSION": job.submission,
-        "ATTEMPT": job.attempt,
-        "SHARD_COUNT": job.shard.count,
-        "LEADERBOARD_VERSION": job.version.value,
-        "BUCKET": job.bucket,
-        "ROUTES_LOCATION": spec.routes_location,
-        "AGENT_RESTARTS": job.budgets.agent_restarts,
-        "INFRASTRUCTURE_RESTARTS": job.budgets.infrastructure_restarts,
-        "SIMULATOR_CRASHES_PER_ROUTE": job.budgets.simulator_crashes_per_route,
-        "HANG_SECONDS": job.hang_seconds,
-        "LOG_GROUP": spec.log_group,
-    }
+def _variables(job: ShardJob, spec: BatchSpec) -> dict[str, dict[str, str]]:
+    """By container: what is the shard's own (shard_pod.environment). The definition sets what all shards share."""
+    environment = job_environment(
+        job, routes_location=spec.routes_location, log_group=spec.log_group, **shard_ports(job.shard.index)
+    )
+    supervisor = environment.to_environment(Party.SUPERVISOR)
     return {
         INIT: supervisor,
         SUPERVISOR: supervisor,
-        SIMULATOR: {**worker, "CARLA_PORT": ports["CARLA_PORT"]},
-        AGENT: {**worker, **routes, **ports, "CHALLENGE_TRACK_CODENAME": job.phase.track},
+        SIMULATOR: environment.to_environment(Party.SIMULATOR),
+        AGENT: environment.to_environment(Party.AGENT),
     }
 
 
-def _override(container: str, values: dict[str, object]) -> dict[str, Any]:
-    return {"name": container, "environment": [{"name": name, "value": _text(value)} for name, value in values.items()]}
-
-
-def _text(value: object) -> str:
-    """As the scripts read it: without exponents."""
-    return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+def _override(container: str, values: dict[str, str]) -> dict[str, Any]:
+    return {"name": container, "environment": [{"name": name, "value": value} for name, value in values.items()]}

@@ -11,7 +11,8 @@ from cyclopts import CycloptsError, Parameter
 
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, NeedsOperator, SubmissionFailed
 from evaluation.results.checkpoint import Checkpoint
-from evaluation.results.checkpoint_reading import MAX_BYTES, parse_checkpoint
+from evaluation.results.checkpoint_json import MAX_BYTES
+from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.results.merge import Merged
 from evaluation.results.merge import merge as merge_checkpoints

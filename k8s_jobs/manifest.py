@@ -12,11 +12,11 @@ from typing import Any
 
 from evaluation.errors import InvalidConfiguration
 from evaluation.pair.protocol import PairExitCode
-from evaluation.routes import format_route_list
 from evaluation.shards import ShardJob
 from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
 from k8s_jobs.template_values import read_template, render_template
+from shard_pod.environment import Party, job_environment, shard_ports
 
 SUBMISSION, ATTEMPT, SHARD = "leaderboard/submission", "leaderboard/attempt", "leaderboard/shard"
 CLUSTER, TRACK = "leaderboard/cluster", "leaderboard/track"
@@ -29,9 +29,6 @@ FINAL_EXIT_CODES = tuple(
 )
 UNUSABLE_CONTENTS = (PairExitCode.CHECKPOINT_UNUSABLE, PairExitCode.MISCONFIGURED)
 
-# Loopback is the pod's own, so ports cannot clash today; they would with hostNetwork, and logs stay telling.
-# CARLA takes three ports from its first on.
-_CARLA_PORT, _TRAFFIC_MANAGER_PORT, _PORT_STEP = 2000, 8000, 10
 _TOKEN_FOLDER = "/var/run/secrets/submission-worker"  # noqa: S105 - a folder's name
 _TEAM_CHARACTERS = 200
 
@@ -157,31 +154,24 @@ def _placement(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
 
 
 def _environment(job: ShardJob, cluster: ClusterSpec) -> dict[str, object]:
-    step = job.shard.index * _PORT_STEP
-    values = {
-        "submission": job.submission,
-        "attempt": job.attempt,
-        "worker_id": job.shard.index,
-        "shard_count": job.shard.count,
-        "version": job.version.value,
-        "track": job.phase.track,
-        "bucket": job.bucket,
-        "log_group": cluster.log_group,
-        "routes_location": cluster.routes_location,
-        "routes_subset": format_route_list(job.shard.routes),
-        "repetitions": job.repetitions,
-        "carla_port": _CARLA_PORT + step,
-        "traffic_manager_port": _TRAFFIC_MANAGER_PORT + step,
-        "agent_restarts": job.budgets.agent_restarts,
-        "infrastructure_restarts": job.budgets.infrastructure_restarts,
-        "simulator_crashes_per_route": job.budgets.simulator_crashes_per_route,
-        "hang_seconds": job.hang_seconds,
-        "copy_seconds": cluster.copy_seconds,
-        "poll_seconds": cluster.poll_seconds,
-        "simulator_warmup_seconds": cluster.simulator_warmup_seconds,
-        "simulator_wait_seconds": cluster.simulator_wait_seconds,
+    """The variables of shard_pod.environment, by container; the paths are those of the template's volumes."""
+    environment = job_environment(
+        job,
+        routes_location=cluster.routes_location,
+        routes="/routes/routes.xml",
+        pair_dir="/pair",
+        checkpoint="/pair/agent/checkpoint.json",
+        log_group=cluster.log_group,
+        copy_seconds=cluster.copy_seconds,
+        poll_seconds=cluster.poll_seconds,
+        simulator_warmup_seconds=cluster.simulator_warmup_seconds,
+        simulator_wait_seconds=cluster.simulator_wait_seconds,
+        **shard_ports(job.shard.index),
+    )
+    return {
+        f"{party}_variables": tuple(_variable(*each) for each in environment.to_environment(party).items())
+        for party in Party
     }
-    return {name: _literal(value) for name, value in values.items()}
 
 
 def _commands(version: LeaderboardVersion, cluster: ClusterSpec) -> dict[str, object]:
@@ -192,10 +182,9 @@ def _commands(version: LeaderboardVersion, cluster: ClusterSpec) -> dict[str, ob
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _literal(value: object) -> str:
-    """An environment variable's value in which Kubernetes expands no `$(NAME)`. The scripts read no exponents."""
-    text = f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    return text.replace("$", "$$")
+def _literal(value: str) -> str:
+    """An environment variable's value in which Kubernetes expands no `$(NAME)`."""
+    return value.replace("$", "$$")
 
 
 def _affinity(instance_types: tuple[str, ...]) -> dict[str, Any] | None:

@@ -14,10 +14,10 @@ from typing import Any
 from evaluation.errors import CleanupIncomplete, Failure, Fault, InvalidConfiguration
 from evaluation.pair.diagnosis import quoted
 from evaluation.pair.protocol import failure_of_exit, parse_progress
-from evaluation.routes import format_route_list
 from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_of, attempt_prefix
 from local_jobs.demo_images import require_known
 from local_jobs.run_directory import PODS, RunDirectory, describe, end_processes, plain_environment, tail
+from shard_pod.environment import Party, job_environment
 
 WATCH_SECONDS = 0.25  # between two looks
 NEWS_SECONDS = 5.0  # a snapshot at least so often
@@ -143,40 +143,32 @@ class LocalJobBackend:
         }
 
     def _environment(self, job: ShardJob) -> dict[str, str]:
-        """The environment contract of the pair (evaluation.pair.protocol, shard_pod.settings)."""
+        """The environment of the pair (shard_pod.environment), and what the stand-ins are told. The pod sets ports."""
         pair = self._run(job).pair_dir
+        environment = job_environment(
+            job,
+            routes_location=self._routes_location(),
+            routes=str(pair / "agent" / "routes.xml"),
+            checkpoint=str(pair / "agent" / "checkpoint.json"),
+            pair_dir=str(pair),
+            log_group=self.log_group,
+            simulator_warmup_seconds=self.warmup_seconds,
+            simulator_wait_seconds=self.simulator_wait_seconds,
+            poll_seconds=self.poll_seconds,
+            copy_seconds=self.copy_seconds,
+        )
+        return {**plain_environment(), **environment.to_environment(*Party), **self._standins(job)}
+
+    def _standins(self, job: ShardJob) -> dict[str, str]:
         python = f"exec {shlex.quote(sys.executable)} -S -m local_jobs"
-        values = {
-            "WORKER_ID": job.shard.index,
-            "SHARD_COUNT": job.shard.count,
-            "SUBMISSION": job.submission,
-            "ATTEMPT": job.attempt,
-            "LEADERBOARD_VERSION": job.version.value,
-            "CHALLENGE_TRACK_CODENAME": job.phase.track,
-            "ROUTES_SUBSET": format_route_list(job.shard.routes),
-            "REPETITIONS": job.repetitions,
-            "ROUTES_LOCATION": self._routes_location(),
-            "ROUTES": pair / "agent" / "routes.xml",
-            "CHECKPOINT_ENDPOINT": pair / "agent" / "checkpoint.json",
-            "PAIR_DIR": pair,
-            "BUCKET": job.bucket,
-            "LOG_GROUP": self.log_group,
+        return {
             "SIMULATOR_COMMAND": f"{python}.standin_simulator",
             "EVALUATOR_COMMAND": f"{python}.standin_agent",
             "AGENT_IMAGE": job.image,
-            "STANDIN_ROUTE_SECONDS": self.route_seconds,
-            "STANDIN_SEED": self.seed,
-            "STANDIN_JOURNAL": self.workdir.resolve() / JOURNAL,
-            "SIMULATOR_WARMUP_SECONDS": self.warmup_seconds,
-            "SIMULATOR_WAIT_SECONDS": self.simulator_wait_seconds,
-            "POLL_SECONDS": self.poll_seconds,
-            "COPY_SECONDS": self.copy_seconds,
-            "HANG_SECONDS": job.hang_seconds,
-            "AGENT_RESTARTS": job.budgets.agent_restarts,
-            "INFRASTRUCTURE_RESTARTS": job.budgets.infrastructure_restarts,
-            "SIMULATOR_CRASHES_PER_ROUTE": job.budgets.simulator_crashes_per_route,
+            "STANDIN_ROUTE_SECONDS": str(self.route_seconds),
+            "STANDIN_SEED": str(self.seed),
+            "STANDIN_JOURNAL": str(self.workdir.resolve() / JOURNAL),
         }
-        return {**plain_environment(), **{name: str(value) for name, value in values.items()}}
 
     def _routes_location(self) -> str:
         return self.routes if self.routes.startswith("s3://") else str(Path(self.routes).resolve())

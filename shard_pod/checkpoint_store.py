@@ -7,7 +7,8 @@ from pathlib import Path
 from evaluation.errors import InvalidCheckpoint, explain
 from evaluation.pair.decisions import CheckpointSummary, Decision
 from evaluation.results.checkpoint import Document, check_expected
-from evaluation.results.checkpoint_reading import check_size, parse_checkpoint
+from evaluation.results.checkpoint_json import check_size
+from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import append_quarantined, empty_document, render_document
 from evaluation.results.records import refuse
 from evaluation.routes import RouteRun

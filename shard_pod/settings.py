@@ -1,13 +1,15 @@
-"""What the supervisor and `prepare` are told by their environment."""
+"""The settings of the supervisor and `prepare`, from their environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.errors import InvalidConfiguration
 from evaluation.routes import RouteRun, expand, parse_route_list
 from evaluation.shards import Budgets
 from evaluation.submission.model import LeaderboardVersion
+from shard_pod.environment import PairEnvironment
+
+ANSWER_SECONDS = 60.0  # a world that is being loaded keeps CARLA's game thread busy for tens of seconds
 
 
 @dataclass(frozen=True)
@@ -29,46 +31,30 @@ class PairSettings:
     copy_seconds: float
     poll_seconds: float
     simulator_wait_seconds: float
+    simulator_answer_seconds: float = ANSWER_SECONDS
     log_group: str = ""  # CloudWatch's; none where it is empty
 
 
 def read_settings(environment: Mapping[str, str]) -> PairSettings:
-    """Read the environment contract; raises InvalidConfiguration that names the variable."""
-
-    def text(name: str) -> str:
-        if not environment.get(name):
-            raise InvalidConfiguration(
-                f"The environment variable {name} is missing or empty", remedy="Set it in the shard's Job."
-            )
-        return environment[name]
-
-    def number(name: str) -> float:
-        try:
-            return float(text(name))
-        except ValueError as error:
-            raise InvalidConfiguration(f"{name} must be a number, not {text(name)!r}") from error
-
-    if text("LEADERBOARD_VERSION") not in set(LeaderboardVersion):
-        raise InvalidConfiguration(f"LEADERBOARD_VERSION must be 1.0 or 2.0, not {text('LEADERBOARD_VERSION')!r}")
+    """Read the environment (shard_pod.environment); raises InvalidConfiguration that names the variable."""
+    given = PairEnvironment.from_environment(environment)
+    read = given.required
     return PairSettings(
-        submission=int(number("SUBMISSION")),
-        attempt=int(number("ATTEMPT")),
-        shard=int(number("WORKER_ID")),
-        version=LeaderboardVersion(text("LEADERBOARD_VERSION")),
-        expected=expand(parse_route_list(text("ROUTES_SUBSET")), int(number("REPETITIONS"))),
-        bucket=text("BUCKET"),
-        routes_location=text("ROUTES_LOCATION"),
-        routes=Path(text("ROUTES")),
-        pair_dir=Path(text("PAIR_DIR")),
-        checkpoint=Path(text("CHECKPOINT_ENDPOINT")),
-        budgets=Budgets(
-            int(number("AGENT_RESTARTS")),
-            int(number("INFRASTRUCTURE_RESTARTS")),
-            int(number("SIMULATOR_CRASHES_PER_ROUTE")),
-        ),
-        hang_seconds=number("HANG_SECONDS"),
-        copy_seconds=number("COPY_SECONDS"),
-        poll_seconds=number("POLL_SECONDS"),
-        simulator_wait_seconds=number("SIMULATOR_WAIT_SECONDS"),
-        log_group=environment.get("LOG_GROUP", ""),
+        version=read("version"),
+        submission=read("submission"),
+        attempt=read("attempt"),
+        shard=read("shard"),
+        expected=expand(parse_route_list(read("routes_subset")), read("repetitions")),
+        bucket=read("bucket"),
+        routes_location=read("routes_location"),
+        routes=Path(read("routes")),
+        pair_dir=Path(read("pair_dir")),
+        checkpoint=Path(read("checkpoint")),
+        budgets=Budgets(read("agent_restarts"), read("infrastructure_restarts"), read("simulator_crashes_per_route")),
+        hang_seconds=read("hang_seconds"),
+        copy_seconds=read("copy_seconds"),
+        poll_seconds=read("poll_seconds"),
+        simulator_wait_seconds=read("simulator_wait_seconds"),
+        simulator_answer_seconds=given.simulator_answer_seconds or ANSWER_SECONDS,
+        log_group=given.log_group or "",
     )

@@ -12,19 +12,18 @@ import socket
 import time
 from threading import Event
 
-ANSWER_SECONDS = 60.0  # a world that is being loaded keeps the game thread busy for tens of seconds
 _SLICE_SECONDS = 0.5
 _METHOD = b"get_episode_settings"
 # [request 0, message id 0, method, no arguments] in msgpack
 _QUESTION = b"\x94\x00\x00" + bytes([0xA0 | len(_METHOD)]) + _METHOD + b"\x90"
 
 
-def simulator_answers(port: int, stop: Event, seconds: float | None = None) -> bool:
-    """Whether the simulator on this port answers within `seconds` (default: ANSWER_SECONDS).
+def simulator_answers(port: int, stop: Event, seconds: float) -> bool:
+    """Whether the simulator on this port answers within `seconds`.
 
     False at once where nothing listens. True where `stop` ends the question: then nobody is to be blamed.
     """
-    deadline = time.monotonic() + (ANSWER_SECONDS if seconds is None else seconds)
+    deadline = time.monotonic() + seconds
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_SLICE_SECONDS) as connection:
             connection.sendall(_QUESTION)

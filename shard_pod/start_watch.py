@@ -62,4 +62,5 @@ class StartWatch:
     def _by_the_simulator(self, reason: StopReason) -> StopReason:
         """This reason, unless the simulator does not answer: then neither end nor silence is the agent's."""
         port = self._files.ready_port(self._start)
-        return reason if port is None or simulator_answers(port, self._stop) else StopReason.SILENT
+        seconds = self._settings.simulator_answer_seconds
+        return reason if port is None or simulator_answers(port, self._stop, seconds) else StopReason.SILENT

@@ -6,7 +6,7 @@ import boto3
 from botocore.config import Config
 
 from aws_api.s3 import address, read_object, write_object
-from evaluation.results.checkpoint_reading import check_size
+from evaluation.results.checkpoint_json import check_size
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -4,14 +4,12 @@ An evaluator neither writes the file atomically nor checks it on a resume, and i
 Source: docs/reference/results.md, "The checkpoint file" and "Faults of the official merge".
 """
 
-import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from evaluation.errors import InvalidCheckpoint
 from evaluation.results.checkpoint import Checkpoint, Document
+from evaluation.results.checkpoint_json import read_json
 from evaluation.results.records import (
-    REMEDY,
     check_record,
     member,
     refuse,
@@ -21,23 +19,7 @@ from evaluation.results.records import (
 )
 from evaluation.submission.model import LeaderboardVersion
 
-# The largest published file has 0.7 MB for 220 routes. Nested lists of this size take 150 MB, and the supervisor's
-# container has 512: with more, an agent could end its own supervisor.
-MAX_BYTES = 4 * 1024 * 1024
-
-
-_MAX_DEPTH = 32  # the format needs five
-
-
-_TOO_DEEP = f"is nested more than {_MAX_DEPTH} levels deep"
-
-
 _MAX_ROUTES = 100_000
-
-
-_MAX_DIGITS = 1000  # of a whole number; Python refuses to read 4300
-
-
 _ENTRY_STATUS = frozenset(
     {
         "",  # 1.0 at the start
@@ -58,7 +40,7 @@ def parse_checkpoint(data: bytes, source: str, version: LeaderboardVersion | Non
     Without `version` the route ids tell it: 2.x ends them with `_rep<k>`. A file without records is then 1.0's if
     its keys are sorted.
     """
-    document = _read_json(data, source)
+    document = read_json(data, source)
     checkpoint = member(document, "_checkpoint", dict, source, "")
     records = member(checkpoint, "records", list, source, "_checkpoint.")
     found = version or _recognise(document, records)
@@ -69,82 +51,6 @@ def parse_checkpoint(data: bytes, source: str, version: LeaderboardVersion | Non
     member(checkpoint, "global_record", dict, source, "_checkpoint.")
     _check_entry(document, source)
     return Checkpoint(document, found, runs, total)
-
-
-def check_size(size: int, source: str) -> None:
-    """Refuse a file of so many bytes before it is read; raises InvalidCheckpoint."""
-    if size > MAX_BYTES:
-        refuse(source, "the file", f"has {size} bytes, more than {MAX_BYTES}")
-
-
-def _read_json(data: bytes, source: str) -> Document:
-    check_size(len(data), source)
-    if not data.strip():
-        refuse(source, "the file", "is empty")
-    try:
-        content = json.loads(
-            data.decode(),
-            parse_constant=_not_finite,
-            parse_float=_finite,
-            parse_int=_whole,
-            object_pairs_hook=_without_repetition,
-        )
-    except _Unwanted as error:
-        refuse(source, "the file", str(error))
-    except RecursionError:
-        refuse(source, "the file", _TOO_DEEP)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InvalidCheckpoint(f"{source}: the file is not JSON, or was cut off", reason, REMEDY) from error
-    if not isinstance(content, dict):
-        refuse(source, "the file", f"must be a JSON object, not {shown(content)}")
-    _check_depth(content, source)
-    return content
-
-
-class _Unwanted(ValueError):
-    """JSON as Python reads it that no checkpoint holds."""
-
-
-def _not_finite(constant: str) -> NoReturn:
-    raise _Unwanted(f"holds {constant}, which is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise _Unwanted(f"holds {text[:40]}, which is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise _Unwanted(f"holds a number of {len(text)} digits")
-    return int(text)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> Document:
-    """Refuse what readers could understand in two ways."""
-    content: Document = {}
-    for key, value in pairs:
-        if key in content:
-            raise _Unwanted(f"has the key {shown(key)} twice in one object")
-        content[key] = value
-    return content
-
-
-def _check_depth(content: Document, source: str) -> None:
-    """Refuse what would exhaust the stack when it is written again."""
-    level: list[Any] = [content]
-    for _ in range(_MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-    if level:
-        refuse(source, "the file", _TOO_DEEP)
 
 
 def _recognise(document: Document, records: list[Any]) -> LeaderboardVersion:

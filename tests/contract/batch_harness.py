@@ -105,7 +105,7 @@ class BatchHarness(PairProcesses):
         return {
             "environment": {
                 **plain_environment(),
-                **{name: value.replace("/pair", pair) for name, value in given.items() if not name.startswith("AWS_")},
+                **{name: _placed(value, pair) for name, value in given.items() if not name.startswith("AWS_")},
                 "ROUTES": f"{pair}/agent/routes.xml",
                 "CARLA_PORT": "0",  # the pod has one of its own
                 "SIMULATOR_COMMAND": f"{python}.standin_simulator",
@@ -129,6 +129,11 @@ class BatchHarness(PairProcesses):
             "AWS_SECRET_ACCESS_KEY": AWS["aws_secret_access_key"],
             "AWS_ENDPOINT_URL": self.endpoint,
         }
+
+
+def _placed(value: str, pair_dir: str) -> str:
+    """A path of the containers' /pair as the run directory has it."""
+    return pair_dir + value.removeprefix("/pair") if value.startswith("/pair/") or value == "/pair" else value
 
 
 class _Logs:

@@ -11,7 +11,7 @@ import pytest
 from evaluation import storage_keys
 from evaluation.errors import Fault, InvalidCheckpoint
 from evaluation.pair.protocol import PairExitCode, failure_of
-from evaluation.results.checkpoint_reading import MAX_BYTES
+from evaluation.results.checkpoint_json import MAX_BYTES
 from evaluation.shards import Budgets
 from shard_pod.prepare import prepare
 from tests.bad_files import BAD_FILES

@@ -194,11 +194,8 @@ def test_live_results_are_ticks(bench: Make) -> None:
     assert pair.files.told("stop1") is None
 
 
-def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(
-    bench: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shard_pod.simulator_probe.ANSWER_SECONDS", 0.5)
-    pair = bench(hang_seconds=0.3, budgets=Budgets(0, 1, 3))
+def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(bench: Make) -> None:
+    pair = bench(hang_seconds=0.3, simulator_answer_seconds=0.5, budgets=Budgets(0, 1, 3))
     pair.keep()
     pair.started(1)
     pair.port.freeze()
@@ -211,11 +208,8 @@ def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(
     assert (counters["agent_restarts"], counters["infrastructure_restarts"]) == (0, 1)
 
 
-def test_an_evaluator_that_ends_beside_a_simulator_that_does_not_answer_is_not_charged(
-    bench: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shard_pod.simulator_probe.ANSWER_SECONDS", 0.5)
-    pair = bench(budgets=Budgets(0, 1, 3))
+def test_an_evaluator_that_ends_beside_a_simulator_that_does_not_answer_is_not_charged(bench: Make) -> None:
+    pair = bench(simulator_answer_seconds=0.5, budgets=Budgets(0, 1, 3))
     pair.port.freeze()
     pair.keep()
     pair.started(1)

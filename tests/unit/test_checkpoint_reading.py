@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.errors import InvalidCheckpoint
-from evaluation.results import checkpoint_reading
+from evaluation.results import checkpoint_json
 from evaluation.results.checkpoint import check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import render_document
@@ -61,7 +62,7 @@ def test_file_cut_off_anywhere_is_refused() -> None:
 
 
 def test_too_large_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_reading, "MAX_BYTES", 100)
+    monkeypatch.setattr(checkpoint_json, "MAX_BYTES", 100)
     assert "more than 100" in refusal(as_bytes(two_routes()))
 
 
@@ -269,3 +270,50 @@ def test_any_byte_of_a_sound_file_changed(data: st.DataObject) -> None:
     sound = bytearray(as_bytes(two_routes()))
     sound[data.draw(st.integers(0, len(sound) - 1))] = data.draw(st.integers(0, 255))
     parses_or_refuses(bytes(sound))
+
+
+def written_size(document: dict[str, Any], version: LeaderboardVersion) -> int:
+    return len(render_document(document, version).encode())
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_the_limit_holds_for_what_would_be_written(
+    version: LeaderboardVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"é": ["true", 1e15, False, None, 'a, [b] {c} \\ " :', [], {}, [[1, 2], {"x": [3]}]], "plain": 7}
+    records = [make_record(RouteRun(route), route, version) for route in range(3)]
+    document = make_document(records, total=3) | {"extra": extra}
+    compact = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    size = written_size(document, version)
+    assert size > 2 * len(compact)
+
+    monkeypatch.setattr(checkpoint_json, "MAX_BYTES", size + 100)  # room for numbers that could grow
+    parse_checkpoint(compact, "shard.json", version)
+    monkeypatch.setattr(checkpoint_json, "MAX_BYTES", size - 1)
+    with pytest.raises(InvalidCheckpoint, match="when it is written with indentation, more than"):
+        parse_checkpoint(compact, "shard.json", version)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "[" * 26 + ",".join(["0"] * 1_900_000) + "]" * 26,  # each 0 takes a line of its own, with 120 spaces
+        "[" + ",".join(["[]"] * 1_300_000) + "]",
+        "[" * 1_000_000,
+        '"' * 3_900_000,
+        '"' + '\\"' * 1_900_000,
+    ],
+    ids=["deep list", "empty lists", "only brackets", "only quotes", "text without an end"],
+)
+def test_what_grows_when_it_is_written_or_costs_much_to_read_is_refused_before_it_is_built(bomb: str) -> None:
+    data = as_bytes(two_routes()).replace(b'"eligible"', f'"extra": {bomb}, "eligible"'.encode())
+    assert len(data) < checkpoint_json.MAX_BYTES
+
+    tracemalloc.start()
+    try:
+        refusal(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 200 * 1024 * 1024  # the supervisor's container has 512 MiB
