@@ -1,7 +1,7 @@
 """The environment of a pair's processes, written once: what the backends set and what the supervisor and scripts read.
 
 The supervisor reads its part by `read_settings` (shard_pod.settings), simulator.sh and agent.sh theirs by `require`.
-What is the same for all shards of a cluster may stand in a definition of the backend's instead (Batch: the job definition).
+What is the same for all shards of a cluster may stand in the backend's job definition instead (Batch).
 """
 
 from collections.abc import Mapping

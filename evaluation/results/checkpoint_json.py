@@ -91,14 +91,19 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> Document:
 
 def _check_written_size(data: bytes, source: str) -> None:
     """Refuse what is nested too deep to be read, or would be too long when it is written with indentation."""
-    bare = _EMPTY.sub(b"", _TEXT.sub(b"", data))
+    bare = _TEXT.sub(b"", data)
+    _refuse_if_long(bare.count(b",") * (2 + _INDENT), source)  # before each empty list costs memory of its own
+    bare = _EMPTY.sub(b"", bare)
     depths = list(accumulate(_STEP[byte] for byte in bare.translate(None, _NO_BRACKETS)))
     if max(depths, default=0) > MAX_DEPTH:
         refuse(source, "the file", f"is nested more than {MAX_DEPTH} levels deep")
     content = len(data) - len(bare) + len(bare.translate(None, _SPACE))
     content += 2 * len(data.translate(None, _ASCII))  # é has two bytes, and is written as six
     content += _LONGEST_FLOAT * len(_EXPONENT.findall(bare))
-    written = content + bare.count(b":") + len(depths) + _INDENT * sum(depths)
+    _refuse_if_long(content + bare.count(b":") + len(depths) + _INDENT * sum(depths), source)
+
+
+def _refuse_if_long(written: int, source: str) -> None:
     if written > MAX_BYTES:
-        problem = f"would have {written} bytes when it is written with indentation, more than {MAX_BYTES}"
+        problem = f"would have at least {written} bytes when it is written with indentation, more than {MAX_BYTES}"
         refuse(source, "the file", problem)
