@@ -1,1 +1,1 @@
-"""Prefect's server for every other package: its events and its errors."""
+"""Prefect's server for every other package: client, blocks, runs, events, errors, states."""
