@@ -43,7 +43,7 @@ def compute(harness: Harness) -> Compute:
             env=child_environment(Settings(), stack.state) | environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
         )
 
     done = leaderboard("setup", "--metrics")  # makes the queue from its template

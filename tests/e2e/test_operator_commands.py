@@ -36,7 +36,7 @@ def leaderboard(harness: Harness) -> Run:
 
     def run(*words: str) -> Ended:
         command = [sys.executable, "-m", "cli.main", *words]
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -96,7 +96,7 @@ def test_what_it_finds_can_be_seen_without_being_repaired(harness: Harness) -> N
     command = [sys.executable, "-m", "cli.main", "reconcile", "--dry-run"]
     folder = {"LEADERBOARD_STATE_DIR": str(harness.stack.state.folder)}
     done = subprocess.run(
-        command, cwd=PROJECT, env={"PATH": "/usr/bin:/bin", **folder}, capture_output=True, text=True, timeout=90
+        command, cwd=PROJECT, env={"PATH": "/usr/bin:/bin", **folder}, capture_output=True, text=True, timeout=300
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "everything agrees." in done.stdout

@@ -63,7 +63,7 @@ def test_two_processes_share_one_budget() -> None:
     command = [sys.executable, "-c", TAKER]
     takers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
 
-    answers = [line for taker in takers for line in taker.communicate(timeout=100)[0].splitlines()]
+    answers = [line for taker in takers for line in taker.communicate(timeout=300)[0].splitlines()]
 
     assert answers.count("slot") == 4
     assert sum("request budget is used up" in answer for answer in answers) == 2

@@ -64,7 +64,7 @@ def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(Path(main_module.__file__).parents[1])}
 
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
 
     ended = [line for line in done.stdout.splitlines() if line.startswith("ended:")]
@@ -80,7 +80,7 @@ def test_the_module_is_a_program(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
     assert (done.returncode, done.stdout) == (2, "")

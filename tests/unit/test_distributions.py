@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def built(project: Path, folder: Path) -> list[str]:
     """The files of the wheel that hatchling builds of a project's folder, but for its metadata."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=100)
+    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=300)
     [wheel] = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return [name for name in archive.namelist() if ".dist-info/" not in name]

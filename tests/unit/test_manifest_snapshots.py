@@ -43,6 +43,6 @@ def test_wrong_arguments_are_explained(arguments: list[str], capsys: pytest.Capt
 def test_it_runs_as_the_docs_say() -> None:
     command = [sys.executable, "-m", "k8s_jobs.example", "2.0"]
 
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
     assert yaml.safe_load(result.stdout)["kind"] == "Job"
