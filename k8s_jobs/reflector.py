@@ -1,17 +1,18 @@
 """A copy of a cluster's objects of one kind, kept by list and watch.
 
 Kubernetes ends every watch: after its timeout, when its resource version is too old (410, as a status or inside the
-stream), when a server restarts, when a proxy loses timeouts. Whatever the reason, the mirror lists again and watches
-from there. A watch asks for no more time than its token has left, and one that says nothing for longer than bookmarks
-take counts as lost, so listing is also the floor under a connection that only looks alive.
+stream), when a server restarts, when a proxy loses connections. Whatever the reason, the reflector lists again and
+watches from there. A watch asks for no more time than its token has left, and one that says nothing for longer than
+bookmarks take counts as lost, so that listing also covers a connection that only seems to be alive.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+
+import stamina
 
 from evaluation.errors import EvaluationError, InvalidConfiguration, RequestRefused, ServiceUnavailable
 from k8s_jobs.api import Json, KubernetesApi
@@ -33,14 +34,21 @@ class ReflectorLimits:
 
 @dataclass(frozen=True)
 class ConnectionProblem:
-    """Why the mirror is not up to date, and since when (time.time())."""
+    """Why the copy is not up to date, and since when (time.time())."""
 
     error: EvaluationError
     since: float
 
 
+class _WatchEnded(Exception):
+    """A watch ended soon after its start: one that always does must not become a busy loop."""
+
+
+_RETRIED = (_WatchEnded, VersionExpired, ServiceUnavailable, RequestRefused, InvalidConfiguration)
+
+
 class Reflector:
-    """`objects` by name. `on_change` is told each object that came, changed or went, and with which of the three.
+    """`objects` by name. `on_change` gets each object that was added, changed or deleted, and the kind of its event.
 
     The first list may fail for good: then, and when a refusal lasts, `refused` holds the reason.
     """
@@ -64,24 +72,34 @@ class Reflector:
         self._limits = limits
 
     async def run(self) -> None:
-        """Mirror for ever; ends by cancellation only."""
-        pause = self._limits.first_pause_seconds
-        while True:
-            began = time.monotonic()
-            try:
-                version = await self._list()
-                self.trouble = self.refused = None
-                self.listed.set()
-                await self._watch(version)
-            except VersionExpired:
-                pass
-            except (ServiceUnavailable, RequestRefused, InvalidConfiguration) as error:
+        """List and watch for ever; ends by cancellation only."""
+        limits = self._limits
+        while True:  # a watch that has lasted ends the back-off before it
+            async for attempt in stamina.retry_context(
+                on=_RETRIED,
+                attempts=None,
+                timeout=None,
+                wait_initial=limits.first_pause_seconds,
+                wait_jitter=limits.first_pause_seconds,
+                wait_max=limits.longest_pause_seconds,
+            ):
+                with attempt:
+                    await self._list_and_watch()
+
+    async def _list_and_watch(self) -> None:
+        """Until the watch ends; raises one of _RETRIED unless it has lasted longer than the longest pause."""
+        began = time.monotonic()
+        try:
+            version = await self._list()
+            self.trouble = self.refused = None
+            self.listed.set()
+            await self._watch(version)
+            raise _WatchEnded
+        except _RETRIED as error:
+            if isinstance(error, EvaluationError) and not isinstance(error, VersionExpired):
                 self._note(error)
-            if time.monotonic() - began >= self._limits.longest_pause_seconds:
-                pause = self._limits.first_pause_seconds
-            # Also after a watch that ended by itself: one that always ends at once must not become a busy loop.
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            pause = min(2 * pause, self._limits.longest_pause_seconds)
+            if time.monotonic() - began < self._limits.longest_pause_seconds:
+                raise
 
     def _note(self, error: EvaluationError) -> None:
         self.trouble = ConnectionProblem(error, self.trouble.since if self.trouble else time.time())
