@@ -143,7 +143,7 @@ class BatchJobBackend:
         """Wait until Batch lists what was submitted, and end what another run has submitted as well.
 
         ListJobs may lag behind, and a watcher would take what it does not list for gone. Of two runs that saw the same
-        gap, the later one sees both jobs here; watch() looks again.
+        gap, the later one sees both jobs here; watch() checks again.
         """
         deadline, pause = time.monotonic() + self.limits.listed_seconds, 0.2
         while True:

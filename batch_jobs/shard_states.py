@@ -69,7 +69,7 @@ def _ended(index: int, job: BatchJob, seen: Observed) -> ShardStatus:
 
 
 def _living(index: int, job: BatchJob, seen: Observed, timeouts: ShardTimeouts) -> ShardStatus:
-    # Batch's timeout begins anew with each attempt; the shard's deadline does not.
+    # Batch's timeout starts again with each attempt; the shard's deadline does not.
     if late := overdue(index, job.first_started, seen.deadline_seconds, seen.now, timeouts):
         return late
     if job.status in _ACCEPTED:

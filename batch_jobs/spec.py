@@ -1,4 +1,4 @@
-"""The settings of shards on AWS Batch. What their containers look like is infrastructure's: deployments/aws."""
+"""The settings of shards on AWS Batch. Their containers are defined by infrastructure: deployments/aws."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What SubmitJob is told of a shard: its name, its queue, its team's share, and the values that are the shard's own.
+"""The request of SubmitJob for a shard: its name, its queue, its team's share, and the values that are the shard's own.
 
 The variables' names are the pair's contract (shard_pod.environment). What all shards have in common stands in the job
 definition. Pure.

@@ -57,7 +57,7 @@ class KubernetesCompute(BaseModel):
     gpu_join: GpuJoin = Field(default=GpuJoin.ALL, description="How the simulator gets the agent's GPU.")
     simulator_warmup_seconds: float = Field(default=60, ge=0, description="From CARLA's start to the agent's.")
     copy_seconds: float = Field(default=30, gt=0, description="How often the supervisor copies to S3.")
-    poll_seconds: float = Field(default=1, gt=0, description="How often the pair's scripts look around.")
+    poll_seconds: float = Field(default=1, gt=0, description="How often the pair's scripts poll.")
     simulator_command: str = Field(default="", description="Instead of CARLA's command, for stand-ins.")
     evaluator_command: str = Field(default="", description="Instead of the evaluator's command, for stand-ins.")
 

@@ -132,7 +132,7 @@ class KubernetesApi:
         timeout: aiohttp.ClientTimeout,
         verb: str = "",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to one request; one that was sent with a token nobody accepts any longer is sent again once."""
+        """The answer to one request; one whose token is not accepted any longer is sent again once."""
         what = f"{verb or method} {path}"
         with translated(what):
             response = await self._request(verb or method, method, path, query, body, timeout)

@@ -49,7 +49,7 @@ class BackendLimits:
     refusals: RefusalLimits = field(default_factory=RefusalLimits)
     removal: RemovalLimits = field(default_factory=RemovalLimits)
     requests: RequestLimits = field(default_factory=RequestLimits)
-    mirror: ReflectorLimits = field(default_factory=ReflectorLimits)
+    reflector: ReflectorLimits = field(default_factory=ReflectorLimits)
     first_list_seconds: float = 60.0
 
 
@@ -128,7 +128,7 @@ class KubernetesJobBackend:
             self.spec.namespace,
             _SELECTOR,
             limits.requests,
-            limits.mirror,
+            limits.reflector,
             limits.first_list_seconds,
             self.requests,
         )

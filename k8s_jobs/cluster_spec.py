@@ -1,4 +1,4 @@
-"""The settings of one Kubernetes cluster that decide what a shard's Job looks like there."""
+"""The settings of one Kubernetes cluster that a shard's Job depends on."""
 
 import ipaddress
 import re

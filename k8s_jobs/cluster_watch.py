@@ -33,7 +33,7 @@ class ClusterKey:
     namespace: str
     selector: str
     requests: RequestLimits = field(default_factory=RequestLimits)
-    mirror: ReflectorLimits = field(default_factory=ReflectorLimits)
+    reflector: ReflectorLimits = field(default_factory=ReflectorLimits)
     first_list_seconds: float = 60.0  # then following gives up
     counter: Counter[str] = field(default_factory=Counter, compare=False)  # of requests, by verb
 
@@ -55,7 +55,7 @@ class Follower:
 
 
 class ClusterWatch:
-    """The Jobs and Pods under our label in one namespace, mirrored while anybody follows."""
+    """The Jobs and Pods under our label in one namespace, kept up to date while anybody follows."""
 
     def __init__(self, api: KubernetesApi, key: ClusterKey) -> None:
         self._key = key
@@ -64,7 +64,7 @@ class ClusterWatch:
         self._departed: dict[str, Json] = {}  # Job's name -> the pod of it that went last
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._users = 0
-        namespace, selector, limits = key.namespace, key.selector, key.mirror
+        namespace, selector, limits = key.namespace, key.selector, key.reflector
         self._jobs = Reflector(api, jobs_path(namespace), selector, self._job_changed, limits)
         self._pods = Reflector(api, pods_path(namespace), selector, self._pod_changed, limits)
 
@@ -81,22 +81,22 @@ class ClusterWatch:
 
     @property
     def trouble(self) -> ConnectionProblem | None:
-        """Why the mirrors may be out of date; the older one of the two."""
+        """Why the copies may be out of date; the older one of the two."""
         troubles = [each.trouble for each in (self._jobs, self._pods) if each.trouble]
         return min(troubles, key=lambda trouble: trouble.since, default=None)
 
     def check(self) -> None:
-        """Raise what keeps the mirrors from ever being up to date."""
+        """Raise what keeps the copies from ever being up to date."""
         for task in self._tasks:
             if task.done():
                 task.result()
-        for mirror in (self._jobs, self._pods):
-            if mirror.refused:
-                raise mirror.refused
+        for reflector in (self._jobs, self._pods):
+            if reflector.refused:
+                raise reflector.refused
 
     @asynccontextmanager
     async def following(self, names: Iterable[str]) -> AsyncIterator[Follower]:
-        """Mirror until the last follower leaves; the mirrors are complete on entry.
+        """Keep the copies up to date until the last follower leaves; they are complete on entry.
 
         Raises ServiceUnavailable when the cluster does not answer in time, else what `check` raises.
         """
@@ -117,15 +117,15 @@ class ClusterWatch:
     def _enter(self) -> None:
         self._users += 1
         if not self._tasks:
-            self._tasks = tuple(asyncio.create_task(mirror.run()) for mirror in (self._jobs, self._pods))
+            self._tasks = tuple(asyncio.create_task(reflector.run()) for reflector in (self._jobs, self._pods))
 
     async def _leave(self) -> None:
         self._users -= 1
         if self._users:
             return
         tasks, self._tasks = self._tasks, ()
-        for mirror in (self._jobs, self._pods):
-            mirror.listed.clear()
+        for reflector in (self._jobs, self._pods):
+            reflector.listed.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,7 +152,7 @@ class ClusterWatch:
         if kind == "DELETED":
             self._pods_of[job].pop(metadata["name"], None)
             if job in self._jobs.objects:
-                # Where the watch missed its end, it looks alive still.
+                # Where the watch missed its end, it seems to be alive still.
                 metadata.setdefault("deletionTimestamp", datetime.now(UTC).isoformat())
                 self._departed[job] = pod
         else:

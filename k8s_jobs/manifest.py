@@ -1,6 +1,6 @@
 """The Kubernetes objects of a shard, as plain dicts: pure, but for the package's own templates and scripts.
 
-Templates: shard-job.yaml (with versions.yaml) and network-policies.yaml; docs/kubernetes.md says why they look so.
+Templates: shard-job.yaml (with versions.yaml) and network-policies.yaml; docs/kubernetes.md explains them.
 """
 
 import hashlib

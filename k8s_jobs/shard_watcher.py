@@ -30,7 +30,7 @@ class _Replacement:
 
 @dataclass
 class ShardWatcher:
-    """`poll` reads the mirrored objects; it sends requests only for what they do not tell, and to replace a Job."""
+    """`poll` reads the watched objects; it sends requests only for what they do not show, and to replace a Job."""
 
     connection: Connection
     spec: ClusterSpec

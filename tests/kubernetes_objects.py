@@ -70,7 +70,7 @@ def quick_limits(**changes: Any) -> BackendLimits:
         "timeouts": ShardTimeouts(),
         "removal": RemovalLimits(60.0, 1.0, 0.02, 0.2),
         "requests": RequestLimits(answer_seconds=30.0, silence_seconds=0.5, attempts=4, retry_wait_seconds=0.01),
-        "mirror": ReflectorLimits(first_pause_seconds=0.02, longest_pause_seconds=0.2, refusal_seconds=0.5),
+        "reflector": ReflectorLimits(first_pause_seconds=0.02, longest_pause_seconds=0.2, refusal_seconds=0.5),
         "first_list_seconds": 60.0,
     }
     return BackendLimits(**(values | changes))

@@ -294,7 +294,8 @@ async def test_refused_list_at_the_start_ends_the_watch(server: KubernetesServer
 
 async def test_watch_is_renewed_with_its_token(server: KubernetesServer) -> None:
     # given: tokens that are used for a second and a watch that would last for minutes
-    backend = backend_on(server, "first", "second", token_seconds=1.0, mirror=ReflectorLimits(first_pause_seconds=0.02))
+    quick = ReflectorLimits(first_pause_seconds=0.02)
+    backend = backend_on(server, "first", "second", token_seconds=1.0, reflector=quick)
     await backend.ensure([shard_job()])
     asked: list[str] = []
 
