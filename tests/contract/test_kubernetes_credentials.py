@@ -87,7 +87,7 @@ def test_without_aws_credentials_there_is_no_token(monkeypatch: pytest.MonkeyPat
     bare.set_config_variable("credentials_file", "/nonexistent")
     bare.set_config_variable("config_file", "/nonexistent")
 
-    with pytest.raises(InvalidConfiguration, match="there are no AWS credentials"):
+    with pytest.raises(InvalidConfiguration, match="Check the AWS credentials"):
         eks_token(lambda: boto3.Session(botocore_session=bare), "leaderboard-20", "us-west-2")
 
 
