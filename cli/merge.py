@@ -44,7 +44,8 @@ def merge(
     output
         Where the merged file goes; an existing one is replaced.
     repetitions
-        How often each route was to be driven.
+        How often each route was to be driven. Files of 1.0 with the same routes (runs of several seeds) are counted as
+        repetitions, in the order given; 2.x writes each repetition's number itself.
     leaderboard_version
         The evaluator that wrote the files; by default the route ids tell.
     """

@@ -20,7 +20,7 @@ from local_jobs.run_directory import PODS, RunDirectory, describe, end_processes
 from shard_pod.environment import Party, job_environment
 
 WATCH_SECONDS = 0.25  # between two looks
-NEWS_SECONDS = 5.0  # a snapshot at least so often
+SNAPSHOT_SECONDS = 5.0  # a snapshot at least so often
 GRACE_SECONDS = 3.0  # from TERM to KILL
 JOURNAL = "routes.jsonl"  # what the agents of all shards drove, beside the run directories
 REMOVE_SECONDS = 5.0
@@ -60,11 +60,11 @@ class LocalJobBackend:
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
         """See JobBackend. Replaces pods that were lost, as a Kubernetes Job would."""
         last: ShardStatuses | None = None
-        told_at = 0.0
+        sent_at = 0.0
         while True:
             statuses = await asyncio.to_thread(self._statuses, jobs)
-            if statuses != last or time.monotonic() - told_at > NEWS_SECONDS:
-                last, told_at = statuses, time.monotonic()
+            if statuses != last or time.monotonic() - sent_at > SNAPSHOT_SECONDS:
+                last, sent_at = statuses, time.monotonic()
                 yield statuses
             if all(status.state in ENDED for status in statuses.values()):
                 return
@@ -143,7 +143,7 @@ class LocalJobBackend:
         }
 
     def _environment(self, job: ShardJob) -> dict[str, str]:
-        """The environment of the pair (shard_pod.environment), and what the stand-ins are told. The pod sets ports."""
+        """The environment of the pair (shard_pod.environment), and the stand-ins' variables. The pod sets ports."""
         pair = self._run(job).pair_dir
         environment = job_environment(
             job,

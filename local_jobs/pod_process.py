@@ -28,7 +28,7 @@ from typing import Any, TextIO
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.5  # from TERM to KILL
-KEEPER_RESTARTS = 3
+SUPERVISOR_RESTARTS = 3
 TRAFFIC_MANAGER_OFFSET = 6000  # CARLA's own habit: 2000 and 8000
 MISCONFIGURED, STOPPED, BROKEN = 40, 30, 1
 
@@ -95,18 +95,18 @@ class Pod:
                 return str(STOPPED)
             if time.time() > self._job["deadline"]:
                 return "deadline"
-            ended = self._look()
+            ended = self._poll()
             if ended is not None:
                 return ended
             time.sleep(POLL_SECONDS)
 
-    def _look(self) -> str | None:
+    def _poll(self) -> str | None:
         """The exit file's content if the pair has ended; starts a supervisor again that broke down."""
         supervisor = self._processes["supervisor"].poll()
         if supervisor is not None:
             if self._exit_code.exists():
                 return self._exit_code.read_text().strip()
-            if supervisor == MISCONFIGURED or self._supervisor_starts > KEEPER_RESTARTS:
+            if supervisor == MISCONFIGURED or self._supervisor_starts > SUPERVISOR_RESTARTS:
                 return str(supervisor)
             self._start_supervisor()
         for party in ("simulator", "agent"):

@@ -23,7 +23,7 @@ START_SECONDS = 10.0
 # What the pair may know of the environment that we run in. No credentials, no proxies, no home directory.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _PACKAGES = Path(__file__).resolve().parents[1]
-_VERDICTS = frozenset(str(int(exit_code)) for exit_code in PairExitCode)
+_EXIT_CODES = frozenset(str(int(exit_code)) for exit_code in PairExitCode)
 
 
 def plain_environment() -> dict[str, str]:
@@ -114,8 +114,8 @@ class RunDirectory:
 
     @property
     def broken(self) -> bool:
-        """Whether the pod ended with something else than a exit_code: the machine's fault, worth another pod."""
-        return self.exit is not None and self.exit not in ("deadline", *_VERDICTS)
+        """Whether the pod ended with a code that is none of the pair's: another pod may succeed."""
+        return self.exit is not None and self.exit not in ("deadline", *_EXIT_CODES)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ class CheckpointStore:
         self._settings = settings
         self._evaluators: Path = settings.checkpoint
         self._good = files.good_checkpoint
-        self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when last looked at
+        self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when it was last read
         self.refused = ""  # why the evaluator's file cannot be used, while it cannot
         self.good = read_whole(self._good)
         self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
@@ -47,7 +47,7 @@ class CheckpointStore:
     def driving(self) -> RouteRun | None:
         return self.summary.run(len(self.statuses))
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Keep the evaluator's file as the good copy if it has changed, is sound, and has lost no record."""
         try:
             status = self._evaluators.lstat()

@@ -47,7 +47,7 @@ milliseconds() { # seconds, perhaps with a fraction -> REPLY
   REPLY=$((10#${BASH_REMATCH[1]} * 1000 + 10#${fraction:0:3}))
 }
 
-pause() { # milliseconds: waits without starting a process; ends early when told to end
+pause() { # milliseconds: waits without starting a process; ends early after TERM
   local left slice
   for ((left = $1; left > 0; left -= 250)); do
     slice="000$((left < 250 ? left : 250))"
@@ -94,7 +94,7 @@ obey() { # what the supervisor and the machine want of us at any time
     leave "$ending"
   fi
   if [[ -n "$terminated" ]]; then
-    say "told to end"
+    say "ended by a signal"
     leave 30
   fi
 }

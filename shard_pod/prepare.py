@@ -84,13 +84,13 @@ def _earlier_progress(settings: PairSettings, storage: ShardStorage) -> PairProg
         return parse_progress(
             storage.read_shard_file(storage_keys.progress_key(settings.submission, settings.shard)) or b""
         )
-    except InvalidCheckpoint as error:  # news and no result: without it the budgets are full again
+    except InvalidCheckpoint as error:  # not part of the result: without it the budgets are full again
         log.warning("Earlier progress is not used: %s", error)
         return None
 
 
 def exit_code(error: EvaluationError) -> int:
-    """A exit_code where trying again changes nothing, 1 otherwise."""
+    """An exit code of the pair where trying again changes nothing, 1 otherwise."""
     match error:
         case InvalidCheckpoint():
             return PairExitCode.CHECKPOINT_UNUSABLE

@@ -33,7 +33,7 @@ from shard_pod.upload import Upload, now
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 60.0  # a party that has not ended so long after it was told to is lost
+ANSWER_SECONDS = 60.0  # a party that has not ended so long after its stop<n> does not answer
 
 
 class Stopped(BaseException):
@@ -108,7 +108,7 @@ class PairSupervisor:
 
     def _decide(self, start: int) -> Decision:
         ending = self._follow(start)
-        self._results.look()
+        self._results.refresh()
         step = decide(self._begun(start).counters, self._settings.budgets, ending, self._results.summary)
         self._files.tell(f"next{start}", step.render())
         return step
@@ -141,7 +141,7 @@ class PairSupervisor:
     def _copy_if_due(self, start: int) -> None:
         if time.monotonic() - self._copied_at < self._settings.copy_seconds:
             return
-        self._results.look()
+        self._results.refresh()
         self._show(start)
         self._upload.copy()
         self._copied_at = time.monotonic()
@@ -201,13 +201,13 @@ class PairSupervisor:
     def leave(self) -> PairExitCode:
         """The pod is being ended: stop the pair and copy what there is; a later pod or attempt goes on from it."""
         self._files.tell("exit_code", str(int(PairExitCode.CANCELLED)))
-        self._results.look()
+        self._results.refresh()
         self._upload.copy_now(everything=True)
         return PairExitCode.CANCELLED
 
 
 def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
-    """Run the pair; the exit code. Parties that still wait are told a exit_code whenever there is one."""
+    """Run the pair; returns the exit code. Waiting parties get it by the file exit_code."""
     files = PairDirectory(settings.pair_dir)
     with forwarding(settings, files):
         try:
@@ -229,7 +229,7 @@ def _run(supervisor: PairSupervisor) -> PairExitCode:
     try:
         return supervisor.run()
     except Stopped:
-        log.info("Told to end")
+        log.info("Ended by a signal")
         return supervisor.leave()
 
 

@@ -15,7 +15,7 @@ from shard_pod.storage import ShardStorage
 
 log = logging.getLogger(__name__)
 
-_FRESH_SECONDS = 10  # progress without news is still renewed so often, as a sign of life
+_FRESH_SECONDS = 10  # unchanged progress is still written so often, as a heartbeat
 LOG_BYTES = 64 * 1024 * 1024  # of a log, its end
 _LOG_GROWTH = 1.1  # a log is sent again when it has grown by a tenth, which bounds the traffic of a long shard
 

@@ -82,7 +82,7 @@ _PROGRESS = TypeAdapter(PairProgress)
 
 
 def parse_progress(data: bytes | str) -> PairProgress | None:
-    """Read progress.json; None where it is not one, since it is news and no result."""
+    """Read progress.json; None where it cannot be read: no result depends on it."""
     if len(data) > _MAX_PROGRESS:
         return None
     try:
@@ -128,7 +128,7 @@ def failure_of(exit_code: PairExitCode, detail: str = "") -> Failure:
 
 
 def failure_of_exit(code: int, detail: str = "") -> Failure:
-    """The failure behind a pod's exit code; a code that is no exit_code means that the pod itself broke down."""
+    """The failure behind a pod's exit code; a code that is no PairExitCode means that the pod itself broke down."""
     if code in set(_FAILURES):
         return failure_of(PairExitCode(code), detail)
     cause = detail or f"it ended with code {code}, which is none of ours"

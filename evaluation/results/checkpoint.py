@@ -1,4 +1,4 @@
-"""The file that a shard's evaluator writes after every route: reading, checking, mending, writing.
+"""The file that a shard's evaluator writes after every route: its checked form, and the comparison with the routes.
 
 An evaluator neither writes it atomically nor checks it on a resume, and it runs beside a team's code: whatever is
 read here is checked in full.

@@ -5,8 +5,9 @@ without its last shard finished.
 Source: docs/reference/results.md, "The official merge" and "Faults of the official merge".
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
@@ -40,11 +41,14 @@ class Merged:
 def merge(parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion) -> Merged:
     """Merge the files of one submission; a shard without a file is simply missing.
 
-    The order of the parts does not matter to 2.x; 1.0 sums in their order. Raises InvalidCheckpoint, naming file and
-    field, for a file of the other version, given twice, with other sensors, or with routes that were not expected.
+    The order of the parts does not matter to 2.x; 1.0 sums in their order. Where repetitions are expected, files of 1.0
+    with the same routes (runs of several seeds) are further repetitions of them, as in the official merge. Raises
+    InvalidCheckpoint, naming file and field, for a file of the other version, given twice, with other sensors, or with
+    routes that were not expected.
     """
     if not expected:
         raise InvalidConfiguration("There is nothing to merge", "no routes are expected")
+    parts = _with_repetitions(parts, expected, version)
     origin = _origins(parts, expected, version)
     _check_totals(parts, len(expected))
     missing = tuple(run for run in expected if run not in origin)
@@ -82,6 +86,19 @@ def _score(document: Document, parts: Sequence[Part], version: LeaderboardVersio
     document |= {"entry_status": entry, "eligible": eligible, "values": scoring(figures), "labels": list(labels)}
 
 
+def _with_repetitions(parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion) -> list[Part]:
+    """1.0 writes no repetition: a route that an earlier file holds is its next one, unless it is the same run again."""
+    if version is LeaderboardVersion.V2 or not any(run.repetition for run in expected):
+        return list(parts)
+    counted: list[Part] = []
+    for source, part in parts:
+        again = any(part.records and part.records == earlier.records for _, earlier in counted)
+        held = Counter(run.route for _, earlier in counted for run in earlier.runs)
+        runs = tuple(RouteRun(run.route, run.repetition + (0 if again else held[run.route])) for run in part.runs)
+        counted.append((source, replace(part, runs=runs)))
+    return counted
+
+
 def _origins(parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion) -> dict[RouteRun, str]:
     """Which file each route is from; refuses strangers and duplicates."""
     wanted = frozenset(expected)
@@ -96,7 +113,9 @@ def _origins(parts: Sequence[Part], expected: Sequence[RouteRun], version: Leade
                 refuse(source, field, problem, "Leave the file out, or correct the routes or repetitions.")
             if run in origin:
                 problem = f"names {run}, which {origin[run]} holds already"
-                refuse(source, field, problem, "Give each shard's file once.")
+                remedy = "Give each shard's file once; runs of several seeds have to be driven as repetitions"
+                remedy += " (1.0: merged with --repetitions)." if version is LeaderboardVersion.V1 else "."
+                refuse(source, field, problem, remedy)
             origin[run] = source
     return origin
 

@@ -289,7 +289,7 @@ async def test_cancel_ends_every_process_within_the_grace_period(harness: RealHa
 
     assert time.monotonic() - began < 25  # the pod has 30
     assert node.container_processes() == []
-    assert "told to end" in harness.log(job, "agent")
+    assert "ended by a signal" in harness.log(job, "agent")
     progress = harness.progress(job)
     assert progress is not None
     assert progress.routes_done == 1  # kept for a resume

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
+from evaluation.results.checkpoint import Checkpoint
 from evaluation.results.merge import Part, merge
 from evaluation.routes import RouteRun, expand
 from evaluation.submission.model import LeaderboardVersion
@@ -220,3 +221,40 @@ def test_early_spelling_of_v2_is_kept() -> None:
     kept["yield_emergency_vehicles_infractions"] = kept.pop("yield_emergency_vehicle_infractions")
     document = merge([("a.json", as_checkpoint(make_document([record])))], [RouteRun(0)], V2).document
     assert "yield_emergency_vehicles_infractions" in document["_checkpoint"]["global_record"]["infractions"]
+
+
+def seed(score: float, version: LeaderboardVersion = V1, routes: int = 2) -> Checkpoint:
+    """A run of all routes with one seed of the traffic, each route with this driving score."""
+    records = []
+    for index in range(routes):
+        record = make_record(RouteRun(index), index, version)
+        records.append({**record, "scores": {**record["scores"], "score_composed": score}})
+    return as_checkpoint(make_document(records, total=routes), version)
+
+
+def test_runs_of_several_seeds_are_repetitions_of_1_0() -> None:
+    merged = merge([("seed0.json", seed(100)), ("seed1.json", seed(60))], expand([0, 1], 2), V1)
+
+    assert merged.complete
+    assert merged.document["_checkpoint"]["progress"] == [4, 4]
+    assert merged.document["values"][0] == "80.000"
+    assert [record["scores"]["score_composed"] for record in merged.document["_checkpoint"]["records"]] == [
+        100, 60, 100, 60,
+    ]  # fmt: skip
+
+
+def test_a_seed_without_its_last_route_lacks_that_repetition() -> None:
+    merged = merge([("seed0.json", seed(100)), ("seed1.json", seed(60, routes=1))], expand([0, 1], 2), V1)
+
+    assert merged.missing == (RouteRun(1, 1),)
+
+
+def test_the_same_run_twice_is_no_second_seed() -> None:
+    with pytest.raises(InvalidCheckpoint, match=r"b\.json: .* names route 0, which a\.json holds already"):
+        merge([("a.json", seed(100)), ("b.json", seed(100))], expand([0, 1], 2), V1)
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_more_runs_than_repetitions_are_refused_and_how_seeds_are_merged_is_said(version: LeaderboardVersion) -> None:
+    with pytest.raises(InvalidCheckpoint, match="runs of several seeds have to be driven as repetitions"):
+        merge([("a.json", seed(100, version)), ("b.json", seed(60, version))], expand([0, 1], 1), version)
