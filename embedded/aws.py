@@ -108,21 +108,12 @@ class EmbeddedAws:
         return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
     def _close(self, bucket: str) -> None:
-        """Block public access: moto's CloudFormation leaves that part of the template out."""
+        """Block public access, as the template says: moto's CloudFormation leaves that part out."""
         ways = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
         with _refusals(f"to close the bucket {bucket}"):
             self.s3.put_public_access_block(
                 Bucket=bucket,
                 PublicAccessBlockConfiguration=dict.fromkeys(ways, True),  # type: ignore[arg-type]
-            )
-
-    def _block_public_access(self, bucket: str) -> None:
-        """As the templates say; moto's CloudFormation overlooks it, and `leaderboard doctor` does not."""
-        kinds = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-        with _refusals(f"blocking public access to {bucket}"):
-            self.s3.put_public_access_block(
-                Bucket=bucket,
-                PublicAccessBlockConfiguration=dict.fromkeys(kinds, True),  # type: ignore[arg-type]
             )
 
     def _upload_routes(self, routes: Path) -> None:
