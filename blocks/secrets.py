@@ -127,7 +127,7 @@ class ClusterSecret(_Record):
     cluster: str  # as the phases' codenames have it: leaderboard-20
     name: Word  # the EKS cluster's own name
     endpoint: Annotated[str, _must_be(f"an https address or {LOCAL!r}", _is_endpoint)]
-    certificate_authority: str = Field(default="", validate_default=True)  # of EKS; "" where local
+    certificate_authority: str  # PEM in base64, as EKS shows it; "" where the endpoint is local
     simulator_image: Image
     leaderboard_image: Image
     logcopy_image: Image
@@ -140,14 +140,15 @@ class ClusterSecret(_Record):
         alias="cloudwatch_log_group"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _local_has_no_certificate(cls, content: dict[str, object]) -> dict[str, object]:
+        return {**content, "certificate_authority": ""} if content.get("endpoint") == LOCAL else content
+
     @field_validator("certificate_authority", mode="before")
     @classmethod
     def _certificate(cls, value: object, info: ValidationInfo) -> object:
-        if info.data.get("endpoint") == LOCAL:
-            return ""
-        if value == "":
-            raise PydanticCustomError("missing", "is missing")
-        if not (isinstance(value, str) and _is_certificate(value)):
+        if info.data.get("endpoint") != LOCAL and not (isinstance(value, str) and _is_certificate(value)):
             raise PydanticCustomError("wrong", "must be {wanted}", {"wanted": _CERTIFICATE})
         return value
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -95,13 +95,16 @@ class EmbeddedAws:
         cloudformation: CloudFormationClient = self._client("cloudformation")
         name = f"{STAGE}-{stack or template}"
         values = {"Stage": STAGE, **parameters}
+        # On a busy machine the answer may be late: the request is then sent again, and finds the stack there.
+        late = suppress(cloudformation.exceptions.AlreadyExistsException)
         with _refusals(f"the stack {name}"):
-            cloudformation.create_stack(
-                StackName=name,
-                TemplateBody=(TEMPLATES / f"{template}.yaml").read_text("utf-8"),
-                Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
-                Capabilities=["CAPABILITY_NAMED_IAM"],
-            )
+            with late:
+                cloudformation.create_stack(
+                    StackName=name,
+                    TemplateBody=(TEMPLATES / f"{template}.yaml").read_text("utf-8"),
+                    Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+                    Capabilities=["CAPABILITY_NAMED_IAM"],
+                )
             waiter = cloudformation.get_waiter("stack_create_complete")
             waiter.wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 20})  # the first look is at once
             outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0].get("Outputs", [])
