@@ -3,7 +3,7 @@
 Adapters translate their vendor's errors into these, `raise ... from`.
 
 EvaluationError
-├── TransientError                it may pass: try again, later another run goes on
+├── TransientError                it may pass: try again, later another run continues
 │   ├── ServiceUnavailable        EvalAI, AWS, Prefect or a cluster does not answer, throttles or breaks
 │   ├── DeadlineExceeded          a wait came to its stated end
 │   └── CleanupIncomplete         something of a submission is still running after its removal

@@ -42,15 +42,15 @@ async def evaluate_submission(
 
     `delivery` says where the message lies, so that it is deleted once the submission is claimed; without it (a run
     started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `takeover` is for a
-    run that goes on with what another began: it takes over the claim and adopts the shards that still run.
+    run that continues what another began: it takes over the claim and adopts the shards that still run.
     """
     services: Services | None = None
     try:
         services = await load_services()
-        await extend_visibility(services, delivery)  # nobody else gets the message while this run claims the submission
+        await extend_visibility(services, delivery)  # no other run gets the message before the claim
         submission = await enrich(services, message)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
-        claim = await claim_submission(cluster, submission, takeover)  # exactly one run goes on
+        claim = await claim_submission(cluster, submission, takeover)  # exactly one run continues
     except EvaluationError as reason:
         return await end_unclaimed(services, message, delivery, reason)
     context = EvaluationContext(services, cluster, submission, claim, takeover)

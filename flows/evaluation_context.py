@@ -55,6 +55,6 @@ class EvaluationContext:
     async def renew(self, stage: Stage | None = None) -> None:
         """Check that the claim still holds, and say which stage begins; raises AlreadyClaimed where it does not.
 
-        Each lasting effect asks first: a run that was stopped for a while must not write over its successor.
+        Each lasting effect asks first: a run that stood still for a while must not overwrite what a takeover run wrote.
         """
         await asyncio.to_thread(self.ledger.renew, self.claim, stage)

@@ -127,7 +127,7 @@ def _merge(context: EvaluationContext) -> Merged:
 async def publish_partial(context: EvaluationContext, published: int, permit: WritePermit) -> int:
     """Show the results so far at EvalAI if there are more than `published` routes; returns the number of routes shown.
 
-    Nothing is written once the permit is revoked, although the thread that waits for its slot goes on.
+    Nothing is written once the permit is revoked, although the thread that waits for its slot continues.
 
     Raises SubmissionCancelled, AlreadyClaimed where another run has taken over, InvalidCheckpoint for what cannot be
     merged at the moment: the final merge decides.

@@ -149,7 +149,7 @@ async def _publish_partial_results(context: EvaluationContext, seconds: float) -
             with best_effort("Partial results are not published now"):
                 published = await publish_partial(context, published, permit)
     finally:
-        await asyncio.to_thread(permit.revoke)  # the thread of a cancelled task goes on: no write after the run's end
+        await asyncio.to_thread(permit.revoke)  # the thread of a cancelled task continues: no write after the run's end
 
 
 async def _last_lines(context: EvaluationContext, statuses: ShardStatuses) -> str:

@@ -38,7 +38,7 @@ class Outcome:
     refused: bool = False  # EvalAI understood the report and said no
 
     def report(self, submission: Submission) -> Report:
-        """What EvalAI is told; only FINISHED and FAILED are for EvalAI."""
+        """The report for EvalAI, which gets FINISHED and FAILED only."""
         finished = self.ending is OutcomeStatus.FINISHED
         return Report(
             submission,
@@ -80,7 +80,7 @@ def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeo
         return _given_up(submission, "an operator cancelled its run in Prefect")
     if takeover and takeover.crashes > MAX_CRASHES:
         return _given_up(submission, f"its run broke {takeover.crashes} times; the runs' logs say why")
-    # What was begun goes on, whatever EvalAI shows of it.
+    # What was begun is continued, whatever EvalAI shows of it.
     if is_takeover or submission.status not in CLOSED:
         return None
     return _skipped(submission)

@@ -1,4 +1,4 @@
-"""What EvalAI is told of a submission."""
+"""What EvalAI gets to know of a submission."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -40,17 +40,19 @@ def shard_progress(
     return [_view(job, statuses, progress.get(job.shard.index)) for job in jobs]
 
 
-def _view(job: ShardJob, statuses: ShardStatuses, told: PairProgress | None) -> ShardProgress:
+def _view(job: ShardJob, statuses: ShardStatuses, reported: PairProgress | None) -> ShardProgress:
     status = statuses.get(job.shard.index)
     state = status.state if status else ShardState.WAITING
     detail = (str(status.failure) if status.failure else status.detail) if status else ""
     since = status.since if status else None
-    if told and state in _PAIR_KNOWS_BETTER:
-        since = since if told.state is state else None
-        state, detail = told.state, told.detail
+    if reported and state in _PAIR_KNOWS_BETTER:
+        since = since if reported.state is state else None
+        state, detail = reported.state, reported.detail
     if status and status.warning:
         detail = f"{detail}; {status.warning}"
-    return ShardProgress(job.shard.index, state, told.routes_done if told else 0, len(job.expected), detail, since)
+    return ShardProgress(
+        job.shard.index, state, reported.routes_done if reported else 0, len(job.expected), detail, since
+    )
 
 
 def explained(statuses: ShardStatuses, progress: Mapping[int, PairProgress]) -> dict[int, ShardStatus]:

@@ -161,6 +161,8 @@ def _unclaimed_too_long(view: SubmissionSnapshot, now: datetime) -> list[Finding
         return [_notify(view, f"{since}: {rejected.message} {remedy}")]
     if view.unroutable:
         return [_notify(view, f"{since}: {view.unroutable}")]
+    if (tried := _tried_a_while_ago(view, since, now)) is not None:
+        return tried
     died = [run for run in view.runs if run.state is RunState.CRASHED]
     stale = tuple(run.id for run in _stale(view, now))
     if died and not stale:
@@ -197,6 +199,19 @@ def _unreported(view: SubmissionSnapshot, entry: LedgerEntry, now: datetime) -> 
     if shown.status in TOLD - {SubmissionStatus.CANCELLED} and shown.status.value != entry.status:
         return [_notify(view, f"{differs}: somebody else wrote there.")]
     return []
+
+
+def _tried_a_while_ago(view: SubmissionSnapshot, since: str, now: datetime) -> list[Finding] | None:
+    """For a last run that could claim nothing, and whose message is still on the queue: no run on top of it for now.
+
+    None where there is no such run, or where its message should have come back long ago.
+    """
+    last = max(view.runs, key=lambda run: run.state_since, default=None)
+    if last and last.state is RunState.BLOCKED and now - last.state_since < view.timeouts.retry_refused:
+        return [_notify(view, f"{since}: {last.message}")]
+    if last and last.state is RunState.POSTPONED and now - last.state_since < view.timeouts.until_claimed:
+        return []
+    return None
 
 
 def _unclaimed_for(view: SubmissionSnapshot, span: timedelta, now: datetime) -> bool:

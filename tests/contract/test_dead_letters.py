@@ -233,7 +233,7 @@ def commanded(aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Submissio
     evalai = EvalAI(api_server="https://evalai.example", auth_token=SecretStr("t"), phases=phases, challenge_pk=1)
     monkeypatch.setattr(queue_commands, "installation", lambda _settings: nullcontext())
     monkeypatch.setattr(queue_commands, "load_queue", lambda: queue)
-    monkeypatch.setattr(queue_commands, "load_block", lambda _kind, _name: evalai)
+    monkeypatch.setattr(queue_commands, "load_saved_block", lambda _kind, _name: evalai)
     monkeypatch.setattr(queue_commands, "DeadLetters", quick)
     monkeypatch.setenv("COLUMNS", "160")
     return queue
