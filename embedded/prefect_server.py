@@ -73,12 +73,12 @@ def _empty_database(settings: Settings, processes: Processes) -> Path:
     return kept
 
 
-def main() -> None:
-    """Make the empty database if there is none yet."""
+def empty_database() -> Path:
+    """The file of an empty, migrated database; made first if there is none yet, which takes a minute on a slow disk."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = {**os.environ, **prefect_environment("", folder)}
-        _empty_database(load_settings(), Processes(environment, logs=folder, folder=folder, shards=folder))
+        return _empty_database(load_settings(), Processes(environment, logs=folder, folder=folder, shards=folder))
 
 
 def answers(url: str) -> bool:
@@ -117,4 +117,4 @@ def _status(url: str) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    empty_database()

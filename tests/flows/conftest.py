@@ -1,6 +1,7 @@
 """The flow on a real, throw-away Prefect server, with fakes behind the ports."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from prefect.testing.utilities import prefect_test_harness
 from prefect_aws import AwsCredentials
 
 from blocks.leaderboard_cluster import LeaderboardCluster, LocalCompute
+from embedded.prefect_server import empty_database
 from evaluation.shards import ShardJob
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import LeaderboardVersion, SubmissionStatus
@@ -18,9 +20,14 @@ from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQue
 
 
 @pytest.fixture(scope="package", autouse=True)
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=200):
-        yield
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prefect's own harness, on a database that is migrated already: migrating takes longest of its start."""
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copyfile(empty_database(), folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
+        with prefect_test_harness(server_startup_timeout=200):
+            yield
 
 
 @dataclass
