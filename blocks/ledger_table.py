@@ -18,7 +18,7 @@ from aws_api.dynamodb_conditions import refusing_row
 from aws_api.dynamodb_expression import Expression
 from aws_api.dynamodb_values import decode
 from aws_api.errors import aws_errors
-from blocks.aws_client import aws_client
+from blocks.aws_client import aws_client, own_client
 from evaluation.errors import AlreadyClaimed, RequestRefused
 from evaluation.lifecycle.ledger_entry import (
     ATTEMPT,
@@ -32,12 +32,14 @@ from evaluation.lifecycle.ledger_entry import (
     END_TIME,
     FAULT,
     IMAGE,
+    LEASE_RENEWAL,
     LEASE_UNTIL,
     OUTCOME,
     PHASE,
     PHASE_ID,
     REASON,
     REFUSED,
+    RESENDS,
     STAGE,
     STAGE_SINCE,
     STATUS,
@@ -57,10 +59,9 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 # What a new claim removes: the row then speaks of this attempt only.
-_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT)
-_RESERVED = frozenset(
-    {TEAM, SUBMISSION, CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL, ATTEMPT, STAGE}
-)
+_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT, RESENDS)
+_OF_THE_CLAIM = {CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL, LEASE_RENEWAL}
+_RESERVED = frozenset({TEAM, SUBMISSION, ATTEMPT, STAGE, RESENDS} | _OF_THE_CLAIM)
 
 Key = Mapping[str, Any]
 
@@ -87,11 +88,19 @@ class LedgerTable(Block):
     )
 
     _now: Callable[[], datetime] = PrivateAttr(default_factory=lambda: _utc_now)  # pydantic binds a default
+    _own_client: "DynamoDBClient | None" = PrivateAttr(default=None)
 
     def with_clock(self, now: Callable[[], datetime]) -> Self:
-        """The same ledger by another clock, which has to tell UTC."""
+        """The same ledger by another clock, which has to be UTC."""
         ledger = self.model_copy()
         ledger._now = now
+        return ledger
+
+    def with_own_connection(self) -> Self:
+        """The same ledger over a connection that nothing else uses, and that gives up in a ninth of the lease."""
+        ledger = self.model_copy()
+        with aws_errors("Preparing the AWS client for dynamodb"):
+            ledger._own_client = own_client(self.credentials, "dynamodb", self.lease_seconds / 9)
         return ledger
 
     def claim(self, submission: Submission, owner: str, epoch: int = 1) -> Claim:
@@ -161,7 +170,8 @@ class LedgerTable(Block):
         return {CLAIM_EPOCH: epoch, CLAIM_TOKEN: token, **self._lease()}
 
     def _lease(self) -> dict[str, object]:
-        return {LEASE_UNTIL: self._now() + timedelta(seconds=self.lease_seconds)}
+        until = self._now() + timedelta(seconds=self.lease_seconds)
+        return {LEASE_UNTIL: until, LEASE_RENEWAL: uuid.uuid4().hex}
 
     def update(self, claim: Claim, values: Row) -> None:
         """Write attributes of the claimed row; None removes one. Raises AlreadyClaimed where the claim has passed on.
@@ -184,12 +194,12 @@ class LedgerTable(Block):
         self._write(claim.team, claim.submission, expression, token)
 
     def reopen(self, entry: LedgerEntry) -> None:
-        """Let a run take the ended evaluation once more, to send its kept outcome again.
+        """Let a run take the ended evaluation once more, to send its kept outcome again; the row counts how often.
 
         Raises AlreadyClaimed where it has not ended, or is no longer that of the entry: the entry may be old.
         """
         expression = Expression()
-        expression.set({LEASE_UNTIL: self._now()})
+        expression.set({LEASE_UNTIL: self._now(), LEASE_RENEWAL: uuid.uuid4().hex, RESENDS: entry.resends + 1})
         expression.remove(END_TIME, CLAIM_TOKEN)  # whoever ended it cannot end it anew
         self._write(
             entry.team,
@@ -235,7 +245,7 @@ class LedgerTable(Block):
         return decode(answer["Item"]) if "Item" in answer else None
 
     def _client(self) -> "DynamoDBClient":
-        return cast("DynamoDBClient", aws_client(self.credentials, "dynamodb"))
+        return self._own_client or cast("DynamoDBClient", aws_client(self.credentials, "dynamodb"))
 
 
 def _key(team: int, submission: int) -> Key:

@@ -15,9 +15,8 @@ from deployments.installation import installation
 from deployments.settings import load_settings
 from flows.reconciler.explain_submission import explain_submission
 from flows.reconciler.explanation import Explanation
-from flows.reconciler.flow import Row, apply_actions, find_all_discrepancies, row, unavailable_sources
+from flows.reconciler.flow import Row, preview, reconcile_once
 from flows.reconciler.model import Action
-from flows.reconciler.snapshot import take_snapshot
 from flows.services import load_services
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -27,7 +26,8 @@ NEEDS_A_PERSON = 3
 def reconcile(*, dry_run: Flag = False, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
     """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair what is safe.
 
-    The installation does the same by itself, every five minutes. Exit code 3 if something is left for a person.
+    The installation does the same automatically, every five minutes. A claim that seems abandoned is watched for as
+    long as its lease (3 minutes) before it is taken over. Exit code 3 if something is left for an operator.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def explain(
         Print JSON.
     """
     with installation(load_settings()):
-        explained = asyncio.run(_explain(submission))
+        told = asyncio.run(_explain(submission))
     if as_json:
         print(json.dumps(explained.lines, indent=2, ensure_ascii=False))
     else:
@@ -68,19 +68,16 @@ def explain(
 
 async def _reconcile(dry_run: bool) -> tuple[list[Row], int]:
     services = await load_services()
-    seen = await take_snapshot(services)
-    findings = find_all_discrepancies(seen)
-    rows = [row(finding) for finding in findings] if dry_run else await apply_actions(services, seen, findings)
-    return rows + unavailable_sources(seen), len(seen.views)
+    return await (preview(services) if dry_run else reconcile_once(services))
 
 
 async def _explain(submission: int) -> Explanation:
     return await explain_submission(await load_services(), submission)
 
 
-def _values(explained: Explanation) -> Mapping[str, object]:
+def _values(told: Explanation) -> Mapping[str, object]:
     values: dict[str, object] = {}
-    for label, text in explained.lines:
+    for label, text in told.lines:
         values[label] = f"{values[label]}\n{text}" if label in values else text
     return values
 
@@ -95,4 +92,6 @@ def _show(rows: Sequence[Mapping[str, str]], seen: int, dry_run: bool) -> None:
         table.add_row(each["submission"], each["action"], each["finding"])
     screen.print(table)
     left = sum(each["action"] == Action.NOTIFY_OPERATOR for each in rows)
-    screen.print(f"{seen} submissions: {len(rows) - left} to repair, {left} for an operator.")
+    screen.print(
+        f"{seen} submissions: {len(rows) - left} {'to repair' if dry_run else 'repaired'}, {left} for an operator."
+    )

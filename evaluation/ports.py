@@ -87,7 +87,7 @@ class SubmissionLedger(Protocol):
         """Say that the claim's run lives, and which stage it enters; raises AlreadyClaimed, as above."""
 
     def reopen(self, entry: LedgerEntry) -> None:
-        """Let a successor take the ended evaluation once more, to send its kept outcome; raises AlreadyClaimed."""
+        """Let a takeover run take the ended evaluation once more, to send its kept outcome; raises AlreadyClaimed."""
 
     def entries(self) -> Iterable[LedgerEntry]:
         """Every submission that was ever claimed."""
@@ -95,6 +95,9 @@ class SubmissionLedger(Protocol):
     @property
     def lease_seconds(self) -> int:
         """How long a claim counts as held after its last renewal."""
+
+    def with_own_connection(self) -> "SubmissionLedger":
+        """The same ledger over a connection of its own that never waits long: for renewals."""
 
     def row(self, team: int, submission: int) -> Row | None:
         """The row as it is, or None."""

@@ -38,6 +38,10 @@ class ComputeServices:
     def lease_seconds(self) -> float:
         return self.jobs.lease_seconds
 
+    def with_own_connection(self) -> "ComputeServices":
+        """Itself: boto3 opens another connection where all are busy, and the renewals have a thread of their own."""
+        return self
+
     def renew(self, lease: Lease) -> None:
         """The heartbeat: lease, message and machine for the lease's time. Raises AlreadyClaimed, or TransientError."""
         self.jobs.renew(lease)

@@ -1,15 +1,22 @@
-"""The claim's lease: a run says that it lives, and ends where another has taken over."""
+"""The claim's lease: a run renews it while it lives, and ends where another run has taken over.
+
+The renewals have a thread and a connection of their own. In asyncio's shared threads they would queue behind reads of
+S3 that hang, and a live run would be taken for dead.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+import contextvars
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Generic, Protocol, Self, TypeVar
 
 from prefect import get_run_logger
 
-from evaluation.errors import AlreadyClaimed, EvaluationError
+from evaluation.errors import AlreadyClaimed
 
 RENEWALS = 3  # so often within the lease's time: two may fail before anybody takes the claim away
+RETRIES = 4  # so often within the time to the next renewal, where one failed
 SomeClaim = TypeVar("SomeClaim")
 SomeClaim_contra = TypeVar("SomeClaim_contra", contravariant=True)
 
@@ -19,6 +26,9 @@ class Renewable(Protocol[SomeClaim_contra]):
 
     @property
     def lease_seconds(self) -> float: ...
+
+    def with_own_connection(self) -> Self:
+        """The same over a connection that nothing else uses."""
 
     def renew(self, claim: SomeClaim_contra) -> None:
         """Raises AlreadyClaimed where the claim has passed on."""
@@ -31,27 +41,63 @@ async def lease(ledger: Renewable[SomeClaim], claim: SomeClaim) -> AsyncIterator
     Once another run has taken the claim, the body is cancelled wherever it waits, and AlreadyClaimed raised. That is
     known after a third of the lease only: the body asks the ledger itself before each lasting effect.
     """
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as until_taken:
-            supervisor = asyncio.create_task(_keep(ledger, claim, until_taken))
+
+            def cancel_the_body() -> None:
+                if not renewals.stopped:  # else the body has just ended by itself
+                    until_taken.reschedule(loop.time())
+
+            renewals = _Renewals(ledger, claim, lambda: loop.call_soon_threadsafe(cancel_the_body))
+            renewals.start()
             try:
                 yield
             finally:
-                supervisor.cancel()
-                await asyncio.gather(supervisor, return_exceptions=True)
+                renewals.stop()
     except TimeoutError:
-        if until_taken.expired():
-            await supervisor  # raises AlreadyClaimed
+        if renewals.taken:
+            raise renewals.taken from None
         raise
 
 
-async def _keep(ledger: Renewable[SomeClaim], claim: SomeClaim, until_taken: asyncio.Timeout) -> None:
-    while True:
-        await asyncio.sleep(ledger.lease_seconds / RENEWALS)
-        try:
-            await asyncio.to_thread(ledger.renew, claim)
-        except AlreadyClaimed:
-            until_taken.reschedule(asyncio.get_running_loop().time())
-            raise
-        except EvaluationError as error:
-            get_run_logger().warning("The claim cannot be renewed now: %s", error)
+class _Renewals(Generic[SomeClaim]):
+    """Renews a claim in a thread until it is stopped, or until the claim has passed on."""
+
+    def __init__(self, ledger: Renewable[SomeClaim], claim: SomeClaim, on_taken: Callable[[], object]) -> None:
+        self.taken: AlreadyClaimed | None = None
+        self._ledger = ledger
+        self._claim = claim
+        self._on_taken = on_taken
+        self._stop = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def start(self) -> None:
+        # A daemon: a renewal that hangs keeps no process alive. Prefect's logger finds its run by the context.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._keep,), name="lease", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _keep(self) -> None:
+        pause = self._ledger.lease_seconds / RENEWALS
+        ledger = self._ledger
+        wait = pause
+        while not self._stop.wait(wait):
+            try:
+                if ledger is self._ledger:
+                    ledger = self._ledger.with_own_connection()
+                ledger.renew(self._claim)
+                wait = pause
+            except AlreadyClaimed as taken:
+                self.taken = taken
+                with suppress(RuntimeError):  # the loop is closed: nothing is left to be cancelled
+                    self._on_taken()
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next renewal may succeed
+                get_run_logger().warning("The claim cannot be renewed now: %s", error)
+                wait = pause / RETRIES

@@ -4,12 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from datetime import datetime
 
 from evaluation import storage_keys
 from evaluation.errors import (
-    AlreadyClaimed,
     EvaluationError,
     Failure,
     Fault,
@@ -17,13 +15,11 @@ from evaluation.errors import (
     SubmissionCancelled,
     UnknownSubmission,
 )
-from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
 from evaluation.lifecycle.report import Report
-from evaluation.lifecycle.stages import Stage
-from evaluation.ports import Claim, Row
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus, parse_phase
+from tests.fake_ledger import FakeLedger as FakeLedger
 
 
 @dataclass
@@ -117,68 +113,6 @@ class FakePhases:
     @property
     def clusters(self) -> tuple[str, ...]:
         return tuple(sorted({parse_phase(codename).cluster for codename in self.codenames.values()}))
-
-
-@dataclass
-class FakeLedger:
-    """The claim's rules in memory; blocks.ledger_table keeps the same ones in DynamoDB."""
-
-    rows: dict[int, dict[str, object]] = field(default_factory=dict)
-    lease_seconds: int = 180
-    stages: list[str] = field(default_factory=list)
-
-    def claim(self, submission: Submission, owner: str, epoch: int = 1) -> Claim:
-        key = str(submission.rerun_resumed_at or "")
-        row = self.rows.setdefault(submission.pk, {"attempt": 0})
-        again = row.get("claim-owner") == owner and row.get("claim-key") == key and not row.get("end-time")
-        if not again and "claim-key" in row and str(row["claim-key"]) >= key:
-            raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by flow run {row['claim-owner']}")
-        if again and epoch < int(str(row.get("claim-epoch", 1))):
-            raise AlreadyClaimed(f"Submission {submission.pk} is evaluated by epoch {row['claim-epoch']}")
-        if not again:
-            row.update({"claim-owner": owner, "claim-key": key, "attempt": int(str(row["attempt"])) + 1})
-            row.update({"status": "submitted", "outcome": None, "end-time": None})
-        token = uuid4().hex
-        row.update({"claim-epoch": epoch, "claim-token": token, **_described(submission)})
-        row.update({"stage": Stage.CLAIMED.value, "stage-since": datetime.now(UTC)})
-        attempt = int(str(row["attempt"]))
-        return Claim(submission.pk, submission.team_pk, key, owner, attempt, epoch, token, again)
-
-    def update(self, claim: Claim, values: Row) -> None:
-        self.renew(claim)
-        self.rows[claim.submission].update(values)
-
-    def renew(self, claim: Claim, stage: Stage | None = None) -> None:
-        row = self.rows[claim.submission]
-        if row.get("claim-token") != claim.token:
-            raise AlreadyClaimed(f"Submission {claim.submission} is evaluated by epoch {row.get('claim-epoch')}")
-        row["lease-until"] = datetime.now(UTC) + timedelta(seconds=self.lease_seconds)
-        if stage:
-            self.stages.append(stage.value)
-            row.update({"stage": stage.value, "stage-since": datetime.now(UTC)})
-
-    def reopen(self, entry: LedgerEntry) -> None:
-        row = self.rows[entry.submission]
-        if not (row.get("end-time") and row.get("outcome")) or row["claim-epoch"] != entry.epoch:
-            raise AlreadyClaimed(f"Submission {entry.submission} has no end to be opened again")
-        row.update({"end-time": None, "claim-token": None})
-
-    def entries(self) -> list[LedgerEntry]:
-        return [entry for row in self.rows.values() if (entry := read_entry(row))]
-
-    def row(self, team: int, submission: int) -> Row | None:
-        return self.rows.get(submission)
-
-
-def _described(submission: Submission) -> dict[str, object]:
-    return {
-        "team-id": str(submission.team_pk),
-        "submission-id": str(submission.pk),
-        "challenge-id": str(submission.challenge_pk),
-        "phase-id": str(submission.phase_pk),
-        "cluster": submission.phase.cluster,
-        **({"image": submission.image} if submission.image else {}),
-    }
 
 
 @dataclass

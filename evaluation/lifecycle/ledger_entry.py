@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from evaluation.lifecycle.stages import Stage
 
@@ -11,12 +11,16 @@ CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase"
 TEAM_NAME = "team-name"
 CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
 CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL = "claim-epoch", "claim-token", "lease-until"
+LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: whoever compares two of them needs no clock
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
 OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the moment it is decided
-UNDELIVERED = "undelivered"  # why EvalAI has not been told yet
-REFUSED = "refused"  # EvalAI understood the report and said no: a host has to look
+UNDELIVERED = "undelivered"  # why the report has not reached EvalAI yet
+REFUSED = "refused"  # EvalAI understood the report and refused it: an operator has to act
+RESENDS = "report-resends"  # how often the reconciler reopened this attempt to send its report again
 END_TIME = "end-time"  # from the moment an evaluation has ended until a resume
+
+_IDS = (SUBMISSION, TEAM, CHALLENGE, PHASE_ID, ATTEMPT)  # of every row that this system has claimed
 
 
 def claim_key(rerun_resumed_at: datetime | None) -> str:
@@ -56,14 +60,31 @@ class LedgerEntry:
     undelivered: str
     refused: bool
     image: str | None
+    renewal: str = ""
+    resends: int = 0
+    unreadable: str = ""  # attributes that nobody can make sense of; nothing is decided on such a row
 
     @property
     def open(self) -> bool:
         return self.ended_at is None
 
-    def held_at(self, now: datetime) -> bool:
-        """Whether a live run holds the claim, as far as its lease tells."""
-        return self.open and self.lease_until is not None and now < self.lease_until
+    @property
+    def sign_of_life(self) -> tuple[int, str, datetime | None]:
+        """What every renewal and every takeover changes. Two equal ones say that nobody renewed in between."""
+        return self.epoch, self.renewal, self.lease_until
+
+    def seems_held(self, now: datetime, lease: timedelta) -> bool:
+        """Whether the lease runs, if the holder's clock and `now` agree; a hint that decides nothing.
+
+        A lease that ends later than one made at this moment shows that the clocks differ: then there is no hint.
+        """
+        return self.open and self.lease_until is not None and now < self.lease_until <= now + lease
+
+    def time_in_stage(self, lease: timedelta) -> timedelta | None:
+        """From the stage's begin to the last renewal: both times are of the holder's clock."""
+        if self.stage_since is None or self.lease_until is None:
+            return None
+        return self.lease_until - lease - self.stage_since
 
 
 def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
@@ -97,12 +118,19 @@ def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
         undelivered=text(UNDELIVERED),
         refused=bool(row.get(REFUSED)),
         image=text(IMAGE) or None,
+        renewal=text(LEASE_RENEWAL),
+        resends=_whole(row, RESENDS),
+        unreadable="; ".join(f"{name} is {row.get(name)!r:.60}" for name in _IDS if not _is_whole(row.get(name))),
     )
+
+
+def _is_whole(value: object) -> bool:
+    return (text := str(value)).isascii() and text.isdigit()
 
 
 def _whole(row: Mapping[str, object], name: str, otherwise: int = 0) -> int:
     value = row.get(name)
-    return int(str(value)) if value is not None and str(value).isdigit() else otherwise
+    return int(str(value)) if _is_whole(value) else otherwise
 
 
 def _time(value: object) -> datetime | None:

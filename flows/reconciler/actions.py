@@ -13,8 +13,10 @@ from prefect.states import Crashed
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.message import SubmissionMessage
+from evaluation.submission.model import SubmissionStatus
 from flows.reconciler.model import Action, Finding, SubmissionSnapshot
-from flows.reconciler.snapshot import Snapshot, in_states, read_runs
+from flows.reconciler.prefect_runs import in_states, prefect_clock_ahead, read_runs
+from flows.reconciler.snapshot import Snapshot
 from flows.services import Services
 from flows.takeover_runs import TAKEOVER_QUEUE, deployment_id, start_takeover_run
 
@@ -30,10 +32,11 @@ async def apply_action(services: Services, seen: Snapshot, finding: Finding) -> 
                 await _remove(seen, view, attempt)
         case Action.TAKE_OVER | Action.START_RUN | Action.MARK_CRASHED:
             async with get_client() as client:
-                for run in finding.dead_runs:
-                    await _mark_crashed(client, run)
+                # The new run first: it waits in the queue that goes first when a dead run's slot becomes free.
                 if finding.action is not Action.MARK_CRASHED:
                     await _start(client, services, view, finding.takeover)
+                for run in finding.dead_runs:
+                    await _mark_crashed(client, run)
         case Action.RESEND_REPORT:
             await _resend_report(services, seen, view)
         case _:
@@ -47,11 +50,14 @@ async def _remove(seen: Snapshot, view: SubmissionSnapshot, attempt: int) -> Non
 
 
 async def _resend_report(services: Services, seen: Snapshot, view: SubmissionSnapshot) -> None:
-    """Open the evaluation once more; a successor finds the outcome decided, tells EvalAI, and ends it."""
+    """Open the evaluation once more; a takeover run finds the outcome decided, reports it, and ends it."""
     entry = view.entry
     if entry is None:
         return
-    ledger = seen.clusters[entry.cluster].ledger
+    now = await asyncio.to_thread(services.evalai.status, view.submission)
+    if now is SubmissionStatus.CANCELLED or now.value == entry.status:
+        return  # EvalAI's list was read before the report arrived, or the team has cancelled since
+    ledger = seen.clusters[view.cluster].ledger
     try:
         await asyncio.to_thread(ledger.reopen, entry)
     except AlreadyClaimed:  # resumed in the meantime
@@ -74,7 +80,7 @@ async def _start(
         parameters=parameters,
         name=f"submission-{view.submission}",
         work_queue_name=TAKEOVER_QUEUE,
-        # Once per lapse of timeouts: a run that did not get to its claim either is followed by another.
+        # A run that did not get to its claim either is followed by another.
         idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
     )
 
@@ -97,20 +103,21 @@ def _message(services: Services, view: SubmissionSnapshot) -> SubmissionMessage:
 
 
 async def _mark_crashed(client: PrefectClient, run: str) -> None:
-    """Let Prefect show what is true: the run's process has not been heard of since its lease was over."""
+    """Let Prefect show what is true, so that the run holds no slot of its work pool any more."""
     try:
         flow_run = await client.read_flow_run(UUID(run))
     except ObjectNotFound:  # deleted in the meantime
         return
     if flow_run.state and flow_run.state.type in _ALIVE:
-        message = "The run holds no claim in the ledger, so its process must have died; see the reconciler's table."
+        message = "The run holds no claim in the ledger: its process must have died; see the artifact `reconciliation`."
         await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
 
 
 async def mark_dead_reconciler_runs_crashed(longest: timedelta) -> None:
     """The same for the reconciler's own runs, which end or begin again within this time."""
     async with get_client() as client:
-        for look in await read_runs(client, "reconcile", in_states(_ALIVE)):
-            if look.state and look.state.timestamp < datetime.now(UTC) - longest:
-                message = "The run has not ended in its time, so its process must have died."
-                await client.set_flow_run_state(look.id, Crashed(message=message), force=True)
+        prefect_now = datetime.now(UTC) + await prefect_clock_ahead(client)
+        for run in await read_runs(client, "reconcile", in_states(_ALIVE)):
+            if run.state and run.state.timestamp <= prefect_now - longest:
+                message = "The run has not ended in its time: its process must have died."
+                await client.set_flow_run_state(run.id, Crashed(message=message), force=True)

@@ -15,26 +15,28 @@ from flows.reconciler.snapshot import take_snapshot
 from flows.services import Cluster, Services
 from flows.simulation import read_progress
 
-LOOK_SECONDS = 20.0  # for the first word of a cluster
+CLUSTER_SECONDS = 20.0  # for the first status from a cluster
 
 
 async def explain_submission(services: Services, submission: int) -> Explanation:
-    """Ask everybody about one submission. Raises ServiceUnavailable for want of a ledger."""
-    seen = await take_snapshot(services, submission)
+    """Ask all systems about one submission. Raises ServiceUnavailable where no ledger answers."""
+    seen = await take_snapshot(services, [submission])
+    if not seen.views:
+        return Explanation("nobody can say: its ledger cannot be read", problems=seen.unavailable)
     [view] = seen.views
     entry = view.entry
     shards: list[ShardProgress] = []
     if entry and entry.open and entry.stage is Stage.SIMULATING:
-        shards = await _shards(seen.clusters[entry.cluster], entry)
-    return explain(view, shards, seen.taken_at)
+        shards = await _shards(seen.clusters[view.cluster], entry)
+    return explain(view, shards, seen.taken_at, seen.unavailable)
 
 
 async def _shards(cluster: Cluster, entry: LedgerEntry) -> list[ShardProgress]:
     """The shards as the table shows them; none where the plan or the cluster cannot be read."""
     try:
         jobs = await asyncio.to_thread(_jobs, cluster, entry)
-        async with asyncio.timeout(LOOK_SECONDS):
-            return shard_progress(jobs, await _first_look(cluster, jobs), await read_progress(cluster, jobs))
+        async with asyncio.timeout(CLUSTER_SECONDS):
+            return shard_progress(jobs, await _first_statuses(cluster, jobs), await read_progress(cluster, jobs))
     except (EvaluationError, TimeoutError):
         return []
 
@@ -48,6 +50,6 @@ def _jobs(cluster: Cluster, entry: LedgerEntry) -> tuple[ShardJob, ...]:
     )
 
 
-async def _first_look(cluster: Cluster, jobs: tuple[ShardJob, ...]) -> ShardStatuses:
+async def _first_statuses(cluster: Cluster, jobs: tuple[ShardJob, ...]) -> ShardStatuses:
     async with aclosing(cluster.backend.watch(jobs)) as watch:  # type: ignore[type-var]
         return await anext(watch)

@@ -1,7 +1,7 @@
 """Why is it stuck? One submission in plain words: where it is, since when, what it waits for, what comes next."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from evaluation.lifecycle.ledger_entry import LedgerEntry
@@ -10,17 +10,17 @@ from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.lifecycle.stages import Stage, longest
 from evaluation.shards import ENDED, ShardState
 from flows.reconciler.decisions import find_discrepancies
-from flows.reconciler.model import WAITING, Run, RunState, SubmissionSnapshot
+from flows.reconciler.model import WAITING, Lease, Run, RunState, SubmissionSnapshot
 from flows.reconciler.wording import at, lasting
 
 _STAGES = {  # what happens in the stage, and what comes after it
     Stage.CLAIMED: ("a run has claimed it and plans its shards", "its shards are launched"),
-    Stage.LAUNCHING: ("its shards' Jobs are being created", "the shards wait for machines, then drive"),
+    Stage.LAUNCHING: ("its shards' Jobs are being created", "the shards wait for nodes, then drive"),
     Stage.SIMULATING: ("its shards are being simulated", "the Jobs are removed and the results merged"),
-    Stage.CLEARING: ("its shards' Jobs are being removed", "the results are merged, or the failure is told"),
-    Stage.MERGING: ("the shards' results are being merged", "EvalAI is told"),
-    Stage.REPORTING: ("its outcome is decided and kept", "EvalAI is told, then the evaluation ends"),
-    Stage.ENDED: ("its last words are written to the ledger", "nothing"),
+    Stage.CLEARING: ("its shards' Jobs are being removed", "the results are merged, or the failure is reported"),
+    Stage.MERGING: ("the shards' results are being merged", "the result is reported to EvalAI"),
+    Stage.REPORTING: ("its outcome is decided and kept", "it is reported to EvalAI, then the evaluation ends"),
+    Stage.ENDED: ("its end is written to the ledger", "nothing"),
 }
 
 
@@ -39,7 +39,7 @@ class Explanation:
     @property
     def lines(self) -> list[tuple[str, str]]:
         """(label, text), without what there is nothing to say of."""
-        told = [
+        labelled = [
             ("where", self.where),
             ("since", at(self.since) if self.since else ""),
             ("waits for", self.waits_for),
@@ -47,15 +47,21 @@ class Explanation:
             ("at most", self.deadline),
             *(("problem", problem) for problem in self.problems),
         ]
-        return [(label, text) for label, text in told if text]
+        return [(label, text) for label, text in labelled if text]
 
 
-def explain(view: SubmissionSnapshot, shards: Sequence[ShardProgress], now: datetime) -> Explanation:
-    """`shards` as the table of shards shows them; empty where none was launched or the cluster does not answer."""
-    problems = tuple(finding.sentence for finding in find_discrepancies(view, now))
+def explain(
+    view: SubmissionSnapshot, shards: Sequence[ShardProgress], now: datetime, unavailable: Sequence[str] = ()
+) -> Explanation:
+    """`shards` as the table of shards shows them; empty where none was launched or the cluster does not answer.
+
+    `unavailable`: what did not answer.
+    """
     entry = view.entry
+    supposed = replace(view, lease=Lease.EXPIRED) if view.lease is Lease.UNCLEAR else view
+    problems = (*unavailable, *(finding.sentence for finding in find_discrepancies(supposed, now)))
     if entry and entry.open:
-        return _claimed(view, entry, shards, problems, now)
+        return _claimed(view, entry, shards, problems)
     if view.shown and view.shown.status in WAITING and (entry is None or view.shown.key > entry.key):
         return _unclaimed(view, problems)
     if entry:
@@ -63,6 +69,10 @@ def explain(view: SubmissionSnapshot, shards: Sequence[ShardProgress], now: date
     if view.shown:
         where = f"EvalAI says {view.shown.status}; no run of this installation has ever claimed it"
         return Explanation(where, view.shown.since, problems=problems)
+    if not view.evalai_answered:
+        return Explanation(
+            "EvalAI did not answer, and the ledger does not know it", next="ask again", problems=problems, known=False
+        )
     return Explanation(
         "neither EvalAI nor the ledger knows it", next="check the submission's id", problems=problems, known=False
     )
@@ -73,27 +83,27 @@ def _claimed(
     entry: LedgerEntry,
     shards: Sequence[ShardProgress],
     problems: Sequence[str],
-    now: datetime,
 ) -> Explanation:
     stage = entry.stage or Stage.CLAIMED
     doing, following = _STAGES[stage]
     limit = longest(stage, view.shard_deadline_seconds)
     where = f"{doing} (attempt {entry.attempt}, epoch {entry.epoch})"
-    if not entry.held_at(now):
-        where = f"its run is dead: when it was last heard of, {doing} (attempt {entry.attempt}, epoch {entry.epoch})"
+    if view.lease is not Lease.HELD:
+        watched = f"the reconciler watches it for {lasting(view.timeouts.lease)} before it starts a takeover run"
+        where = f"its run seems dead, {watched}; at its last renewal {where}"
     return Explanation(
         where,
         entry.stage_since,
         _waits_for(entry, stage, shards),
         following,
-        f"{lasting(limit)} in this stage, then the hosts are told and a successor goes on" if limit else "",
+        f"{lasting(limit)} in this stage, then an operator is notified and a takeover run is started" if limit else "",
         problems,
     )
 
 
 def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardProgress]) -> str:
     if entry.undelivered:
-        return f"EvalAI, which did not take the report: {entry.undelivered} It is sent again by itself."
+        return f"EvalAI, which did not take the report: {entry.undelivered} It is sent again automatically."
     if stage is not Stage.SIMULATING or not shards:
         return ""
     done, total = sum(shard.routes_done for shard in shards), sum(shard.routes_total for shard in shards)
@@ -104,14 +114,14 @@ def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardProgress]
 
 def _unclaimed(view: SubmissionSnapshot, problems: Sequence[str]) -> Explanation:
     shown = view.shown
-    run = next((run for run in view.runs if run.state is not RunState.DONE), None)
+    run = next((run for run in view.runs if run.state not in (RunState.DONE, RunState.TAKEN_OVER)), None)
     limit = lasting(view.timeouts.until_claimed)
     return Explanation(
         f"EvalAI says {shown.status}; no run has claimed it yet" if shown else "",
         shown.since if shown else None,
-        _coming(run) if run else "its message, which lies on the queue or is on its way through the bridge to Prefect",
+        _coming(run) if run else "its message, which is in the queue or on its way through the bridge to Prefect",
         "a run claims it and launches its shards",
-        f"{limit}, then the reconciler starts it or tells the hosts why it cannot",
+        f"{limit}, then the reconciler starts it or notifies an operator why it cannot",
         problems,
     )
 
@@ -125,15 +135,15 @@ def _coming(run: Run) -> str:
         case RunState.RUNNING:
             return f"its run {run.id}, which asks EvalAI about it since {at(run.state_since)}"
         case RunState.REJECTED:
-            return f"a host: its message is in the dead-letter queue. {run.message}"
+            return f"an operator: its message is in the dead-letter queue. {run.message}"
         case RunState.POSTPONED:
-            return f"its message, which comes back to the queue by itself. {run.message}"
+            return f"its message, which returns to the queue automatically. {run.message}"
         case _:
-            return f"its message, which comes back to the queue: its run {run.id} broke ({run.message})"
+            return f"its message, which returns to the queue: its run {run.id} broke ({run.message})"
 
 
 def _ended(view: SubmissionSnapshot, entry: LedgerEntry, problems: Sequence[str]) -> Explanation:
-    told = f"; EvalAI says {view.shown.status}" if view.shown else ""
+    at_evalai = f"; EvalAI says {view.shown.status}" if view.shown else ""
     following = "a host can resume it at EvalAI" if entry.status == OutcomeStatus.FAILED else "nothing: this is its end"
-    where = f"{entry.status} after attempt {entry.attempt}{told}. {entry.reason}".strip()
+    where = f"{entry.status} after attempt {entry.attempt}{at_evalai}. {entry.reason}".strip()
     return Explanation(where, entry.ended_at, next=following, problems=problems)

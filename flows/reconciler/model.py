@@ -10,12 +10,7 @@ from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.model import SubmissionStatus
 
 WAITING = frozenset({SubmissionStatus.SUBMITTED, SubmissionStatus.SUBMITTING, SubmissionStatus.RESUMING})
-
-
 UNDER_WAY = frozenset({SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED})
-
-
-TOLD = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
 
 
 @dataclass(frozen=True)
@@ -33,18 +28,19 @@ class RunState(StrEnum):
     """A flow run as far as the reconciler cares."""
 
     SCHEDULED = "scheduled"  # waits for its time, or for a worker
-    PENDING = "pending"  # a worker has taken it, its process has not said anything
+    PENDING = "pending"  # a worker has taken it, its process has not reported anything
     RUNNING = "running"
     CRASHED = "crashed"  # crashed, or failed without an outcome
-    CANCELLING = "being cancelled"  # a host cancels it in Prefect; who was to stop it may be dead as well
-    CANCELLED = "cancelled"  # a host cancelled it in Prefect
+    CANCELLING = "being cancelled"  # an operator cancels it in Prefect; who was to stop it may be dead as well
+    CANCELLED = "cancelled"  # an operator cancelled it in Prefect
     POSTPONED = "postponed"  # ended in an outage of ours: postponed, interrupted or undelivered
-    BLOCKED = "blocked"  # waits for a host to mend what is set up wrong
+    BLOCKED = "blocked"  # waits for an operator to correct the configuration
     REJECTED = "rejected"  # its message is in the dead-letter queue
+    TAKEN_OVER = "taken over"  # it was alive when another run took its claim
     DONE = "done"
 
 
-_BEGUN = frozenset({RunState.PENDING, RunState.RUNNING, RunState.CANCELLING})
+BEGUN = frozenset({RunState.PENDING, RunState.RUNNING, RunState.CANCELLING})
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,17 @@ class Run:
 
     id: str
     state: RunState
-    state_since: datetime  # for a scheduled one, when it was to start
+    state_since: datetime  # for a scheduled one, when it was to start; by the reconciler's clock
     takeover: Takeover
     message: str = ""  # the state's own words
+
+
+class Lease(StrEnum):
+    """The lease of an open claim, as one observer knows it (evaluation.lifecycle.lease_watch)."""
+
+    HELD = "held"
+    UNCLEAR = "unclear"  # it seems to have ended, but that compares two machines' clocks: it has to be watched
+    EXPIRED = "expired"  # watched for its whole time without a renewal
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,16 @@ class SubmissionSnapshot:
     attempts: frozenset[int] = frozenset()  # of which Jobs exist
     runs: tuple[Run, ...] = ()  # those under way; all that Prefect knows where `needs_runs` says so
     unroutable: str = ""  # why no run of ours can evaluate it
+    lease: Lease = Lease.HELD  # of an entry that is open
+    cluster: str = ""  # whose ledger holds the entry
+    evalai_answered: bool = True
 
 
 class Action(StrEnum):
     """What is safe to do. Everything is idempotent: two reconcilers at once do it once."""
 
     START_RUN = "start a run"  # a first run for a submission that was never queued
-    TAKE_OVER = "take over"  # a successor for a claim whose run is dead or stuck
+    TAKE_OVER = "take over"  # a takeover run for a claim whose run is dead or stuck
     REMOVE_JOBS = "remove Jobs"
     MARK_CRASHED = "mark as crashed"  # runs that Prefect shows as alive, and that are not
     RESEND_REPORT = "resend the report"
@@ -86,8 +93,8 @@ class Action(StrEnum):
 @dataclass(frozen=True)
 class Finding:
     submission: int
-    sentence: str  # what is wrong, and what is done about it or what a host should do
+    sentence: str  # what is wrong, and what is done about it or what an operator should do
     action: Action
     attempts: tuple[int, ...] = ()  # REMOVE_JOBS
-    takeover: Takeover | None = None  # GO_ON
-    dead_runs: tuple[str, ...] = ()  # BURY, GO_ON, START: their ids
+    takeover: Takeover | None = None  # TAKE_OVER
+    dead_runs: tuple[str, ...] = ()  # MARK_CRASHED, TAKE_OVER, START_RUN: their ids

@@ -8,6 +8,8 @@ def at(moment: datetime | None) -> str:
 
 
 def lasting(span: timedelta) -> str:
-    """`3 h`, or minutes where it is less than one hour."""
-    minutes = span.total_seconds() / 60
-    return f"{minutes / 60:g} h" if minutes >= 60 else f"{minutes:g} min"
+    """`3 h`, `2.5 h`, `8 min` or `45 s`: rounded to what a person needs."""
+    seconds = span.total_seconds()
+    if seconds >= 3600:
+        return f"{round(seconds / 3600, 1):g} h"
+    return f"{round(seconds / 60)} min" if seconds >= 60 else f"{round(seconds)} s"

@@ -1,11 +1,12 @@
-"""A ledger on moto's DynamoDB with a clock that the test moves and a network that can lose answers."""
+"""The ledgers that keep the rules of claims, each with a clock that the test moves and answers that can be lost."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
+import boto3
 import pytest
 from aws_blocks import create_table, credentials_of
 from botocore.exceptions import ReadTimeoutError
@@ -13,19 +14,64 @@ from botocore.exceptions import ReadTimeoutError
 from blocks.ledger_table import LedgerTable
 from evaluation.errors import ServiceUnavailable
 from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
+from evaluation.ports import SubmissionLedger
+from tests.fake_ledger import FakeLedger
 
 FIRST = datetime(2026, 11, 21, tzinfo=UTC)
 LEASE = timedelta(seconds=180)
 ENDED = {"end-time": "2026-11-21T10:00:00Z"}
+TABLE = "leaderboard-20"
+LEDGERS = ("DynamoDB", "in memory")
+
+
+class Harness(Protocol):
+    """A ledger, its clock, and what a test does to it from outside. All submissions are team 7's."""
+
+    ledger: SubmissionLedger
+    now: datetime
+
+    def lose_the_next_answer(self, losing: bool = True) -> None: ...
+
+    def put_row(self, row: dict[str, object]) -> None: ...
+
+    def remove(self, pk: int, *attributes: str) -> None:
+        """Some attributes, or the whole row where none is named."""
+
+
+@contextmanager
+def lost_answer(harness: Harness) -> Iterator[None]:
+    """The write inside is done, and whoever made it does not learn that."""
+    harness.lose_the_next_answer()
+    with pytest.raises(ServiceUnavailable):
+        yield
+    harness.lose_the_next_answer(False)
+
+
+def row_of(harness: Harness, pk: int = 90) -> dict[str, object]:
+    return dict(harness.ledger.row(7, pk) or {})
+
+
+def entry_of(harness: Harness, pk: int = 90) -> LedgerEntry:
+    entry = read_entry(harness.ledger.row(7, pk))
+    assert entry
+    return entry
 
 
 @dataclass
-class Harness:
-    """A ledger with a clock that the test moves, and a network that can lose the answer to a write."""
+class DynamoHarness:
+    """LedgerTable on moto's DynamoDB."""
 
-    ledger: LedgerTable
+    aws: dict[str, Any]
     now: datetime = FIRST
     losing: bool = False
+    ledger: LedgerTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        table = LedgerTable(table=TABLE, credentials=credentials_of(self.aws))
+        self.ledger = table.with_clock(lambda: self.now)
+
+    def lose_the_next_answer(self, losing: bool = True) -> None:
+        self.losing = losing
 
     def lose(self, http_response: Any, **_: Any) -> None:
         """botocore's event after a call: what DynamoDB did, is done."""
@@ -33,29 +79,56 @@ class Harness:
             self.losing = False
             raise ReadTimeoutError(endpoint_url="https://dynamodb.example")
 
-    @contextmanager
-    def lost_answer(self) -> Iterator[None]:
-        self.losing = True
-        with pytest.raises(ServiceUnavailable):
-            yield
-        self.losing = False
+    def put_row(self, row: dict[str, object]) -> None:
+        boto3.resource("dynamodb", **self.aws).Table(TABLE).put_item(Item=row)
 
-    def row(self, pk: int = 90) -> dict[str, object]:
-        return dict(self.ledger.row(7, pk) or {})
+    def remove(self, pk: int, *attributes: str) -> None:
+        table, key = boto3.resource("dynamodb", **self.aws).Table(TABLE), {"team-id": "7", "submission-id": str(pk)}
+        if not attributes:
+            table.delete_item(Key=key)
+            return
+        names = {f"#n{number}": name for number, name in enumerate(attributes)}
+        table.update_item(Key=key, UpdateExpression=f"REMOVE {', '.join(names)}", ExpressionAttributeNames=names)
 
-    def entry(self, pk: int = 90) -> LedgerEntry:
-        entry = read_entry(self.ledger.row(7, pk))
-        assert entry
-        return entry
+
+@dataclass
+class MemoryHarness:
+    """The fake that the flows' tests use."""
+
+    now: datetime = FIRST
+    ledger: FakeLedger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = FakeLedger(now=lambda: self.now)
+
+    def lose_the_next_answer(self, losing: bool = True) -> None:
+        self.ledger.losing = losing
+
+    def put_row(self, row: dict[str, object]) -> None:
+        self.ledger.rows[int(str(row["submission-id"]))] = dict(row)
+
+    def remove(self, pk: int, *attributes: str) -> None:
+        for attribute in attributes:
+            del self.ledger.rows[pk][attribute]
+        if not attributes:
+            del self.ledger.rows[pk]
 
 
 @contextmanager
-def ledger_harness(aws: dict[str, Any]) -> Iterator[Harness]:
-    create_table(aws, "leaderboard-20")
-    credentials = credentials_of(aws)
-    harness = Harness(LedgerTable(table="leaderboard-20", credentials=credentials))
-    harness.ledger = harness.ledger.with_clock(lambda: harness.now)
-    events = credentials.get_client("dynamodb").meta.events
+def dynamo_harness(aws: dict[str, Any]) -> Iterator[DynamoHarness]:
+    create_table(aws, TABLE)
+    harness = DynamoHarness(aws)
+    events = harness.ledger.credentials.get_client("dynamodb").meta.events
     events.register("after-call.dynamodb.UpdateItem", harness.lose)
     yield harness
     events.unregister("after-call.dynamodb.UpdateItem", harness.lose)
+
+
+@contextmanager
+def ledger_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """For a fixture with `params=LEDGERS`: each ledger in turn."""
+    if request.param == "in memory":
+        yield MemoryHarness()
+        return
+    with dynamo_harness(request.getfixturevalue("aws")) as harness:
+        yield harness

@@ -1,4 +1,4 @@
-"""The sequences in which a claim could be lost, doubled or overwritten; test_ledger_model.py tries all others.
+"""The sequences in which a claim could be lost, doubled or overwritten; any others are test_ledger_model.py's.
 
 The rules: one holder of the claim at a time, and only its writes count. A later key (a resume) makes a new attempt;
 the same key and owner may take an evaluation that has not ended with the same or a later epoch; nothing older does.
@@ -6,12 +6,10 @@ the same key and owner may take an evaluation that has not ended with the same o
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
-import boto3
 import pytest
 from aws_blocks import a_submission
-from ledger_harness import ENDED, FIRST, LEASE, Harness, ledger_harness
+from ledger_harness import ENDED, FIRST, LEASE, LEDGERS, Harness, entry_of, ledger_harness, lost_answer, row_of
 
 from evaluation.errors import AlreadyClaimed
 from evaluation.lifecycle.stages import Stage
@@ -19,9 +17,9 @@ from evaluation.lifecycle.stages import Stage
 RESUMED = FIRST + timedelta(days=1)
 
 
-@pytest.fixture
-def harness(aws: dict[str, Any]) -> Iterator[Harness]:
-    with ledger_harness(aws) as harness:
+@pytest.fixture(params=LEDGERS)
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with ledger_harness(request) as harness:
         yield harness
 
 
@@ -39,7 +37,7 @@ def test_a_predecessor_that_wakes_up_cannot_write(harness: Harness) -> None:
     ):
         with pytest.raises(AlreadyClaimed, match="epoch 2 of flow run run-a"):
             late()
-    row = harness.row()
+    row = row_of(harness)
     assert (row["status"], row["outcome"], row["stage"]) == ("finished", "by epoch 2", "claimed")
 
 
@@ -51,7 +49,7 @@ def test_a_delayed_second_start_cannot_take_back_from_the_third(harness: Harness
         harness.ledger.claim(a_submission(), "run-a", 2)
 
     harness.ledger.renew(third, Stage.MERGING)
-    assert (third.is_takeover, third.attempt, harness.row()["claim-epoch"]) == (True, 1, 3)
+    assert (third.is_takeover, third.attempt, row_of(harness)["claim-epoch"]) == (True, 1, 3)
 
 
 def test_a_resume_during_the_old_run_takes_the_submission_and_the_old_run_cannot_write(harness: Harness) -> None:
@@ -67,12 +65,12 @@ def test_a_resume_during_the_old_run_takes_the_submission_and_the_old_run_cannot
     ):
         with pytest.raises(AlreadyClaimed, match="flow run run-b"):
             late()
-    assert (new.is_takeover, new.attempt, harness.entry().open) == (False, 2, True)
-    assert {"outcome", "reason", "undelivered", "end-time"}.isdisjoint(harness.row())
+    assert (new.is_takeover, new.attempt, entry_of(harness).open) == (False, 2, True)
+    assert {"outcome", "reason", "undelivered", "end-time"}.isdisjoint(row_of(harness))
 
 
 def test_a_claim_whose_answer_was_lost_is_made_again_by_the_same_run_and_counts_once(harness: Harness) -> None:
-    with harness.lost_answer():
+    with lost_answer(harness):
         harness.ledger.claim(a_submission(), "run-a", 1)
 
     with pytest.raises(AlreadyClaimed):
@@ -80,12 +78,12 @@ def test_a_claim_whose_answer_was_lost_is_made_again_by_the_same_run_and_counts_
     mine = harness.ledger.claim(a_submission(), "run-a", 1)
 
     harness.ledger.update(mine, {"status": "running"})
-    assert (mine.is_takeover, mine.attempt, harness.row()["status"]) == (True, 1, "running")
+    assert (mine.is_takeover, mine.attempt, row_of(harness)["status"]) == (True, 1, "running")
 
 
 def test_a_takeover_whose_answer_was_lost_leaves_nobody_as_holder_until_it_is_made_again(harness: Harness) -> None:
     before = harness.ledger.claim(a_submission(), "run-a", 1)
-    with harness.lost_answer():
+    with lost_answer(harness):
         harness.ledger.claim(a_submission(), "run-a", 2)
 
     with pytest.raises(AlreadyClaimed):
@@ -98,12 +96,12 @@ def test_a_takeover_whose_answer_was_lost_leaves_nobody_as_holder_until_it_is_ma
 
 def test_an_end_whose_answer_was_lost_can_be_written_again(harness: Harness) -> None:
     claim = harness.ledger.claim(a_submission(), "run-a", 1)
-    with harness.lost_answer():
+    with lost_answer(harness):
         harness.ledger.update(claim, {"status": "finished", **ENDED})
 
     harness.ledger.update(claim, {"status": "finished", **ENDED})
 
-    assert (harness.entry().open, harness.entry().status) == (False, "finished")
+    assert (entry_of(harness).open, entry_of(harness).status) == (False, "finished")
 
 
 def test_what_has_ended_is_taken_by_a_later_key_only(harness: Harness) -> None:
@@ -120,9 +118,9 @@ def test_what_was_reopened_is_for_a_successor_and_not_for_the_run_that_ended_it(
     ended = harness.ledger.claim(a_submission(), "run-a", 1)
     harness.ledger.update(ended, {"status": "finished", "outcome": "kept", **ENDED})
 
-    harness.ledger.reopen(harness.entry())
+    harness.ledger.reopen(entry_of(harness))
 
-    assert (harness.entry().open, harness.entry().held_at(harness.now), harness.entry().outcome) == (
+    assert (entry_of(harness).open, entry_of(harness).seems_held(harness.now, LEASE), entry_of(harness).outcome) == (
         True,
         False,
         "kept",
@@ -130,37 +128,32 @@ def test_what_was_reopened_is_for_a_successor_and_not_for_the_run_that_ended_it(
     with pytest.raises(AlreadyClaimed):
         harness.ledger.update(ended, ENDED)
     successor = harness.ledger.claim(a_submission(), "run-a", 2)
-    assert (successor.is_takeover, successor.attempt, harness.entry().outcome) == (True, 1, "kept")
+    assert (successor.is_takeover, successor.attempt, entry_of(harness).outcome) == (True, 1, "kept")
 
 
 def test_an_old_view_of_the_row_reopens_nothing(harness: Harness) -> None:
     claim = harness.ledger.claim(a_submission(), "run-a", 1)
-    running = harness.entry()
+    running = entry_of(harness)
     with pytest.raises(AlreadyClaimed):  # it has not ended
         harness.ledger.reopen(running)
     harness.ledger.update(claim, ENDED)
     with pytest.raises(AlreadyClaimed):  # no outcome is kept that could be sent again
-        harness.ledger.reopen(harness.entry())
+        harness.ledger.reopen(entry_of(harness))
     harness.ledger.update(claim, {"outcome": "kept"})
-    seen_by_two = harness.entry()
+    seen_by_two = entry_of(harness)
     harness.ledger.reopen(seen_by_two)
     harness.ledger.update(harness.ledger.claim(a_submission(), "run-a", 2), ENDED)
 
     with pytest.raises(AlreadyClaimed):  # the slower reconciler: epoch 2 has ended it meanwhile
         harness.ledger.reopen(seen_by_two)
 
-    assert not harness.entry().open
+    assert not entry_of(harness).open
 
 
-def test_a_claim_made_before_starts_were_counted_is_taken_over(harness: Harness, aws: dict[str, Any]) -> None:
+def test_a_claim_made_before_starts_were_counted_is_taken_over(harness: Harness) -> None:
     harness.ledger.claim(a_submission(), "run-a", 1)
-    boto3.client("dynamodb", **aws).update_item(
-        TableName="leaderboard-20",
-        Key={"team-id": {"S": "7"}, "submission-id": {"S": "90"}},
-        UpdateExpression="REMOVE #epoch, #token, #lease",
-        ExpressionAttributeNames={"#epoch": "claim-epoch", "#token": "claim-token", "#lease": "lease-until"},
-    )
-    assert (harness.entry().epoch, harness.entry().held_at(harness.now)) == (1, False)
+    harness.remove(90, "claim-epoch", "claim-token", "lease-until", "lease-renewal")
+    assert (entry_of(harness).epoch, entry_of(harness).seems_held(harness.now, LEASE)) == (1, False)
 
     assert harness.ledger.claim(a_submission(), "run-a", 2).is_takeover
 
@@ -177,6 +170,6 @@ def test_a_claim_counts_as_held_until_its_lease_is_over_and_each_write_prolongs_
     ):
         write()
         harness.now += passed
-        assert harness.entry().held_at(harness.now) is held
+        assert entry_of(harness).seems_held(harness.now, LEASE) is held
     harness.ledger.renew(claim)  # late, but nobody has taken it
-    assert harness.entry().held_at(harness.now)
+    assert entry_of(harness).seems_held(harness.now, LEASE)

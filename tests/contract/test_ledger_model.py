@@ -1,4 +1,4 @@
-"""Claims, writes, deaths and resumes in any order: a model of the ledger's row beside DynamoDB.
+"""Claims, writes, deaths and resumes in any order: a model of the ledger's row beside the ledger.
 
 What it found, and what is dangerous, is kept by name in test_ledger_claims.py, which also states the rules.
 """
@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from ledger_harness import ENDED, FIRST, LEASE, Harness, ledger_harness
+from ledger_harness import ENDED, FIRST, LEASE, LEDGERS, Harness, entry_of, ledger_harness, lost_answer
 
 from blocks.ledger_table import claim_key
 from evaluation.errors import AlreadyClaimed
@@ -33,9 +33,9 @@ from evaluation.lifecycle.stages import Stage
 from evaluation.ports import Claim
 
 
-@pytest.fixture
-def harness(aws: dict[str, Any]) -> Iterator[Harness]:
-    with ledger_harness(aws) as harness:
+@pytest.fixture(params=LEDGERS)
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with ledger_harness(request) as harness:
         yield harness
 
 
@@ -98,7 +98,7 @@ class Claims(RuleBasedStateMachine):
         again = self.row is not None and self.row.attempt == after.attempt
         self.row = after
         if lost:
-            with self.harness.lost_answer():
+            with lost_answer(self.harness):
                 self.harness.ledger.claim(submission, owner, epoch)
             return multiple()
         claim = self.harness.ledger.claim(submission, owner, epoch)
@@ -141,7 +141,7 @@ class Claims(RuleBasedStateMachine):
             return
         self.row = replace(self.row, lease_until=self.harness.now + LEASE, **changes)
         if lost:
-            with self.harness.lost_answer():
+            with lost_answer(self.harness):
                 write()
         else:
             write()
@@ -149,7 +149,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule(target=views)
     def look(self) -> LedgerEntry:
-        return self.harness.entry(self.pk)
+        return entry_of(self.harness, self.pk)
 
     @rule(view=consumes(views))
     def reopen_from_an_old_view(self, view: LedgerEntry) -> None:
@@ -158,7 +158,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule()
     def reopen(self) -> None:
-        self._reopen(self.harness.entry(self.pk))
+        self._reopen(entry_of(self.harness, self.pk))
 
     def _reopen(self, view: LedgerEntry) -> None:
         assert self.row
@@ -186,7 +186,9 @@ class Claims(RuleBasedStateMachine):
         )
         assert (entry.status, entry.stage, entry.outcome) == (self.row.status, self.row.stage, self.row.outcome)
         assert (entry.open, entry.lease_until) == (not self.row.ended, self.row.lease_until)
-        assert entry.held_at(self.harness.now) is (not self.row.ended and self.harness.now < self.row.lease_until)
+        assert entry.seems_held(self.harness.now, LEASE) is (
+            not self.row.ended and self.harness.now < self.row.lease_until
+        )
         holders = [claim for claim in self.given if claim.token == written.get("claim-token")]
         assert holders == ([self.row.holder] if self.row.holder else [])
 
@@ -207,4 +209,4 @@ def test_claims_writes_deaths_and_resumes_in_any_order(harness: Harness) -> None
     modest = settings(
         max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
-    run_state_machine_as_test(type("ClaimsOfMoto", (Claims,), {"harness": harness}), settings=modest)
+    run_state_machine_as_test(type("ClaimsOfTheLedger", (Claims,), {"harness": harness}), settings=modest)

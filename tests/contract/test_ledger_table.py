@@ -1,12 +1,13 @@
-"""LedgerTable against moto's DynamoDB: claims, writes, rows, and what AWS's refusals become."""
+"""The ledger's claims, writes and rows, in DynamoDB and in memory; and what AWS's refusals become."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
-import boto3
 import pytest
-from aws_blocks import UNREACHABLE, a_submission, create_table, credentials_of
+from aws_blocks import UNREACHABLE, a_submission, credentials_of
+from ledger_harness import ENDED, LEDGERS, Harness, entry_of, ledger_harness
 
 from blocks.ledger_table import LedgerTable, claim_key
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration, RequestRefused, ServiceUnavailable
@@ -19,19 +20,26 @@ NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 RESUMED = datetime(2026, 11, 22, 9, 30, 0, 123456, tzinfo=UTC)
 
 
+@pytest.fixture(params=LEDGERS)
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with ledger_harness(request) as harness:
+        harness.now = NOON
+        yield harness
+
+
 @pytest.fixture
-def ledger(aws: dict[str, Any]) -> LedgerTable:
-    create_table(aws, "leaderboard-20")
-    return LedgerTable(table="leaderboard-20", credentials=credentials_of(aws)).with_clock(lambda: NOON)
+def ledger(harness: Harness) -> SubmissionLedger:
+    return harness.ledger
 
 
-def test_a_first_claim_writes_who_what_and_when(ledger: LedgerTable) -> None:
-    port: SubmissionLedger = ledger
-    claim = port.claim(a_submission(), "run-a")
+def test_a_first_claim_writes_who_what_and_when(ledger: SubmissionLedger) -> None:
+    claim = ledger.claim(a_submission(), "run-a")
     assert (claim.submission, claim.team, claim.key, claim.owner, claim.attempt, claim.is_takeover) == (
         (90, 7, "", "run-a", 1, False)
     )
-    assert ledger.row(7, 90) == {
+    row = dict(ledger.row(7, 90) or {})
+    assert row.pop("lease-renewal")
+    assert row == {
         "team-id": "7",
         "submission-id": "90",
         "team-name": "Team Röcket & friends",
@@ -56,14 +64,14 @@ def test_a_first_claim_writes_who_what_and_when(ledger: LedgerTable) -> None:
     }
 
 
-def test_a_duplicate_is_told_who_has_it_and_since_when(ledger: LedgerTable) -> None:
+def test_a_duplicate_is_told_who_has_it_and_since_when(ledger: SubmissionLedger) -> None:
     ledger.claim(a_submission(), "run-a")
     with pytest.raises(AlreadyClaimed, match=r"Submission 90 .* flow run run-a since 2026-11-21T12:00:00\+00:00"):
         ledger.claim(a_submission(), "run-b")
     assert (ledger.row(7, 90) or {})["claim-owner"] == "run-a"
 
 
-def test_the_owner_finds_its_claim_again(ledger: LedgerTable) -> None:
+def test_the_owner_finds_its_claim_again(ledger: SubmissionLedger) -> None:
     first = ledger.claim(a_submission(), "run-a")
     again = ledger.claim(a_submission(), "run-a")
     assert (again.attempt, again.is_takeover, again.key) == (first.attempt, True, first.key)
@@ -73,7 +81,7 @@ def test_the_owner_finds_its_claim_again(ledger: LedgerTable) -> None:
         ledger.claim(a_submission(), "run-a")
 
 
-def test_a_resume_takes_over_and_keeps_what_is_known(ledger: LedgerTable) -> None:
+def test_a_resume_takes_over_and_keeps_what_is_known(ledger: SubmissionLedger) -> None:
     old = ledger.claim(a_submission(), "run-a")
     ledger.update(old, {"status": "failed", "Driving score": 12.5, "end-time": NOON})
     new = ledger.claim(a_submission(resumed=RESUMED, image=None), "run-b")
@@ -88,22 +96,16 @@ def test_a_resume_takes_over_and_keeps_what_is_known(ledger: LedgerTable) -> Non
     assert (ledger.row(7, 90) or {})["status"] == "resuming"
 
 
-def test_a_row_of_the_original_system_can_be_claimed(ledger: LedgerTable, aws: dict[str, Any]) -> None:
-    boto3.client("dynamodb", **aws).put_item(
-        TableName="leaderboard-20",
-        Item={
-            "team-id": {"S": "7"},
-            "submission-id": {"S": "90"},
-            "status": {"S": "FINISHED"},
-            "Driving score": {"N": "3.25"},
-        },
-    )
+def test_a_row_of_the_original_system_can_be_claimed(harness: Harness) -> None:
+    score = {"Driving score": Decimal("3.25")}
+    harness.put_row({"team-id": "7", "submission-id": "90", "status": "FINISHED", **score})
+    ledger = harness.ledger
     claim = ledger.claim(a_submission(), "run-a")
     assert (claim.attempt, claim.is_takeover) == (1, False)
     assert (ledger.row(7, 90) or {})["Driving score"] == 3.25
 
 
-def test_update_writes_metrics_and_removes_nones(ledger: LedgerTable) -> None:
+def test_update_writes_metrics_and_removes_nones(ledger: SubmissionLedger) -> None:
     claim = ledger.claim(a_submission(), "run-a")
     ledger.update(claim, {"reason": "x", "Collisions with pedestrians": 0.1 + 0.2, "tiny": 1e-300})
     ledger.update(claim, {"reason": None, "status": SubmissionStatus.FINISHED, "shards": [{"index": 0, "km": 1.5}]})
@@ -113,7 +115,7 @@ def test_update_writes_metrics_and_removes_nones(ledger: LedgerTable) -> None:
     assert "reason" not in row
 
 
-def test_an_update_of_nothing_still_checks_the_claim(ledger: LedgerTable) -> None:
+def test_an_update_of_nothing_still_checks_the_claim(ledger: SubmissionLedger) -> None:
     claim = ledger.claim(a_submission(), "run-a")
     ledger.update(claim, {})
     ledger.claim(a_submission(resumed=RESUMED), "run-b")
@@ -121,17 +123,17 @@ def test_an_update_of_nothing_still_checks_the_claim(ledger: LedgerTable) -> Non
         ledger.update(claim, {})
 
 
-def test_an_update_does_not_bring_a_removed_row_back(ledger: LedgerTable, aws: dict[str, Any]) -> None:
+def test_an_update_does_not_bring_a_removed_row_back(harness: Harness) -> None:
+    ledger = harness.ledger
     claim = ledger.claim(a_submission(), "run-a")
-    key = {"team-id": {"S": "7"}, "submission-id": {"S": "90"}}
-    boto3.client("dynamodb", **aws).delete_item(TableName="leaderboard-20", Key=key)
+    harness.remove(90)
     with pytest.raises(AlreadyClaimed, match="was removed"):
         ledger.update(claim, {"status": "finished"})
     assert ledger.row(7, 90) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), 10.0**200, {"deep": [float("nan")]}])
-def test_a_value_that_cannot_be_stored_is_named(ledger: LedgerTable, value: object) -> None:
+def test_a_value_that_cannot_be_stored_is_named(ledger: SubmissionLedger, value: object) -> None:
     claim = ledger.claim(a_submission(), "run-a")
     with pytest.raises(RequestRefused, match="'Driving score'"):
         ledger.update(claim, {"Driving score": value})
@@ -148,33 +150,72 @@ def test_a_value_that_cannot_be_stored_is_named(ledger: LedgerTable, value: obje
         "claim-epoch",
         "claim-token",
         "lease-until",
+        "lease-renewal",
+        "report-resends",
         "attempt",
         "stage",
     ],
 )
-def test_the_claim_itself_is_not_overwritten(ledger: LedgerTable, name: str) -> None:
+def test_the_claim_itself_is_not_overwritten(ledger: SubmissionLedger, name: str) -> None:
     claim = ledger.claim(a_submission(), "run-a")
     with pytest.raises(RequestRefused, match=name):
         ledger.update(claim, {name: "x"})
 
 
-def test_a_renewal_says_that_the_run_lives_and_which_stage_it_enters(ledger: LedgerTable) -> None:
-    claim = ledger.claim(a_submission(), "run-a")
-    later = ledger.with_clock(lambda: NOON + timedelta(minutes=1))
+def test_a_renewal_says_that_the_run_lives_and_which_stage_it_enters(harness: Harness) -> None:
+    claim = harness.ledger.claim(a_submission(), "run-a")
+    harness.now = NOON + timedelta(minutes=1)
+    harness.ledger.renew(claim, Stage.SIMULATING)
+    harness.now = NOON + timedelta(minutes=2)
 
-    later.renew(claim, Stage.SIMULATING)
-    ledger.with_clock(lambda: NOON + timedelta(minutes=2)).renew(claim)
+    harness.ledger.renew(claim)
 
-    entry = read_entry(ledger.row(7, 90))
-    assert entry
+    entry = entry_of(harness)
     assert (entry.stage, entry.stage_since) == (Stage.SIMULATING, NOON + timedelta(minutes=1))
-    assert entry.lease_until == NOON + timedelta(minutes=2, seconds=ledger.lease_seconds)
+    assert entry.lease_until == NOON + timedelta(minutes=2, seconds=harness.ledger.lease_seconds)
+    assert entry.time_in_stage(timedelta(seconds=harness.ledger.lease_seconds)) == timedelta(minutes=1)
 
 
-def test_the_entries_are_all_claimed_rows_of_however_many_pages(ledger: LedgerTable, aws: dict[str, Any]) -> None:
-    boto3.client("dynamodb", **aws).put_item(
-        TableName="leaderboard-20", Item={"team-id": {"S": "7"}, "submission-id": {"S": "1"}}
-    )  # of the original system
+def test_every_renewal_can_be_told_from_the_one_before_though_the_clock_stands_still(harness: Harness) -> None:
+    claim = harness.ledger.claim(a_submission(), "run-a")
+    signs = [entry_of(harness).sign_of_life]
+    for write in (
+        lambda: harness.ledger.renew(claim),
+        lambda: harness.ledger.update(claim, {}),
+        lambda: harness.ledger.with_own_connection().renew(claim),
+        lambda: harness.ledger.claim(a_submission(), "run-a", 2),
+    ):
+        write()
+        signs.append(entry_of(harness).sign_of_life)
+    assert len({*signs}) == 5
+
+
+def test_the_ledger_counts_how_often_a_report_was_sent_again_until_a_resume(harness: Harness) -> None:
+    for epoch in (1, 2, 3):
+        claim = harness.ledger.claim(a_submission(), "run-a", epoch)
+        harness.ledger.update(claim, {"status": "finished", "outcome": "kept", **ENDED})
+        if epoch < 3:
+            harness.ledger.reopen(entry_of(harness))
+    assert entry_of(harness).resends == 2
+
+    harness.ledger.claim(a_submission(resumed=RESUMED), "run-b")
+    assert entry_of(harness).resends == 0
+
+
+@pytest.mark.parametrize("name", ["team-id", "challenge-id", "phase-id", "attempt"])
+def test_a_claimed_row_that_makes_no_sense_is_named_and_hides_no_other(harness: Harness, name: str) -> None:
+    harness.ledger.claim(a_submission(91), "run-a")
+    broken = {"team-id": "7", "submission-id": "90", "challenge-id": "1", "phase-id": "1", "attempt": 1}
+    harness.put_row({**broken, "claim-owner": "run-a", name: "٣"})  # a digit to Python's isdigit, and to nobody else
+
+    entries = {entry.submission: entry.unreadable for entry in harness.ledger.entries()}
+
+    assert entries == {90: f"{name} is '٣'", 91: ""}
+
+
+def test_the_entries_are_all_claimed_rows_of_however_many_pages(harness: Harness) -> None:
+    ledger = harness.ledger
+    harness.put_row({"team-id": "7", "submission-id": "1"})  # of the original system
     padding = "x" * 300_000  # DynamoDB's pages end at 1 MB
     for pk in range(90, 96):
         ledger.update(ledger.claim(a_submission(pk), f"run-{pk}"), {"reason": padding})
@@ -187,7 +228,7 @@ def test_the_entries_are_all_claimed_rows_of_however_many_pages(ledger: LedgerTa
     ]
 
 
-def test_an_unknown_row_is_none(ledger: LedgerTable) -> None:
+def test_an_unknown_row_is_none(ledger: SubmissionLedger) -> None:
     assert ledger.row(7, 90) is None
 
 

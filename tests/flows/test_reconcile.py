@@ -25,9 +25,8 @@ from flows.evaluate_submission import evaluate_submission
 from flows.hooks import start_takeover
 from flows.reconciler.actions import mark_dead_reconciler_runs_crashed
 from flows.reconciler.explain_submission import explain_submission
-from flows.reconciler.flow import find_all_discrepancies, reconcile
-from flows.reconciler.snapshot import runs_of as survey_runs
-from flows.reconciler.snapshot import take_snapshot
+from flows.reconciler.flow import preview, reconcile
+from flows.reconciler.prefect_runs import runs_of as runs_by_submission
 from flows.takeover_runs import TAKEOVER_QUEUE
 from prefect_api.events import OutgoingEvent
 from tests.flows.conftest import World
@@ -45,6 +44,19 @@ def deployment(prefect_server: None) -> UUID:
 
 
 PKS = count(501)
+
+
+@pytest.fixture(autouse=True)
+def leases_are_watched_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The observer's own time: it passes where the reconciler waits, and nowhere else."""
+    passed = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        passed[0] += seconds
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("flows.reconciler.lease_watching.sleep", sleep)
+    monkeypatch.setattr("flows.reconciler.lease_watching.monotonic", lambda: passed[0])
 
 
 @pytest.fixture
@@ -89,8 +101,8 @@ def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) ->
     assert successor.parameters["takeover"]["epoch"] == 2
     assert successor.parameters["message"]["submission_pk"] == pk
     assert [state.message for state in states] == [
-        "1 submissions: 1 repairs, 0 for a host.",
-        "1 submissions: 0 repairs, 0 for a host.",
+        "1 submissions: 1 repairs, 0 for an operator.",
+        "1 submissions: 0 repairs, 0 for an operator.",
     ]
 
 
@@ -106,7 +118,7 @@ def test_the_successor_finishes_what_the_dead_run_began(world: World, pk: int) -
     assert state.is_completed()
     assert world.evalai.statuses[pk] is SubmissionStatus.FINISHED
     assert world.ledger.rows[pk]["attempt"] == 1
-    assert look().message == "1 submissions: 0 repairs, 0 for a host."
+    assert look().message == "1 submissions: 0 repairs, 0 for an operator."
 
 
 @pytest.mark.usefixtures("deployment")
@@ -137,7 +149,7 @@ def test_a_phase_that_is_not_ours_does_not_keep_dead_runs_from_being_followed(wo
     state = look()
 
     assert (len(runs_of(pk)), len(runs_of(elsewhere))) == (1, 0)
-    assert state.message == "2 submissions: 1 repairs, 1 for a host."
+    assert state.message == "2 submissions: 1 repairs, 1 for an operator."
 
 
 @pytest.mark.usefixtures("deployment")
@@ -167,8 +179,8 @@ def test_a_run_that_lives_and_is_stuck_loses_its_claim_to_a_successor(
 
     first_look, second_look, second, first = asyncio.run(drill())
 
-    assert first_look.message == "1 submissions: 1 repairs, 1 for a host."
-    assert second_look.message == "1 submissions: 0 repairs, 1 for a host."
+    assert first_look.message == "1 submissions: 1 repairs, 1 for an operator."
+    assert second_look.message == "1 submissions: 0 repairs, 1 for an operator."
     assert (first.name, second.name) == ("TakenOver", "Completed")
     assert world.ledger.rows[pk]["attempt"] == 1
     assert [report.status for report in world.evalai.reports] == [SubmissionStatus.FINISHED]
@@ -183,11 +195,11 @@ def test_more_runs_than_prefect_gives_at_once_are_all_seen(
             str(client.create_flow_run_from_deployment(deployment, parameters={"message": message}).id)
             for _ in range(3)
         }
-    monkeypatch.setattr("flows.reconciler.snapshot.PAGE", 2)
+    monkeypatch.setattr("flows.reconciler.prefect_runs.PAGE", 2)
 
     async def seen() -> set[str]:
         async with get_client() as client:
-            return {run.id for run in (await survey_runs(client, []))[pk]}
+            return {run.id for run in (await runs_by_submission(client, []))[pk]}
 
     assert asyncio.run(seen()) == made
 
@@ -200,7 +212,7 @@ def test_an_outage_of_evalai_does_not_keep_dead_runs_from_being_followed(world: 
     state = look()
 
     assert len(runs_of(pk)) == 1
-    assert state.message == "1 submissions: 1 repairs, 1 for a host."
+    assert state.message == "1 submissions: 1 repairs, 1 for an operator."
 
 
 def test_jobs_that_were_left_behind_are_removed(world: World, pk: int) -> None:
@@ -249,6 +261,7 @@ def test_the_hooks_start_the_same_successor_as_the_reconciler(
         "epoch": 2,
         "crashes": 0 if stopped else 1,
         "stopped": stopped,
+        "after_silence": False,
     }
 
 
@@ -295,14 +308,14 @@ def test_why_a_dead_submission_is_where_it_is(world: World, pk: int) -> None:
 
     told = asyncio.run(_explained(world, pk))
 
-    assert told["where"].startswith("its run is dead")
-    assert told["problem"].endswith("Start 2 goes on.")
+    assert told["where"].startswith("its run seems dead, the reconciler watches it for 3 min")
+    assert told["problem"].endswith("A takeover run (epoch 2) is started.")
 
 
 def test_what_nobody_knows_is_said(world: World, pk: int) -> None:
     assert asyncio.run(_explained(world, pk)) == {
         "where": "neither EvalAI nor the ledger knows it",
-        "next": "look at its number",
+        "next": "check its number",
     }
 
 
@@ -310,9 +323,8 @@ def test_a_dry_look_changes_nothing(world: World, pk: int) -> None:
     claimed(world, pk, LONG_AGO)
 
     async def only_look() -> list[str]:
-        return [
-            finding.action.value for finding in find_all_discrepancies(await take_snapshot(await world.load_services()))
-        ]
+        rows, _ = await preview(await world.load_services())
+        return [row["action"] for row in rows]
 
     assert asyncio.run(only_look()) == ["take over"]
     assert runs_of(pk) == []
@@ -363,11 +375,11 @@ def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: in
 
     first, second = look(), look()
 
-    assert first.message == second.message == "1 submissions: 0 repairs, 1 for a host."
+    assert first.message == second.message == "1 submissions: 0 repairs, 1 for an operator."
     assert publisher.told == [
         {
             "finding": "EvalAI says running, and no run ever claimed it. "
-            "If no other system evaluates it, let it fail at EvalAI and resume it."
+            "If no other system evaluates it, set it to failed at EvalAI and resume it."
         }
     ]
 

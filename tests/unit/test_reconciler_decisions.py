@@ -10,12 +10,13 @@ from evaluation.lifecycle.stages import ReconcilerTimeouts, Stage
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.model import SubmissionStatus
 from flows.reconciler.decisions import find_discrepancies, needs_runs
-from flows.reconciler.model import Action, EvalAIRow, Finding, Run, RunState, SubmissionSnapshot
+from flows.reconciler.model import Action, EvalAIRow, Finding, Lease, Run, RunState, SubmissionSnapshot
+from flows.reconciler.reports import MOST_RESENDS, MOST_RESENDS_OVER_AN_END
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 LONG_AGO = NOW - timedelta(hours=2)
-PATIENCE = ReconcilerTimeouts(timedelta(seconds=180))
+TIMEOUTS = ReconcilerTimeouts(timedelta(seconds=180))
 HELD = LedgerEntry(
     submission=7, team=1, challenge=1, phase_pk=1, cluster="leaderboard-20", phase="leaderboard-20-SENSORS",
     team_name="Team", key="", owner="first", epoch=1, attempt=2, claimed_at=LONG_AGO, lease_until=NOW + MINUTE,
@@ -38,7 +39,10 @@ def run(state: RunState, epoch: int = 1, since: datetime = LONG_AGO, crashes: in
 def view(
     entry: LedgerEntry | None, status: SubmissionStatus | None = None, *runs: Run, jobs: tuple[int, ...] = ()
 ) -> SubmissionSnapshot:
-    return SubmissionSnapshot(7, shown(status) if status else None, entry, PATIENCE, 3 * 3600, frozenset(jobs), runs)
+    seen = shown(status) if status else None
+    expired = entry is not None and entry.open and not entry.seems_held(NOW, TIMEOUTS.lease)
+    lease = Lease.EXPIRED if expired else Lease.HELD
+    return SubmissionSnapshot(7, seen, entry, TIMEOUTS, 3 * 3600, frozenset(jobs), runs, lease=lease)
 
 
 def only(view: SubmissionSnapshot) -> Finding:
@@ -53,7 +57,7 @@ def only(view: SubmissionSnapshot) -> Finding:
         view(ENDED, SubmissionStatus.FINISHED),
         view(None, SubmissionStatus.FINISHED),  # the original system's
         view(replace(ENDED, ended_at=NOW - MINUTE), SubmissionStatus.RUNNING, jobs=(2,)),  # has only just ended
-        SubmissionSnapshot(7, shown(SubmissionStatus.SUBMITTED, NOW - MINUTE), None, PATIENCE, 0),
+        SubmissionSnapshot(7, shown(SubmissionStatus.SUBMITTED, NOW - MINUTE), None, TIMEOUTS, 0),
         view(ENDED, SubmissionStatus.CANCELLED),  # cancelled after the end: the team's own will
     ],
 )
@@ -62,12 +66,19 @@ def test_what_agrees_is_left_alone(healthy: SubmissionSnapshot) -> None:
     assert not needs_runs(healthy, NOW)
 
 
-def test_a_dead_run_is_followed_by_a_successor_and_shown_as_dead() -> None:
+def test_a_dead_run_is_followed_by_a_takeover_run_and_marked_as_crashed() -> None:
     finding = only(view(DEAD, SubmissionStatus.RUNNING, run(RunState.RUNNING), jobs=(2,)))
     assert finding.action is Action.TAKE_OVER
-    assert finding.takeover == Takeover(owner="first", epoch=2, crashes=1)
+    assert finding.takeover == Takeover(owner="first", epoch=2, crashes=1, after_silence=True)
     assert finding.dead_runs == ("first",)
-    assert "No run has renewed its claim since 2026-11-21 11:59:00 UTC" in finding.sentence
+    assert finding.sentence == (
+        "Its claim was not renewed for 3 min: run first is running. A takeover run (epoch 2) is started."
+    )
+
+
+def test_a_lease_that_only_seems_to_have_ended_takes_no_claim_away() -> None:
+    unclear = replace(view(DEAD, SubmissionStatus.RUNNING, run(RunState.RUNNING), jobs=(2,)), lease=Lease.UNCLEAR)
+    assert find_discrepancies(unclear, NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -76,7 +87,22 @@ def test_a_dead_run_is_followed_by_a_successor_and_shown_as_dead() -> None:
 )
 def test_only_deaths_count_as_deaths(state: RunState, crashes: int) -> None:
     finding = only(view(DEAD, None, run(state)))
-    assert finding.takeover == Takeover(owner="first", epoch=2, crashes=crashes)
+    silent = state is RunState.RUNNING
+    assert finding.takeover == Takeover(owner="first", epoch=2, crashes=crashes, after_silence=silent)
+
+
+@pytest.mark.parametrize(("turned_out", "crashes"), [(RunState.TAKEN_OVER, 1), (RunState.CRASHED, 2)])
+def test_a_silent_run_that_turned_out_to_be_alive_was_no_death(turned_out: RunState, crashes: int) -> None:
+    second = run(RunState.CRASHED, 2, crashes=1)
+    second = replace(second, takeover=second.takeover.model_copy(update={"after_silence": True}))
+    finding = only(view(replace(DEAD, epoch=2), None, run(turned_out), second))
+    assert finding.takeover == Takeover(owner="first", epoch=3, crashes=crashes)
+
+
+def test_a_stuck_run_that_lost_its_claim_alive_still_counts() -> None:
+    second = run(RunState.CRASHED, 2, crashes=1)  # it took over from a stuck run, which was not silent
+    finding = only(view(replace(DEAD, epoch=2), None, run(RunState.TAKEN_OVER), second))
+    assert finding.takeover == Takeover(owner="first", epoch=3, crashes=2)
 
 
 def test_a_run_that_prefect_has_forgotten_is_followed_too() -> None:
@@ -84,7 +110,7 @@ def test_a_run_that_prefect_has_forgotten_is_followed_too() -> None:
 
 
 @pytest.mark.parametrize(("state", "dead"), [(RunState.CANCELLED, ()), (RunState.CANCELLING, ("first",))])
-def test_a_run_that_a_host_stopped_is_ended_and_not_started_again(state: RunState, dead: tuple[str, ...]) -> None:
+def test_a_run_that_an_operator_stopped_is_ended_and_not_started_again(state: RunState, dead: tuple[str, ...]) -> None:
     finding = only(view(DEAD, None, run(state)))
     assert finding.takeover == Takeover(owner="first", epoch=2, stopped=True)
     assert finding.dead_runs == dead
@@ -101,6 +127,12 @@ def test_a_successor_that_a_dead_worker_took_is_followed_by_the_next() -> None:
     finding = only(view(DEAD, None, run(RunState.CRASHED), run(RunState.PENDING, 2, crashes=1)))
     assert finding.takeover == Takeover(owner="first", epoch=3, crashes=1)
     assert finding.dead_runs == ("epoch-2",)
+
+
+def test_a_dead_run_gives_its_slot_up_though_the_takeover_run_is_on_its_way() -> None:
+    coming = run(RunState.SCHEDULED, 2, NOW - MINUTE, crashes=1)
+    finding = only(view(DEAD, None, run(RunState.RUNNING), coming))
+    assert (finding.action, finding.dead_runs) == (Action.MARK_CRASHED, ("first",))
 
 
 def test_a_successor_that_no_worker_takes_is_told_and_not_doubled() -> None:
@@ -135,17 +167,17 @@ def test_what_was_never_queued_is_started(status: SubmissionStatus) -> None:
 
 
 def test_a_resume_that_was_never_queued_is_started() -> None:
-    resumed = SubmissionSnapshot(7, shown(SubmissionStatus.RESUMING, key="2026-11-21T10"), ENDED, PATIENCE, 0)
+    resumed = SubmissionSnapshot(7, shown(SubmissionStatus.RESUMING, key="2026-11-21T10"), ENDED, TIMEOUTS, 0)
     assert only(resumed).action is Action.START_RUN
 
 
-def test_a_rejected_message_is_a_hosts_to_mend() -> None:
+def test_a_rejected_message_is_an_operators_to_correct() -> None:
     finding = only(view(None, SubmissionStatus.SUBMITTED, run(RunState.REJECTED, message="Phase 9 is unknown.")))
     assert finding.action is Action.NOTIFY_OPERATOR
-    assert "Phase 9 is unknown. Mend that, then `leaderboard queue redrive 7`." in finding.sentence
+    assert "Phase 9 is unknown. Correct that, then `leaderboard queue redrive 7`." in finding.sentence
 
 
-def test_a_phase_that_is_not_ours_is_a_hosts_to_add() -> None:
+def test_a_phase_that_is_not_ours_is_an_operators_to_add() -> None:
     elsewhere = replace(view(None, SubmissionStatus.SUBMITTED), unroutable="Phase 9 is not in the secret.")
     assert only(elsewhere).sentence == (
         "EvalAI says submitted since 2026-11-21 10:00:00 UTC, and no run has claimed it: Phase 9 is not in the secret."
@@ -160,6 +192,23 @@ def test_running_at_evalai_and_unknown_here_is_told() -> None:
     finding = only(view(None, SubmissionStatus.RUNNING))
     assert finding.action is Action.NOTIFY_OPERATOR
     assert "no run ever claimed it" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    "status", [SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED]
+)
+def test_running_at_evalai_and_skipped_here_stays_reported(status: SubmissionStatus) -> None:
+    skipped = replace(ENDED, status="skipped", outcome=None, reason="EvalAI says running: nothing to simulate.")
+    finding = only(view(skipped, status))
+    assert finding.action is Action.NOTIFY_OPERATOR
+    assert "no run ever claimed it" in finding.sentence
+
+
+def test_a_row_that_makes_no_sense_is_an_operators_to_correct_and_nothing_else_is_done() -> None:
+    broken = replace(DEAD, unreadable="phase-id is 'x'")
+    finding = only(view(broken, SubmissionStatus.RUNNING, run(RunState.RUNNING), jobs=(1, 2)))
+    assert finding.action is Action.NOTIFY_OPERATOR
+    assert finding.sentence == "Its row in the ledger cannot be read: phase-id is 'x'. Correct or remove it."
 
 
 def test_jobs_of_an_ended_evaluation_and_of_earlier_attempts_are_removed() -> None:
@@ -178,9 +227,25 @@ def test_an_end_that_evalai_does_not_show_is_reported_again() -> None:
     )
 
 
-def test_an_end_that_somebody_else_wrote_is_told() -> None:
-    finding = only(view(replace(ENDED, status="failed"), SubmissionStatus.FINISHED))
-    assert (finding.action, "somebody else wrote there" in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
+def test_another_end_at_evalai_is_overwritten_once_and_then_an_operator_decides() -> None:
+    ended = replace(ENDED, status="failed")
+    assert only(view(ended, SubmissionStatus.FINISHED)).action is Action.RESEND_REPORT
+
+    finding = only(view(replace(ended, resends=MOST_RESENDS_OVER_AN_END), SubmissionStatus.FINISHED))
+
+    assert finding.action is Action.NOTIFY_OPERATOR
+    assert "also after its report was sent again (1 of 1): somebody else wrote there" in finding.sentence
+
+
+@pytest.mark.parametrize("status", [SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED])
+def test_a_report_that_is_undone_again_and_again_is_an_operators(status: SubmissionStatus) -> None:
+    actions = [only(view(replace(ENDED, resends=resends), status)).action for resends in range(MOST_RESENDS + 1)]
+    assert actions == [Action.RESEND_REPORT] * MOST_RESENDS + [Action.NOTIFY_OPERATOR]
+
+
+def test_a_cancellation_that_a_late_write_undid_is_an_operators_to_restore() -> None:
+    finding = only(view(replace(ENDED, status="cancelled"), SubmissionStatus.RUNNING))
+    assert (finding.action, "undid the cancellation" in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
 
 
 STUCK = replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW - timedelta(hours=4))
@@ -194,9 +259,23 @@ def test_a_stage_that_lasts_too_long_is_told_and_a_successor_goes_on() -> None:
     told, repaired = find_discrepancies(stuck, NOW)
 
     assert (told.action, told.sentence) == (Action.NOTIFY_OPERATOR, TOO_LONG)
-    assert (repaired.action, repaired.sentence) == (Action.TAKE_OVER, f"{TOO_LONG} Start 2 goes on.")
+    takes_over = f"{TOO_LONG} A takeover run (epoch 2) is started."
+    assert (repaired.action, repaired.sentence) == (Action.TAKE_OVER, takes_over)
     assert repaired.takeover == Takeover(owner="first", epoch=2, crashes=2)
     assert repaired.dead_runs == ()  # it lives, and learns from the ledger that it has lost the claim
+
+
+@pytest.mark.parametrize("ahead", [-timedelta(days=1), timedelta(days=1)])
+def test_how_long_a_stage_lasts_is_the_holders_own_time(ahead: timedelta) -> None:
+    assert STUCK.stage_since
+    assert STUCK.lease_until
+    late = view(replace(STUCK, stage_since=STUCK.stage_since + ahead, lease_until=STUCK.lease_until + ahead))
+    young = view(replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW + ahead, lease_until=NOW + MINUTE + ahead))
+    still_held = [replace(each, lease=Lease.HELD) for each in (late, young)]
+    assert [[found.action for found in find_discrepancies(each, NOW)] for each in still_held] == [
+        [Action.NOTIFY_OPERATOR, Action.TAKE_OVER],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING])
@@ -215,7 +294,7 @@ def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() ->
         7,
         shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE),
         None,
-        PATIENCE,
+        TIMEOUTS,
         0,
         runs=(run(RunState.PENDING, since=NOW - 12 * MINUTE),),
     )
@@ -225,7 +304,7 @@ def test_a_run_that_a_dead_worker_took_before_its_claim_is_replaced_at_once() ->
 
 
 def waiting(*runs: Run) -> SubmissionSnapshot:
-    return SubmissionSnapshot(7, shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE), None, PATIENCE, 0, runs=runs)
+    return SubmissionSnapshot(7, shown(SubmissionStatus.SUBMITTED, NOW - 15 * MINUTE), None, TIMEOUTS, 0, runs=runs)
 
 
 def test_a_message_that_may_still_come_is_waited_for() -> None:
@@ -245,7 +324,7 @@ def test_runs_that_keep_dying_before_the_claim_are_told_and_tried_again_only_now
 
 
 @pytest.mark.parametrize(
-    ("entry", "buried"),
+    ("entry", "dead"),
     [
         (ENDED, ("first",)),
         (replace(HELD, owner="another"), ("first",)),
@@ -253,8 +332,8 @@ def test_runs_that_keep_dying_before_the_claim_are_told_and_tried_again_only_now
         (HELD, ()),
     ],
 )
-def test_a_run_with_nothing_left_to_do_is_shown_as_crashed(entry: LedgerEntry, buried: tuple[str, ...]) -> None:
+def test_a_run_with_nothing_left_to_do_is_shown_as_crashed(entry: LedgerEntry, dead: tuple[str, ...]) -> None:
     findings = find_discrepancies(view(entry, None, run(RunState.RUNNING)), NOW)
     assert [(finding.action, finding.dead_runs) for finding in findings] == (
-        [(Action.MARK_CRASHED, buried)] if buried else []
+        [(Action.MARK_CRASHED, dead)] if dead else []
     )
