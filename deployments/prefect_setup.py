@@ -28,14 +28,13 @@ from deployments.operator_notifications import notify_operators
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from evaluation.errors import InvalidConfiguration
-from flows.takeover_runs import TAKEOVER_QUEUE
 from prefect_api.blocks import load_saved_block
 from prefect_api.client import prefect_client, wait_for_server
 from prefect_api.errors import prefect_errors
 
 
 def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, notify: str | None = None) -> list[str]:
-    """Fill the server of PREFECT_API_URL: work pool, request budget, blocks. Returns what is there now, for people.
+    """Fill the server of PREFECT_API_URL: work pools, request budget, blocks. Returns what is there now, for people.
 
     `clusters` is a YAML file, cluster -> fields of its LeaderboardCluster block; without it they are left alone.
     `notify` names the notification block through which operators hear of what only a person can repair.
@@ -48,8 +47,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
     with prefect_client() as client:
         wait_for_server(client, wait_seconds)
         with prefect_errors("Setting up Prefect's server"):
-            pool = work_pool(client, settings)
-            queue_of_pool = _work_queue(client, settings)
+            pools = [work_pool(client, settings), work_pool(client, settings, settings.recovery_pool)]
             _request_budget(client, settings.evalai_requests_per_minute)
             notification = [notify_operators(client, notify)] if notify else []
             secrets_manager = _session(settings).client("secretsmanager", **_endpoint(settings))
@@ -65,8 +63,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
             )
     blocks = [f"blocks of {cluster}" for cluster in secrets.clusters]
     return [
-        pool,
-        queue_of_pool,
+        *pools,
         f"concurrency limit {RATE_LIMIT_NAME}",
         token,
         "blocks of EvalAI and the queue",
@@ -86,31 +83,17 @@ def load_queue() -> SubmissionQueue:
     return load_saved_block(SubmissionQueue, document_names.QUEUE)
 
 
-def work_pool(client: SyncPrefectClient, settings: Settings) -> str:
-    """Make the settings' work pool where there is none; returns what is there, for people."""
+def work_pool(client: SyncPrefectClient, settings: Settings, name: str | None = None) -> str:
+    """Make a work pool, the settings' own by default, where there is none; returns what is there, for people."""
+    name = name or settings.work_pool
     try:
-        pool = client.read_work_pool(settings.work_pool)
+        pool = client.read_work_pool(name)
     except ObjectNotFound:
         try:
-            pool = client.create_work_pool(WorkPoolCreate(name=settings.work_pool, type=settings.work_pool_type))
+            pool = client.create_work_pool(WorkPoolCreate(name=name, type=settings.work_pool_type))
         except ObjectAlreadyExists:  # a worker that starts at this moment makes it too
-            pool = client.read_work_pool(settings.work_pool)
+            pool = client.read_work_pool(name)
     return f"work pool {pool.name} ({pool.type})"
-
-
-def _work_queue(client: SyncPrefectClient, settings: Settings) -> str:
-    """The pool's queue of what goes first; deploying makes it too, without its priority."""
-    pool = settings.work_pool
-    try:
-        queue = client.create_work_queue(
-            TAKEOVER_QUEUE, "Successors of runs that died, and the reconciler.", work_pool_name=pool
-        )
-    except ObjectAlreadyExists:
-        queue = client.read_work_queue_by_name(TAKEOVER_QUEUE, work_pool_name=pool)
-    if queue.priority != 1:
-        address = {"work_pool_name": pool, "name": TAKEOVER_QUEUE}
-        client.request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=address, json={"priority": 1})
-    return f"work queue {TAKEOVER_QUEUE} of {pool}, before all others"
 
 
 def _request_budget(client: SyncPrefectClient, requests_per_minute: int) -> None:

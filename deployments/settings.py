@@ -38,7 +38,11 @@ class Settings(BaseSettings):
         description="What the secrets' names begin with, for `leaderboard setup`; `staging-` in a staging.",
     )
     work_pool: str = Field(default="leaderboard", description="Prefect work pool of the flow runs.")
-    work_pool_type: str = Field(default="process", description="Type of that pool where `setup` has to make it.")
+    recovery_pool: str = Field(
+        default="leaderboard-recovery",
+        description="Work pool of the reconciler and of runs that take over; without a limit, and with its own worker.",
+    )
+    work_pool_type: str = Field(default="process", description="Type of these pools where `setup` has to make it.")
     aws_endpoint_url: str = Field(
         default="", description="Address of an AWS emulator: `setup` then stores it, with made-up keys, in the block."
     )

@@ -24,6 +24,7 @@ from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
 from deployments.operator_notifications import AUTOMATIONS
 from deployments.project_files import deployments_file
+from deployments.settings import Settings
 from doctor.context import DoctorContext
 from doctor.findings import Check, NotChecked
 from evaluation.errors import InvalidConfiguration
@@ -37,8 +38,11 @@ def prefect_checks(context: DoctorContext, deployed: Path | None = None) -> Iter
     """`deployed` is the prefect.yaml that says what has to be there."""
     specs = _deployments_of(deployed or deployments_file())
     yield Check("Prefect: server", partial(_server, context))
-    yield Check("Prefect: work pool", partial(_pool, context))
-    yield Check("Prefect: worker", partial(_worker, context))
+    settings = context.settings
+    yield Check("Prefect: work pool", partial(_pool, context, settings.work_pool))
+    yield Check("Prefect: worker", partial(_worker, context, settings.work_pool))
+    yield Check("Prefect: recovery pool", partial(_pool, context, settings.recovery_pool))
+    yield Check("Prefect: recovery worker", partial(_worker, context, settings.recovery_pool))
     yield Check("Prefect: request budget", partial(_budget, context))
     for spec in specs:
         yield Check(f"Prefect: deployment {spec['name']}", partial(_deployment, context, spec))
@@ -64,13 +68,13 @@ def _server(context: DoctorContext) -> str:
     return f"Prefect {theirs} at {context.installation.prefect_api_url}"
 
 
-def _pool(context: DoctorContext) -> str:
+def _pool(context: DoctorContext, name: str) -> str:
     client = _client(context)
     try:
         with prefect_answer("Asking for the work pool"):
-            pool = client.read_work_pool(context.settings.work_pool)
+            pool = client.read_work_pool(name)
     except ObjectNotFound as error:
-        raise InvalidConfiguration(f"There is no work pool {context.settings.work_pool}", remedy=SET_UP) from error
+        raise InvalidConfiguration(f"There is no work pool {name}", remedy=SET_UP) from error
     if pool.is_paused:
         remedy = f"Resume it: prefect work-pool resume {pool.name}"
         raise InvalidConfiguration(f"The work pool {pool.name} is paused", "no run starts", remedy)
@@ -78,9 +82,8 @@ def _pool(context: DoctorContext) -> str:
     return f"{pool.name} ({pool.type}{limit})"
 
 
-def _worker(context: DoctorContext) -> str:
-    name = context.settings.work_pool
-    context.need(lambda: _pool(context), "the work pool")
+def _worker(context: DoctorContext, name: str) -> str:
+    context.need(lambda: _pool(context, name), "the work pool")
     with prefect_answer("Asking for the workers"):
         workers = _client(context).read_workers_for_work_pool(name)
     online = sorted(worker.name for worker in workers if worker.status == "ONLINE")
@@ -132,9 +135,16 @@ def _deployed(context: DoctorContext, spec: Mapping[str, Any]) -> DeploymentResp
     return ours[0]
 
 
+def _pool_of(context: DoctorContext, spec: Mapping[str, Any]) -> str:
+    """prefect.yaml names the pools by their defaults; the settings may name others."""
+    named = spec.get("work_pool", {}).get("name")
+    recovery = named == Settings.model_fields["recovery_pool"].default
+    return context.settings.recovery_pool if recovery else context.settings.work_pool
+
+
 def _deployment(context: DoctorContext, spec: Mapping[str, Any]) -> str:
     deployment = _deployed(context, spec)
-    name, pool = deployment.name, context.settings.work_pool
+    name, pool = deployment.name, _pool_of(context, spec)
     if deployment.paused:
         raise InvalidConfiguration(f"The deployment {name} is paused", "no run starts", "Resume it in Prefect.")
     if deployment.work_pool_name != pool:

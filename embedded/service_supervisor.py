@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from embedded.processes import Processes
 
 # What they know is on disk or elsewhere. The stand-ins for AWS and EvalAI have all of theirs in memory.
-SERVICES = ("prefect-server", "worker", "bridge")
+SERVICES = ("prefect-server", "worker", "recovery-worker", "bridge")
 
 
 @dataclass(frozen=True)

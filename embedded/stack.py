@@ -175,6 +175,7 @@ def child_environment(settings: Settings, state: StackState) -> dict[str, str]:
         "no_proxy": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",
         "LEADERBOARD_WORK_POOL": settings.work_pool,
+        "LEADERBOARD_RECOVERY_POOL": settings.recovery_pool,
         "LEADERBOARD_REGION": settings.region,
         "LEADERBOARD_AWS_ENDPOINT_URL": state.aws_url,
         "LEADERBOARD_CHALLENGE_PK": str(state.challenge_pk),
@@ -286,7 +287,7 @@ class _Start:
         }
 
     def _deploy(self, prefect: "Future[Child]") -> None:
-        self._wait_for_pool(prefect.result())
+        self._wait_for_pool(prefect.result(), self._settings.recovery_pool)
         self._run(
             "deploy",
             ["prefect", "deploy", "--all", "--prefect-file", str(deployments_file())],
@@ -296,13 +297,17 @@ class _Start:
 
     def _worker(self, prefect: "Future[Child]") -> None:
         self._wait_for_pool(prefect.result())
-        pool = ["--pool", self._state.work_pool, "--type", "process", "--name", "embedded"]
-        limit = ["--limit", str(self._settings.worker_limit)]
-        self._processes.start("worker", [sys.executable, "-m", "prefect", "worker", "start", *pool, *limit])
+        self._start_worker("worker", self._state.work_pool, "--limit", str(self._settings.worker_limit))
+        self._wait_for_pool(prefect.result(), self._settings.recovery_pool)
+        self._start_worker("recovery-worker", self._settings.recovery_pool)
 
-    def _wait_for_pool(self, server: Child) -> None:
-        """`setup` makes the pool first: deploying then need not wait for all the blocks."""
-        url = f"{self._state.prefect_api_url}/work_pools/{self._state.work_pool}"
+    def _start_worker(self, name: str, pool: str, *options: str) -> None:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+        self._processes.start(name, [*command, "--name", f"embedded-{name}", *options])
+
+    def _wait_for_pool(self, server: Child, pool: str | None = None) -> None:
+        """`setup` makes the pools first: deploying then need not wait for all the blocks."""
+        url = f"{self._state.prefect_api_url}/work_pools/{pool or self._state.work_pool}"
         self._processes.wait_until(server, lambda: exists(url), self._settings.start_seconds)
 
     def _bridge(self, setup: "Future[None]") -> None:

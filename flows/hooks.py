@@ -1,6 +1,6 @@
-"""What happens when a run ends without an outcome of its own: its process died, it broke, or a host cancelled it.
+"""What happens when a run ends without an outcome of its own: it died, it broke, or an operator cancelled it.
 
-The hooks only start a successor, which does the rest like any run. Where not even they can run, the reconciler finds
+The hooks only start a takeover run, which does the rest like any run. Where not even they can run, the reconciler finds
 the claim that nobody renews, and does the same.
 """
 
@@ -16,7 +16,7 @@ from prefect_api.states import StateName
 
 
 async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Let another run go on, or end the evaluation in order where a host stopped it.
+    """Let another run go on, or end the evaluation in order where an operator stopped it.
 
     A new run, because Prefect's worker reports the crash of the old one once more after its hooks.
     """
@@ -27,18 +27,18 @@ async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[A
     stopped = state.type is StateType.CANCELLED
     takeover = earlier.after_cancellation() if stopped else earlier.after_crash()
     if flow_run.deployment_id is None:
-        logger.warning("This run belongs to no deployment: the reconciler goes on with its submission.")
+        logger.warning("This run belongs to no deployment: the reconciler starts a takeover run.")
         return
     if takeover.crashes > MAX_CRASHES + 1:  # not even the run that was to give up could claim the submission
         logger.error(
-            "The run broke again before it could tell anybody (%s): see `leaderboard reconcile`", state.message
+            "The run broke again before it could report an outcome (%s): see `leaderboard reconcile`", state.message
         )
         return
     logger.warning(
-        "The run ended without an outcome (%s); start %d %s",
+        "The run ended without an outcome (%s). A takeover run (epoch %d) is started to %s.",
         state.message or state.name,
         takeover.epoch,
-        "ends it" if stopped else "goes on",
+        "end the evaluation" if stopped else "continue",
     )
     async with get_client() as client:
-        await start_takeover_run(client, flow_run.deployment_id, flow_run.parameters, takeover, flow_run.tags)
+        await start_takeover_run(client, flow_run.parameters, takeover, flow_run.tags)

@@ -1,4 +1,4 @@
-"""Runs that go on with what another began. Whoever wants the same successor gets the same run."""
+"""Runs that go on with what another began. Whoever wants the same takeover run gets the same run."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,20 +12,17 @@ from prefect.states import Scheduled
 from evaluation.errors import InvalidConfiguration
 from evaluation.lifecycle.takeover import Takeover
 
-# The work queue of what must not wait behind new submissions where all of a worker's slots are taken: successors, whose
-# shards may be driving, and the reconciler. `leaderboard setup` makes it, and prefect.yaml names it too.
-TAKEOVER_QUEUE = "first"
 DEPLOYMENT = "evaluate-submission/evaluate-submission"
+# The same flow in a work pool of its own: what repairs must not wait for slots that what is broken holds.
+TAKEOVER_DEPLOYMENT = "evaluate-submission/takeover"
 
 
-async def deployment_id(client: PrefectClient) -> UUID:
-    """The deployment that evaluates submissions; raises InvalidConfiguration where there is none."""
+async def deployment_id(client: PrefectClient, name: str = DEPLOYMENT) -> UUID:
+    """The deployment of that name; raises InvalidConfiguration where there is none."""
     try:
-        return (await client.read_deployment_by_name(DEPLOYMENT)).id
+        return (await client.read_deployment_by_name(name)).id
     except ObjectNotFound as error:
-        raise InvalidConfiguration(
-            f"Prefect has no deployment {DEPLOYMENT}", remedy="Run `prefect deploy --all`."
-        ) from error
+        raise InvalidConfiguration(f"Prefect has no deployment {name}", remedy="Run `prefect deploy --all`.") from error
 
 
 def takeover_of(flow_run: FlowRun) -> Takeover:
@@ -35,16 +32,15 @@ def takeover_of(flow_run: FlowRun) -> Takeover:
 
 
 async def start_takeover_run(
-    client: PrefectClient, deployment: UUID, parameters: dict[str, Any], takeover: Takeover, tags: list[str]
+    client: PrefectClient, parameters: dict[str, Any], takeover: Takeover, tags: list[str]
 ) -> FlowRun:
-    """Create the run, at once for the first death and later for each further one: what kills runs may pass."""
+    """Create the run, at once after the first death and later after each further one: what kills runs may pass."""
     pause = timedelta(seconds=10 * 3 ** (takeover.crashes - 1) if takeover.crashes > 1 else 0)
     return await client.create_flow_run_from_deployment(
-        deployment,
+        await deployment_id(client, TAKEOVER_DEPLOYMENT),
         parameters={**parameters, "takeover": takeover.model_dump()},
         name=f"submission-{parameters['message']['submission_pk']}",
         state=Scheduled(scheduled_time=datetime.now(UTC) + pause),
         idempotency_key=takeover.key,
-        work_queue_name=TAKEOVER_QUEUE,
         tags=tags,
     )

@@ -18,7 +18,7 @@ from flows.reconciler.model import Action, Finding, SubmissionSnapshot
 from flows.reconciler.prefect_runs import in_states, prefect_clock_ahead, read_runs
 from flows.reconciler.snapshot import Snapshot
 from flows.services import Services
-from flows.takeover_runs import TAKEOVER_QUEUE, deployment_id, start_takeover_run
+from flows.takeover_runs import deployment_id, start_takeover_run
 
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
@@ -32,7 +32,6 @@ async def apply_action(services: Services, seen: Snapshot, finding: Finding) -> 
                 await _remove(seen, view, attempt)
         case Action.TAKE_OVER | Action.START_RUN | Action.MARK_CRASHED:
             async with get_client() as client:
-                # The new run first: it waits in the queue that goes first when a dead run's slot becomes free.
                 if finding.action is not Action.MARK_CRASHED:
                     await _start(client, services, view, finding.takeover)
                 for run in finding.dead_runs:
@@ -72,14 +71,13 @@ async def _start(
     message = _message(services, view)
     parameters = {"message": message.model_dump(mode="json"), "delivery": None}
     if takeover:
-        await start_takeover_run(client, await deployment_id(client), parameters, takeover, [])
+        await start_takeover_run(client, parameters, takeover, [])
         return
     key = view.shown.key if view.shown else ""
     await client.create_flow_run_from_deployment(
         await deployment_id(client),
         parameters=parameters,
         name=f"submission-{view.submission}",
-        work_queue_name=TAKEOVER_QUEUE,
         # A run that did not get to its claim either is followed by another.
         idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
     )

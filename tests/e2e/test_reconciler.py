@@ -20,7 +20,6 @@ from werkzeug import Request, Response
 from deployments.operator_notifications import AUTOMATIONS, notify_operators
 from embedded.stack import PROJECT
 from flows.reconciler.flow import NEEDS_ATTENTION
-from flows.takeover_runs import TAKEOVER_QUEUE
 from prefect_api.events import OutgoingEvent, PrefectEvents
 from tests.e2e.conftest import Harness
 from tests.waiting import eventually
@@ -68,10 +67,13 @@ def ring_for_flow_run(client: SyncPrefectClient, run: UUID, event: str) -> None:
     client.request("POST", "/events", json=[body]).raise_for_status()
 
 
+RECOVERY_POOL = "leaderboard-recovery"
+
+
 def called_by_automations(client: SyncPrefectClient) -> dict[UUID, str | None]:
-    """The reconciler's runs that an automation has started, and their work queues."""
+    """The reconciler's runs that an automation has started, and their work pools."""
     runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["reconcile"])))
-    return {run.id: run.work_queue_name for run in runs if run.created_by and run.created_by.type == "AUTOMATION"}
+    return {run.id: run.work_pool_name for run in runs if run.created_by and run.created_by.type == "AUTOMATION"}
 
 
 def runs_of_the_reconciler(harness: Harness) -> list[dict[str, Any]]:
@@ -84,12 +86,8 @@ def test_it_looks_by_itself(harness: Harness) -> None:
     eventually(lambda: bool(runs_of_the_reconciler(harness)))
 
 
-def test_it_goes_before_new_submissions(harness: Harness) -> None:
-    queue = requests.get(
-        f"{harness.stack.state.prefect_api_url}/work_pools/leaderboard/queues/{TAKEOVER_QUEUE}", timeout=30
-    ).json()
-    assert queue["priority"] == 1
-    assert {run["work_queue_name"] for run in runs_of_the_reconciler(harness)} == {TAKEOVER_QUEUE}
+def test_it_needs_no_slot_of_the_submissions_pool(harness: Harness) -> None:
+    assert {run["work_pool_name"] for run in runs_of_the_reconciler(harness)} == {RECOVERY_POOL}
 
 
 def test_what_it_finds_can_be_seen_without_being_repaired(harness: Harness) -> None:
@@ -146,4 +144,4 @@ def test_a_run_whose_heartbeats_stop_calls_the_reconciler(harness: Harness) -> N
             client.update_automation(deployed.id, automation)
         called = called_by_automations(client)
 
-    assert [queue for run, queue in called.items() if run not in before] == [TAKEOVER_QUEUE]
+    assert [pool for run, pool in called.items() if run not in before] == [RECOVERY_POOL]

@@ -44,7 +44,7 @@ from evaluation.errors import InvalidConfiguration
 from evaluation.submission.model import LeaderboardVersion
 
 TOKEN = "host-token-7f3a"
-POOL, LIMIT = "doctors-pool", "doctors-limit"
+POOL, RECOVERY, LIMIT = "doctors-pool", "doctors-recovery", "doctors-limit"
 CLUSTER = "leaderboard-20"
 PROJECT = {
     "deployments": [
@@ -76,7 +76,8 @@ class Server:
 
     def diagnose(self, settings: Settings | None = None) -> dict[str, Finding]:
         installation = Installation(str(PREFECT_API_URL.value()))
-        context = KnownSecrets(settings or Settings(work_pool=POOL), installation, self.client, self.load)
+        settings = settings or Settings(work_pool=POOL, recovery_pool=RECOVERY)
+        context = KnownSecrets(settings, installation, self.client, self.load)
         return {
             finding.subject: finding for finding in run_checks(prefect_checks(context, self.project / "prefect.yaml"))
         }
@@ -126,8 +127,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[Server]:
     """Made anew for each test, by the client, as `setup` and `prefect deploy` do."""
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        client.send_worker_heartbeat(POOL, "doctors-worker", heartbeat_interval_seconds=60)
+        for pool in (POOL, RECOVERY):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+            client.send_worker_heartbeat(pool, "doctors-worker", heartbeat_interval_seconds=60)
         limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=8, slot_decay_per_second=0.8)
         client.create_global_concurrency_limit(limit)
         evaluation, reconciler = (deploy(client, spec) for spec in PROJECT["deployments"])
@@ -185,8 +187,9 @@ def clean(client: SyncPrefectClient, *deployments: UUID) -> None:
             client.delete_deployment(deployment)
     for automation in notifications(client):
         client.delete_automation(automation.id)
-    with suppress(ObjectNotFound):
-        client.delete_work_pool(POOL)
+    for pool in (POOL, RECOVERY):
+        with suppress(ObjectNotFound):
+            client.delete_work_pool(pool)
     with suppress(ObjectNotFound):
         client.delete_global_concurrency_limit_by_name(LIMIT)
 
@@ -200,6 +203,7 @@ def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
 
     assert [str(finding) for finding in findings.values() if finding.status is not CheckStatus.OK] == []
     assert findings["Prefect: worker"].detail == "1 online: doctors-worker"
+    assert findings["Prefect: recovery worker"].detail == "1 online: doctors-worker"
     assert findings["Prefect: request budget"].detail == "56 requests a minute at most"
     assert findings["Prefect: deployment doctors-reconciler"].detail == f"ready, in {POOL}, by schedule"
     assert "Prefect: block compute-cluster/leaderboard-20" in findings
@@ -283,7 +287,7 @@ def test_what_is_broken_is_the_only_problem_and_says_what_to_do(server: Server, 
 
 
 def test_a_pool_that_is_not_there_is_one_problem_and_its_worker_is_not_checked(server: Server) -> None:
-    findings = server.diagnose(Settings(work_pool="absent"))
+    findings = server.diagnose(Settings(work_pool="absent", recovery_pool=RECOVERY))
 
     assert findings["Prefect: work pool"].status is CheckStatus.PROBLEM
     assert findings["Prefect: work pool"].remedy == "Run `leaderboard setup`."
@@ -296,7 +300,7 @@ def test_a_pool_that_is_not_there_is_one_problem_and_its_worker_is_not_checked(s
 def test_a_pool_without_a_worker_says_how_to_start_one(server: Server) -> None:
     server.client.create_work_pool(WorkPoolCreate(name="doctors-other-pool", type="process"))
     try:
-        findings = server.diagnose(Settings(work_pool="doctors-other-pool"))
+        findings = server.diagnose(Settings(work_pool="doctors-other-pool", recovery_pool=RECOVERY))
     finally:
         server.client.delete_work_pool("doctors-other-pool")
 

@@ -27,7 +27,6 @@ from flows.reconciler.actions import mark_dead_reconciler_runs_crashed
 from flows.reconciler.explain_submission import explain_submission
 from flows.reconciler.flow import preview, reconcile
 from flows.reconciler.prefect_runs import runs_of as runs_by_submission
-from flows.takeover_runs import TAKEOVER_QUEUE
 from prefect_api.events import OutgoingEvent
 from tests.flows.conftest import World
 from tests.flows.test_evaluate_submission import run
@@ -38,8 +37,10 @@ LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
 @pytest.fixture(scope="module")
 def deployment(prefect_server: None) -> UUID:
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="reconciled", type="process"))
+        for pool in ("reconciled", "recovery"):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         flow = client.create_flow(evaluate_submission)
+        client.create_deployment(flow, "takeover", work_pool_name="recovery")
         return client.create_deployment(flow, "evaluate-submission", work_pool_name="reconciled")
 
 
@@ -96,7 +97,7 @@ def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) ->
     states = [look(), look()]
 
     [successor] = runs_of(pk)
-    assert successor.work_queue_name == TAKEOVER_QUEUE
+    assert successor.work_pool_name == "recovery"
     assert successor.parameters["takeover"]["owner"] == f"first-{pk}"
     assert successor.parameters["takeover"]["epoch"] == 2
     assert successor.parameters["message"]["submission_pk"] == pk
@@ -130,6 +131,7 @@ def test_a_submission_that_was_never_queued_is_started_once(world: World, pk: in
     look()
 
     [only] = runs_of(pk)
+    assert only.work_pool_name == "reconciled"
     assert only.parameters["message"] == {
         "challenge_pk": 1,
         "phase_pk": 1,
@@ -286,7 +288,7 @@ def test_a_look_of_the_reconcilers_that_never_ended_is_shown_as_crashed() -> Non
 
         asyncio.run(mark_dead_reconciler_runs_crashed(timedelta(hours=1)))
         young = client.read_flow_run(dead.id).state
-        asyncio.run(mark_dead_reconciler_runs_crashed(timedelta(0)))
+        asyncio.run(mark_dead_reconciler_runs_crashed(timedelta(seconds=-2)))  # of whole seconds
         old = client.read_flow_run(dead.id).state
 
     assert (young and young.type, old and old.type) == (StateType.RUNNING, StateType.CRASHED)

@@ -287,7 +287,7 @@ class TestFlowRuns:
             for container in pod["containers"]:
                 assert container["securityContext"]["allowPrivilegeEscalation"] is False
                 assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert len(pods) == 3
+        assert len(pods) == 4
 
     def test_the_worker_asks_for_one_namespace_only(self) -> None:
         (worker,) = [o for o in objects_of("Deployment") if o["metadata"]["name"] == "prefect-worker"]
