@@ -21,11 +21,11 @@ from blocks.dead_letters import queue_facts
 from doctor.context import DoctorContext
 from doctor.findings import Check
 from evaluation.errors import EvaluationError, InvalidConfiguration
-from flows.takeover_runs import TAKEOVER_QUEUE
 from prefect_api.errors import prefect_errors
 from services.bridge_heartbeat import HEARTBEAT, SILENT_SECONDS, bridge_resource, queue_name
 
 LATE_SECONDS = 120.0  # Prefect calls a run late after 15 s, in which a worker may just be busy
+LATE = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
 OCCUPYING = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _MOST_RUNS = 200  # that Prefect lists at once
 _TRIES, _PAUSE_SECONDS = 10, 1.0
@@ -84,35 +84,33 @@ def _waiting(context: DoctorContext) -> str:
 
 def _late_runs(context: DoctorContext) -> str:
     """PROBLEM where takeovers or the reconciler are late, since they repair everything else, or where nothing runs."""
-    client, pool_name = context.need(context.prefect, "Prefect's server"), context.settings.work_pool
+    client, settings = context.need(context.prefect, "Prefect's server"), context.settings
+    name, recovery = settings.work_pool, settings.recovery_pool
     with prefect_errors("Asking for the late runs"):
-        pool = client.read_work_pool(pool_name)
-        late = _late(_runs(context, FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))))
-        occupied = len(_runs(context, FlowRunFilterState(type=FlowRunFilterStateType(any_=OCCUPYING))))
-    limit = pool.concurrency_limit
+        limit = client.read_work_pool(name).concurrency_limit
+        late, first = _late(_runs(context, name, LATE)), _late(_runs(context, recovery, LATE))
+        occupied = len(_runs(context, name, FlowRunFilterState(type=FlowRunFilterStateType(any_=OCCUPYING))))
     slots = f"{occupied} runs hold a slot" if limit is None else f"{occupied} of {limit} slots are taken"
-    first = [run for run in late if run.work_queue_name == TAKEOVER_QUEUE]
-    if limit is not None and occupied >= limit and first:
+    if first:
         raise InvalidConfiguration(
-            f"No slot of the work pool {pool_name} is free, and {_described(first)}",
-            "runs of a worker that was lost may hold the slots, and what would end them waits behind them",
-            "Run `leaderboard reconcile`, which needs no slot, then raise the pool's limit: "
-            f"prefect work-pool set-concurrency-limit {pool_name} {limit + 2}",
+            f"The reconciler or takeover runs wait in the work pool {recovery}",
+            f"{_described(first)}, and nothing is repaired meanwhile",
+            f"Run `leaderboard reconcile`; start a worker: prefect worker start --pool {recovery}; the pool needs no "
+            f"limit: prefect work-pool clear-concurrency-limit {recovery}",
         )
-    if first or (late and not occupied):
+    if late and not occupied:
         raise InvalidConfiguration(
-            f"No worker starts the runs of the work pool {pool_name}",
-            f"{_described(first or late)}; {slots}",
-            f"See the worker's log and its --limit; start another one: prefect worker start --pool {pool_name}",
+            f"No worker starts the runs of the work pool {name}",
+            f"{_described(late)}; {slots}",
+            f"See the worker's log and its --limit; start another one: prefect worker start --pool {name}",
         )
     return f"{_described(late) if late else 'none'}; {slots}"
 
 
-def _runs(context: DoctorContext, state: FlowRunFilterState) -> list[FlowRun]:
-    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[context.settings.work_pool]))
+def _runs(context: DoctorContext, pool: str, state: FlowRunFilterState) -> list[FlowRun]:
     return context.prefect().read_flow_runs(
         flow_run_filter=FlowRunFilter(state=state),
-        work_pool_filter=pool,
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
         sort=FlowRunSort.START_TIME_ASC,
         limit=_MOST_RUNS,
     )

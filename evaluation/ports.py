@@ -4,7 +4,7 @@ Methods of the synchronous ports block and are called in threads. Every method r
 `evaluation.errors`: TransientError where the same call may succeed later, NeedsOperator where it cannot.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -30,12 +30,25 @@ class ListedSubmission(Protocol):
     def submitted_at(self) -> datetime | None: ...
     @property
     def rerun_resumed_at(self) -> datetime | None: ...
+    @property
+    def withdrawn(self) -> bool:
+        """Cancelled or deleted by its team."""
+
+
+class ListedSubmissions(Protocol):
+    """EvalAI's list."""
+
+    @property
+    def unreadable(self) -> Sequence[str]:
+        """A sentence for each row that had to be left out."""
+
+    def __iter__(self) -> Iterator[ListedSubmission]: ...
 
 
 class EvaluationServer(Protocol):
     """EvalAI."""
 
-    def submissions(self, challenge: int) -> Sequence[ListedSubmission]:
+    def submissions(self, challenge: int) -> ListedSubmissions:
         """Every submission of the challenge, in one request."""
 
     def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:

@@ -32,6 +32,16 @@ class Listed:
     rerun_resumed_at: datetime | None = None
     phase_pk: int = 1
 
+    @property
+    def withdrawn(self) -> bool:
+        return self.status is SubmissionStatus.CANCELLED
+
+
+class ListedRows(list[Listed]):
+    """EvalAI's list, with what had to be left out."""
+
+    unreadable: Sequence[str] = ()
+
 
 @dataclass
 class FakeEvalAI:
@@ -46,6 +56,7 @@ class FakeEvalAI:
     partial_reports: list[Report] = field(default_factory=list)
     trouble: list[EvaluationError] = field(default_factory=list)
     refuses_reports: EvaluationError | None = None
+    unreadable: list[str] = field(default_factory=list)  # rows of its list that make no sense
 
     def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
         if self.trouble:
@@ -63,13 +74,15 @@ class FakeEvalAI:
             rerun_resumed_at=None,
         )
 
-    def submissions(self, challenge: int) -> list[Listed]:
+    def submissions(self, challenge: int) -> ListedRows:
         if self.trouble:
             raise self.trouble.pop(0)
-        return [
+        rows = ListedRows(
             Listed(pk, status, self.since.get(pk), phase_pk=self.phases.get(pk, 1))
             for pk, status in self.statuses.items()
-        ]
+        )
+        rows.unreadable = self.unreadable
+        return rows
 
     def status(self, submission: int) -> SubmissionStatus:
         return self._status(submission)

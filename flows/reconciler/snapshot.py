@@ -146,12 +146,12 @@ def _listed(services: Services) -> tuple[list[EvalAIRow], Sequence[str]]:
             "Set LEADERBOARD_CHALLENGE_PK and run `leaderboard setup`.",
         )
     rows = services.evalai.submissions(challenge)
-    return [_evalai_row(row) for row in rows], getattr(rows, "unreadable", ())
+    return [_evalai_row(row) for row in rows], rows.unreadable
 
 
 def _evalai_row(row: ListedSubmission) -> EvalAIRow:
     since = row.rerun_resumed_at or row.submitted_at
-    status = SubmissionStatus.CANCELLED if getattr(row, "withdrawn", False) else row.status
+    status = SubmissionStatus.CANCELLED if row.withdrawn else row.status
     return EvalAIRow(row.pk, row.phase_pk, status, since, claim_key(row.rerun_resumed_at))
 
 

@@ -22,21 +22,23 @@ from doctor import progress_checks
 from doctor.context import DoctorContext
 from doctor.findings import CheckStatus, Finding, run_checks
 from evaluation.errors import InvalidConfiguration
-from flows.takeover_runs import TAKEOVER_QUEUE
 from services.bridge_heartbeat import HEARTBEAT, bridge_resource
 from tests.waiting import eventually
 
-POOL = "progress-pool"
+POOL, RECOVERY = "progress-pool", "progress-recovery"
 
 
 @dataclass
 class Installed:
     client: SyncPrefectClient
-    deployment: UUID
+    deployments: dict[str, UUID]  # by pool
     queue_url: str
 
     def diagnose(self) -> dict[str, Finding]:
-        settings, installation = Settings(work_pool=POOL), Installation(str(PREFECT_API_URL.value()))
+        settings, installation = (
+            Settings(work_pool=POOL, recovery_pool=RECOVERY),
+            Installation(str(PREFECT_API_URL.value())),
+        )
         context = DoctorContext(settings, installation, self.client, self.load)
         return {finding.subject: finding for finding in run_checks(progress_checks.progress_checks(context))}
 
@@ -54,10 +56,10 @@ class Installed:
         wanted = {"filter": {"resource": {"id": [bridge_resource(self.queue_url)]}}}
         eventually(lambda: self.client.request("POST", "/events/filter", json=wanted).json()["total"] > 0, 60)
 
-    def run(self, minutes_late: float = 0, queue: str = "default", running: bool = False) -> None:
+    def run(self, minutes_late: float = 0, pool: str = POOL, running: bool = False) -> None:
         due = datetime.now(UTC) - timedelta(minutes=minutes_late)
         made = self.client.create_flow_run_from_deployment(
-            self.deployment, state=Scheduled(scheduled_time=due), work_queue_name=queue, name=f"run-of-{queue}"
+            self.deployments[pool], state=Scheduled(scheduled_time=due), name=f"run-of-{pool}"
         )
         state = Running() if running else Scheduled(scheduled_time=due, name="Late")
         self.client.set_flow_run_state(made.id, state, force=True)
@@ -66,16 +68,17 @@ class Installed:
 @pytest.fixture
 def installed() -> Iterator[Installed]:
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        client.create_work_queue(TAKEOVER_QUEUE, work_pool_name=POOL)
-        flow = client.create_flow_from_name("progress")
-        deployment = client.create_deployment(flow, "progress", work_pool_name=POOL)
+        flow, deployments = client.create_flow_from_name("progress"), {}
+        for pool in (POOL, RECOVERY):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+            deployments[pool] = client.create_deployment(flow, pool, work_pool_name=pool)
         try:
-            yield Installed(client, deployment, f"http://127.0.0.1:1/1/queue-{uuid4().hex[:8]}")
+            yield Installed(client, deployments, f"http://127.0.0.1:1/1/queue-{uuid4().hex[:8]}")
         finally:
-            client.delete_deployment(deployment)
-            with suppress(ObjectNotFound):
-                client.delete_work_pool(POOL)
+            for pool, deployment in deployments.items():
+                client.delete_deployment(deployment)
+                with suppress(ObjectNotFound):
+                    client.delete_work_pool(pool)
 
 
 def test_a_bridge_that_polls_and_a_pool_that_works_are_fine(installed: Installed) -> None:
@@ -87,7 +90,9 @@ def test_a_bridge_that_polls_and_a_pool_that_works_are_fine(installed: Installed
     findings = installed.diagnose()
 
     assert {finding.status for finding in findings.values()} == {CheckStatus.OK}
-    assert findings["Prefect: late runs"].detail == "1 run is late, run-of-default by 30 min; 1 of 8 slots are taken"
+    assert (
+        findings["Prefect: late runs"].detail == "1 run is late, run-of-progress-pool by 30 min; 1 of 8 slots are taken"
+    )
 
 
 def test_a_bridge_whose_heartbeat_is_old_is_a_problem(installed: Installed) -> None:
@@ -110,18 +115,16 @@ def test_an_installation_without_a_bridge_is_a_problem(installed: Installed, mon
     assert "No bridge has ever polled the queue queue-" in found.detail
 
 
-def test_slots_that_are_all_held_while_a_takeover_is_late_are_a_problem(installed: Installed) -> None:
-    installed.heartbeat()
-    installed.client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
+def test_a_takeover_that_is_late_is_a_problem_whatever_the_other_pool_does(installed: Installed) -> None:
     installed.run(running=True)
-    installed.run(minutes_late=3, queue=TAKEOVER_QUEUE)
+    installed.run(minutes_late=3, pool=RECOVERY)
 
     found = installed.diagnose()["Prefect: late runs"]
 
     assert found.status is CheckStatus.PROBLEM
-    assert f"No slot of the work pool {POOL} is free, and 1 run is late, run-of-first by 3 min" in found.detail
-    assert "`leaderboard reconcile`, which needs no slot" in found.remedy
-    assert f"prefect work-pool set-concurrency-limit {POOL} 3" in found.remedy
+    assert f"wait in the work pool {RECOVERY}: 1 run is late, run-of-progress-recovery by 3 min" in found.detail
+    assert "Run `leaderboard reconcile`" in found.remedy
+    assert f"prefect worker start --pool {RECOVERY}" in found.remedy
 
 
 def test_late_runs_that_no_worker_starts_are_a_problem(installed: Installed) -> None:
@@ -132,6 +135,6 @@ def test_late_runs_that_no_worker_starts_are_a_problem(installed: Installed) -> 
 
     assert found.status is CheckStatus.PROBLEM
     assert found.detail == (
-        f"No worker starts the runs of the work pool {POOL}: 2 runs are late, run-of-default by 9 min; "
+        f"No worker starts the runs of the work pool {POOL}: 2 runs are late, run-of-progress-pool by 9 min; "
         "0 runs hold a slot"
     )
