@@ -6,11 +6,11 @@ Every change is one conditional write, so that two runs, or a run and its succes
 """
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
 from aws_api import ClientFactory
+from aws_api.dynamodb_clock import DynamoDBClock
 from compute_client.job import (
     Abandoned,
     AlreadyComputed,
@@ -37,7 +37,7 @@ UNSENT, SENT, CLAIMED = "unsent", "sent", "claimed"
 
 
 class JobTable:
-    """The jobs of one queue. `client` makes boto3's clients; `now` tells the time."""
+    """The jobs of one queue. `client` makes boto3's clients; `now` is DynamoDB's time: the machines' clocks differ."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class JobTable:
         lease_seconds: float = 120,
         most_attempts: int = 3,
         result_days: float = 7,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.lease_seconds = lease_seconds
         self._most_attempts = most_attempts
         self._result_seconds = result_days * DAY
         self._contents = Contents(bucket, client)
         self._rows = Rows(table, client)
-        self._now = now
+        self._now = now or DynamoDBClock(table, "job_id", client)
 
     def submit(self, job_id: str, body: object, group: str) -> bool:
         """Record the job; True where its message has to be sent, also for one that was recorded without.
@@ -180,9 +180,10 @@ class JobTable:
     def give_back(self, lease: Lease, counted: bool) -> None:
         """End the lease at once, so that another run may begin; `counted` among the runs that died with the job."""
         refund = "" if counted else ", attempts = attempts - :one"
-        values = {} if counted else {":one": 1}
+        # Two seconds ago: other machines know DynamoDB's time to the second only.
+        values = {":ended": self._now() - 2, **({} if counted else {":one": 1})}
         # Without its token the lease cannot be renewed by a late heartbeat.
-        self._write_held(lease, f"SET lease_until = :now{refund} REMOVE lease_token", values)
+        self._write_held(lease, f"SET lease_until = :ended{refund} REMOVE lease_token", values)
 
     def succeed(self, lease: Lease, result: str) -> None:
         """Keep the function's result, a JSON text; raises AlreadyClaimed, and RequestRefused for one that is too large.

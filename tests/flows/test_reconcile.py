@@ -404,3 +404,119 @@ def test_a_notification_block_that_is_not_there_is_named(deployment: UUID) -> No
         pytest.raises(InvalidConfiguration, match=r"no notification block 'slack-webhook/nobody'"),
     ):
         notify_operators(client, "slack-webhook/nobody")
+
+
+@pytest.mark.usefixtures("deployment")
+@pytest.mark.parametrize("ahead", [timedelta(seconds=-600), timedelta(seconds=140), timedelta(hours=5)])
+def test_a_live_run_whose_clock_differs_is_left_alone(
+    world: World, pk: int, ahead: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reconciler's clock is ahead of the run's; the run renews while it is watched."""
+    world.ledger.now = lambda: datetime.now(UTC) - ahead
+    message, _ = world.submitted(pk)
+    claim = world.ledger.claim(world.evalai.submission(message, world.phases.phase(1)), f"first-{pk}")
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING
+    watched: list[float] = []
+
+    async def renewed_meanwhile(seconds: float) -> None:
+        watched.append(seconds)
+        world.ledger.renew(claim)
+
+    monkeypatch.setattr("flows.reconciler.lease_watching.sleep", renewed_meanwhile)
+
+    states = [look() for _ in range(3)]
+
+    assert [state.message for state in states] == ["1 submissions: 0 repairs, 0 for an operator."] * 3
+    assert (runs_of(pk), len(watched)) == ([], 3)
+    world.ledger.renew(claim)  # the claim is still the live run's
+
+
+@pytest.mark.usefixtures("deployment")
+def test_an_outage_of_the_ledger_while_a_lease_is_watched_takes_nothing_away(
+    world: World, pk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed(world, pk, LONG_AGO)
+    world.evalai.statuses[pk] = SubmissionStatus.RUNNING
+
+    def away(team: int, submission: int) -> None:
+        raise ServiceUnavailable("DynamoDB does not answer")
+
+    monkeypatch.setattr(world.ledger, "row", away)
+
+    assert look().message == "1 submissions: 0 repairs, 0 for an operator."
+    assert runs_of(pk) == []
+
+
+@pytest.mark.usefixtures("deployment")
+def test_another_end_that_a_late_write_left_at_evalai_is_overwritten_once(world: World, pk: int) -> None:
+    run(*world.submitted(pk))
+    world.ledger.rows[pk]["end-time"] = LONG_AGO
+    world.evalai.statuses[pk] = SubmissionStatus.FAILED  # of a run that had slept
+
+    look()
+    [_, takeover_run] = runs_of(pk)
+    state = asyncio.run(evaluate_submission(**_typed(takeover_run), return_state=True))
+    assert state.is_completed()
+    assert world.evalai.statuses[pk] is SubmissionStatus.FINISHED
+
+    world.ledger.rows[pk]["end-time"] = LONG_AGO
+    world.evalai.statuses[pk] = SubmissionStatus.FAILED  # now somebody means it
+    assert look().message == "1 submissions: 0 repairs, 1 for an operator."
+    assert world.evalai.statuses[pk] is SubmissionStatus.FAILED
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_report_that_arrived_after_the_list_was_read_is_not_sent_again(world: World, pk: int) -> None:
+    run(*world.submitted(pk))
+    world.ledger.rows[pk]["end-time"] = LONG_AGO
+    listed = world.evalai.submissions
+
+    def stale_list(challenge: int) -> Any:
+        rows = listed(challenge)
+        rows[0].status = SubmissionStatus.RUNNING
+        return rows
+
+    world.evalai.submissions = stale_list  # type: ignore[method-assign]
+    look()
+
+    assert len(runs_of(pk)) == 1
+    assert "report-resends" not in world.ledger.rows[pk]
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "partially_evaluated"])
+def test_what_nobody_here_claimed_and_evalai_calls_running_is_evaluated_or_stays_reported(
+    world: World, pk: int, publisher: Publisher, status: str
+) -> None:
+    world.evalai.since[pk] = datetime.now(UTC) - timedelta(days=3)
+    message, delivery = world.submitted(pk)
+    world.evalai.statuses[pk] = SubmissionStatus(status)
+    run(message, delivery)
+    if row := world.ledger.rows.get(pk):
+        row["end-time"] = datetime.now(UTC) - timedelta(days=2)
+
+    state = look()
+
+    still = world.evalai.statuses[pk] is SubmissionStatus(status)
+    assert state.message == f"1 submissions: 0 repairs, {int(still)} for an operator."
+    assert not still or "no run ever claimed it" in str(publisher.told)
+
+
+@pytest.mark.usefixtures("deployment")
+def test_rows_that_make_no_sense_are_named_and_hide_no_other(world: World, pk: int) -> None:
+    broken = next(PKS)
+    claimed(world, pk, LONG_AGO)
+    claimed(world, broken, LONG_AGO, **{"phase-id": "x"})
+    world.ledger.rows[next(PKS)] = {"submission-id": "?", "claim-owner": "somebody"}
+    world.evalai.unreadable = ["EvalAI's answer about submission 9 cannot be read: its status is 'asleep'."]
+
+    state = look()
+
+    assert state.message == "2 submissions: 1 repairs, 3 for an operator."
+    assert (len(runs_of(pk)), len(runs_of(broken))) == (1, 0)
+
+
+def test_an_outage_of_evalai_is_no_submission_that_nobody_knows(world: World, pk: int) -> None:
+    world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")]
+    told = asyncio.run(_explained(world, pk))
+    assert told["where"] == "EvalAI did not answer, and the ledger does not know it"
+    assert "EvalAI's list is missing" in told["problem"]
