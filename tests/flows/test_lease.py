@@ -61,7 +61,7 @@ def test_reads_that_hang_in_all_shared_threads_do_not_keep_the_lease_from_being_
             hanging.set()
             await asyncio.gather(*reads)
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    asyncio.run(run())
 
     assert (renewals.connections, {*renewals.made}) == (1, {"mine"})
 
@@ -72,7 +72,7 @@ def test_an_event_loop_that_is_busy_does_not_keep_the_lease_from_being_renewed()
     @flow
     async def run() -> None:
         async with lease(renewals, "mine"):
-            assert renewals.seen.wait(60)  # in the loop's own thread
+            assert renewals.seen.wait(110)  # in the loop's own thread
 
     asyncio.run(run())
 
@@ -83,7 +83,7 @@ def test_a_renewal_that_fails_is_tried_again_whatever_it_raised() -> None:
     @flow
     async def run() -> None:
         async with lease(renewals, "mine"):
-            await asyncio.to_thread(renewals.seen.wait, 60)
+            await asyncio.to_thread(renewals.seen.wait, 110)
 
     asyncio.run(run())
 
@@ -99,7 +99,7 @@ def test_a_body_whose_claim_was_taken_is_cancelled_wherever_it_waits() -> None:
             await asyncio.Event().wait()
 
     with pytest.raises(AlreadyClaimed, match="epoch 2"):
-        asyncio.run(asyncio.wait_for(run(), 60))
+        asyncio.run(run())
 
 
 def test_a_timeout_of_the_body_stays_the_bodys() -> None:
