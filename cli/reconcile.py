@@ -58,7 +58,7 @@ def explain(
         Print JSON.
     """
     with installation(load_settings()):
-        told = asyncio.run(_explain(submission))
+        explained = asyncio.run(_explain(submission))
     if as_json:
         print(json.dumps(explained.lines, indent=2, ensure_ascii=False))
     else:
@@ -75,9 +75,9 @@ async def _explain(submission: int) -> Explanation:
     return await explain_submission(await load_services(), submission)
 
 
-def _values(told: Explanation) -> Mapping[str, object]:
+def _values(explanation: Explanation) -> Mapping[str, object]:
     values: dict[str, object] = {}
-    for label, text in told.lines:
+    for label, text in explanation.lines:
         values[label] = f"{values[label]}\n{text}" if label in values else text
     return values
 

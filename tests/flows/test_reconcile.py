@@ -317,7 +317,7 @@ def test_why_a_dead_submission_is_where_it_is(world: World, pk: int) -> None:
 def test_what_nobody_knows_is_said(world: World, pk: int) -> None:
     assert asyncio.run(_explained(world, pk)) == {
         "where": "neither EvalAI nor the ledger knows it",
-        "next": "check its number",
+        "next": "check the submission's id",
     }
 
 
