@@ -85,12 +85,11 @@ class _Renewals(Generic[SomeClaim]):
 
     def _keep(self) -> None:
         pause = self._ledger.lease_seconds / RENEWALS
-        ledger = self._ledger
+        ledger: Renewable[SomeClaim] | None = None
         wait = pause
         while not self._stop.wait(wait):
             try:
-                if ledger is self._ledger:
-                    ledger = self._ledger.with_own_connection()
+                ledger = ledger or self._ledger.with_own_connection()
                 ledger.renew(self._claim)
                 wait = pause
             except AlreadyClaimed as taken:
