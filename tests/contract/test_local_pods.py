@@ -146,6 +146,8 @@ def test_a_lost_pod_is_replaced_its_orphans_ended_and_the_drive_resumed(machine:
     machine.ensure(job)
     evaluator = machine.evaluator()
     eventually(machine.stored, until=lambda keys: storage_keys.checkpoint_key(7, 0) in keys)
+    key = storage_keys.checkpoint_key(7, 0)  # at first without a record: the next pod would drive route 5, and hang
+    eventually(lambda: b"RouteScenario_5" in machine.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
 
     machine.process(victim).kill()
 
