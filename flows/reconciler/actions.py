@@ -6,21 +6,18 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
 
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import SubmissionStatus
 from flows.reconciler.model import Action, Finding, SubmissionSnapshot
-from flows.reconciler.prefect_runs import in_states, prefect_clock_ahead, read_runs
 from flows.reconciler.snapshot import Snapshot
 from flows.services import Services
-from flows.takeover_runs import deployment_id, start_takeover_run
+from flows.takeover_runs import DEPLOYMENT, start_takeover_run
+from prefect_api.runs import BEGUN, clock_ahead, in_states, mark_crashed, read_runs, start_run
 
-_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+DIED = "The run holds no claim in the ledger: its process must have died; see the artifact `reconciliation`."
 
 
 async def apply_action(services: Services, seen: Snapshot, finding: Finding) -> None:
@@ -35,7 +32,7 @@ async def apply_action(services: Services, seen: Snapshot, finding: Finding) -> 
                 if finding.action is not Action.MARK_CRASHED:
                     await _start(client, services, view, finding.takeover)
                 for run in finding.dead_runs:
-                    await _mark_crashed(client, run)
+                    await mark_crashed(client, UUID(run), DIED)
         case Action.RESEND_REPORT:
             await _resend_report(services, seen, view)
         case _:
@@ -74,9 +71,10 @@ async def _start(
         await start_takeover_run(client, parameters, takeover, [])
         return
     key = view.shown.key if view.shown else ""
-    await client.create_flow_run_from_deployment(
-        await deployment_id(client),
-        parameters=parameters,
+    await start_run(
+        client,
+        DEPLOYMENT,
+        parameters,
         name=f"submission-{view.submission}",
         # A run that did not get to its claim either is followed by another.
         idempotency_key=f"never-queued-{view.submission}-{key}-{len(view.runs)}",
@@ -100,22 +98,10 @@ def _message(services: Services, view: SubmissionSnapshot) -> SubmissionMessage:
     )
 
 
-async def _mark_crashed(client: PrefectClient, run: str) -> None:
-    """Let Prefect show what is true, so that the run holds no slot of its work pool any more."""
-    try:
-        flow_run = await client.read_flow_run(UUID(run))
-    except ObjectNotFound:  # deleted in the meantime
-        return
-    if flow_run.state and flow_run.state.type in _ALIVE:
-        message = "The run holds no claim in the ledger: its process must have died; see the artifact `reconciliation`."
-        await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
-
-
 async def mark_dead_reconciler_runs_crashed(longest: timedelta) -> None:
     """The same for the reconciler's own runs, which end or begin again within this time."""
     async with get_client() as client:
-        prefect_now = datetime.now(UTC) + await prefect_clock_ahead(client)
-        for run in await read_runs(client, "reconcile", in_states(_ALIVE)):
+        prefect_now = datetime.now(UTC) + await clock_ahead(client)
+        for run in await read_runs(client, "reconcile", in_states(BEGUN)):
             if run.state and run.state.timestamp <= prefect_now - longest:
-                message = "The run has not ended in its time: its process must have died."
-                await client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+                await mark_crashed(client, run.id, "The run has not ended in its time: its process must have died.")

@@ -1,30 +1,19 @@
 """The flow runs of submissions, as Prefect has them, in the reconciler's terms."""
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterName,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import ValidationError
 
 from evaluation.submission.message import SubmissionMessage
 from flows.reconciler.model import Run, RunState
 from flows.takeover_runs import takeover_of
+from prefect_api.runs import UNDER_WAY, clock_ahead, in_states, named_like, read_runs
 from prefect_api.states import StateName
 
 FLOW = "evaluate-submission"
-PAGE = 200  # Prefect gives no more runs at once
-UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _BY_NAME: Mapping[str | None, RunState] = {
     StateName.POSTPONED: RunState.POSTPONED,
     StateName.INTERRUPTED: RunState.POSTPONED,
@@ -51,41 +40,14 @@ async def runs_of(client: PrefectClient, submissions: Collection[int]) -> dict[i
     """
     found = await read_runs(client, FLOW, in_states(UNDER_WAY))
     for submission in submissions:  # a partial match: submission-1 also finds submission-12
-        found += await read_runs(client, FLOW, FlowRunFilter(name=FlowRunFilterName(like_=f"submission-{submission}")))
-    ahead = await prefect_clock_ahead(client)
+        found += await read_runs(client, FLOW, named_like(f"submission-{submission}"))
+    ahead = await clock_ahead(client)
     runs: dict[int, dict[str, Run]] = {}
     for each in found:
         run, submission_pk = _run(each, ahead), _submission_of(each)
         if run and submission_pk is not None:
             runs.setdefault(submission_pk, {})[run.id] = run
     return {submission: tuple(each.values()) for submission, each in runs.items()}
-
-
-async def prefect_clock_ahead(client: PrefectClient) -> timedelta:
-    """How far the server's clock, which all times of states are of, is ahead of this machine's; to the second."""
-    answer = await client.request("GET", "/health")
-    date = answer.headers.get("date")
-    return parsedate_to_datetime(date) - datetime.now(UTC) if date else timedelta(0)
-
-
-def in_states(types: Collection[StateType]) -> FlowRunFilter:
-    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))))
-
-
-async def read_runs(client: PrefectClient, flow: str, which: FlowRunFilter) -> list[FlowRun]:
-    """The flow's runs that the filter lets through, all of them, the latest first."""
-    found: list[FlowRun] = []
-    while True:
-        page = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
-            flow_run_filter=which,
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=PAGE,
-            offset=len(found),
-        )
-        found += page
-        if len(page) < PAGE:
-            return found
 
 
 def _submission_of(flow_run: FlowRun) -> int | None:
@@ -95,7 +57,7 @@ def _submission_of(flow_run: FlowRun) -> int | None:
         return None
 
 
-def _run(flow_run: FlowRun, clock_ahead: timedelta) -> Run | None:
+def _run(flow_run: FlowRun, ahead: timedelta) -> Run | None:
     state = flow_run.state
     if state is None:
         return None
@@ -108,7 +70,7 @@ def _run(flow_run: FlowRun, clock_ahead: timedelta) -> Run | None:
     return Run(
         id=str(flow_run.id),
         state=_run_state(state),
-        state_since=since - clock_ahead,
+        state_since=since - ahead,
         takeover=takeover,
         message=state.message or "",
     )

@@ -197,7 +197,7 @@ def test_more_runs_than_prefect_gives_at_once_are_all_seen(
             str(client.create_flow_run_from_deployment(deployment, parameters={"message": message}).id)
             for _ in range(3)
         }
-    monkeypatch.setattr("flows.reconciler.prefect_runs.PAGE", 2)
+    monkeypatch.setattr("prefect_api.runs.PAGE", 2)
 
     async def seen() -> set[str]:
         async with get_client() as client:
