@@ -96,5 +96,5 @@ def read_outcome(outcome: Path, function: str, code: int) -> str | JobError:
     if "misnamed" in content:
         raise InvalidConfiguration("The function cannot be called", content["misnamed"], "Correct the deployment.")
     if "error" in content:
-        return JobError(**content["error"])
+        return JobError(**content["error"]).cut()  # also without what no log and no table can hold
     return str(content["result"])
