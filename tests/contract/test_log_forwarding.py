@@ -137,7 +137,8 @@ def test_until_there_is_a_log_group_nothing_is_lost(
     assert cloud.lines() == ["one", "two"]
     told = [record.getMessage() for record in caplog.records if record.name == "shard_pod.log_forwarder"]
     assert len(told) == 2  # once each, not at every look
-    assert told[0].startswith("Logs are not sent to CloudWatch now: There is no log group leaderboard-20")
+    assert told[0].startswith("Logs are not sent to CloudWatch now: Writing to the log group leaderboard-20 failed")
+    assert "The specified log group does not exist. Check its name" in told[0]
     assert told[1] == "Logs are sent to CloudWatch again"
 
 
@@ -185,7 +186,7 @@ def test_a_shard_finishes_with_and_without_cloudwatch(
     assert supervisor.returncode == PairExitCode.FINISHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
     if cloudwatch == "gone":
-        assert "Logs are not sent to CloudWatch now: CloudWatch does not take logs for leaderboard-20" in output
+        assert "Logs are not sent to CloudWatch now: Writing to the log group leaderboard-20 failed" in output
         assert cloud.streams() == []
     else:
         assert cloud.lines() == ["driving"]
