@@ -125,7 +125,7 @@ def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(harness: Ha
     assert states(runs) == ["CRASHED", "COMPLETED"]
     assert (runs[0]["id"], runs[1]["parameters"]["takeover"]) == (
         first,
-        {"owner": first, "epoch": 2, "crashes": 1, "stopped": False},
+        {"owner": first, "epoch": 2, "crashes": 1, "stopped": False, "after_silence": False},
     )
     assert (finished.evalai, finished.routes_done, finished.routes_total) == (SubmissionStatus.FINISHED, 20, 20)
     assert (finished.row["attempt"], finished.row["claim-owner"]) == ("1", first)
