@@ -33,7 +33,7 @@ class BridgeSettings:
 
     challenge_pk: int | None = None  # EvalAI's development mode puts all challenges on one queue
     batch: int = 10  # messages a poll; SQS allows 10
-    wait_seconds: int = 20  # a poll's timeouts; SQS allows 20
+    wait_seconds: int = 20  # how long a poll waits; SQS allows 20
     # A message stays hidden this long for a run to start and claim it, then it is delivered again. Each delivery
     # doubles it, up to the longest: runs that wait for a worker shall not get another one every five minutes.
     claim_seconds: int = 300

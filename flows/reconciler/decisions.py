@@ -12,7 +12,7 @@ from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import MAX_CRASHES
 from evaluation.lifecycle.stages import longest
 from evaluation.lifecycle.takeover import Takeover
-from flows.reconciler.model import BEGUN, WAITING, Action, Finding, Lease, Run, RunState, SubmissionSnapshot
+from flows.reconciler.model import BEGUN, WAITING, Action, Finding, Lease, Run, RunState, SubmissionSnapshot, notify
 from flows.reconciler.reports import never_claimed, unreported
 from flows.reconciler.wording import at, lasting
 
@@ -30,7 +30,7 @@ def find_discrepancies(view: SubmissionSnapshot, now: datetime) -> list[Finding]
     """What is wrong with the submission, in the order in which it is to be repaired; empty where nothing is."""
     entry = view.entry
     if entry and entry.unreadable:
-        return [_notify(view, f"Its row in the ledger cannot be read: {entry.unreadable}. Correct or remove it.")]
+        return [notify(view, f"Its row in the ledger cannot be read: {entry.unreadable}. Correct or remove it.")]
     findings = _leftovers(view, now) + _dead_runs_shown_alive(view, now)
     if entry and entry.open:
         findings += _late(view, entry, now)
@@ -48,7 +48,7 @@ def _leftovers(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
     entry = view.entry
     if entry is None:
         unknown = "Jobs of it exist, but the ledger does not know it. Remove them by hand."
-        return [_notify(view, unknown)] if view.attempts else []
+        return [notify(view, unknown)] if view.attempts else []
     settled = entry.ended_at is not None and now - entry.ended_at > view.timeouts.settle
     left = tuple(sorted(number for number in view.attempts if number < entry.attempt or settled))
     if not left:
@@ -86,7 +86,7 @@ def _late(view: SubmissionSnapshot, entry: LedgerEntry, now: datetime) -> list[F
     if limit is None:
         return []
     late = f"It has been {entry.stage} since {at(entry.stage_since)}, longer than {lasting(limit)}"
-    findings = [_notify(view, f"{late}.")]
+    findings = [notify(view, f"{late}.")]
     own = _own(view, entry)
     if view.lease is not Lease.HELD or any(_about_to_claim(view, run, now) for run in _coming(own, entry)):
         return findings
@@ -115,7 +115,7 @@ def _dead(view: SubmissionSnapshot, entry: LedgerEntry, now: datetime) -> list[F
     last = max(own, key=lambda run: run.takeover.epoch, default=None)
     crashes = _crashes(own, last)
     if reason := _must_wait(view, entry, last, crashes, now):
-        return [*marked, _notify(view, reason)]
+        return [*marked, notify(view, reason)]
     happened = f"Its claim was not renewed for {lasting(view.timeouts.lease)}: {_last_state(last)}"
     return [_take_over(view, entry, own, happened, crashes)]
 
@@ -172,9 +172,9 @@ def _unclaimed_too_long(view: SubmissionSnapshot, now: datetime) -> list[Finding
     rejected = next((run for run in view.runs if run.state is RunState.REJECTED), None)
     if rejected:
         remedy = f"Correct that, then `leaderboard queue redrive {view.submission}`."
-        return [_notify(view, f"{since}: {rejected.message} {remedy}")]
+        return [notify(view, f"{since}: {rejected.message} {remedy}")]
     if view.unroutable:
-        return [_notify(view, f"{since}: {view.unroutable}")]
+        return [notify(view, f"{since}: {view.unroutable}")]
     if (tried := _tried_a_while_ago(view, since, now)) is not None:
         return tried
     died = [run for run in view.runs if run.state is RunState.CRASHED]
@@ -193,7 +193,7 @@ def _died_before_the_claim(view: SubmissionSnapshot, since: str, died: Sequence[
     """Its message comes back as well, but later; whoever claims first has it."""
     last = max(died, key=lambda run: run.state_since)
     if len(died) > MAX_CRASHES and now - last.state_since < view.timeouts.retry_refused:
-        return [_notify(view, f"{since}: {len(died)} of its runs broke, {_last_state(last)}. {RETRY}")]
+        return [notify(view, f"{since}: {len(died)} of its runs broke, {_last_state(last)}. {RETRY}")]
     if now - last.state_since < view.timeouts.settle:
         return []  # the run's own hook may be starting a takeover run
     return [Finding(view.submission, f"{since}: {_last_state(last)}. Another run is started.", Action.START_RUN)]
@@ -206,7 +206,7 @@ def _tried_a_while_ago(view: SubmissionSnapshot, since: str, now: datetime) -> l
     """
     last = max(view.runs, key=lambda run: run.state_since, default=None)
     if last and last.state is RunState.BLOCKED and now - last.state_since < view.timeouts.retry_refused:
-        return [_notify(view, f"{since}: {last.message}")]
+        return [notify(view, f"{since}: {last.message}")]
     if last and last.state is RunState.POSTPONED and now - last.state_since < view.timeouts.until_claimed:
         return []
     return None
@@ -225,7 +225,7 @@ def _waits_for_a_worker(view: SubmissionSnapshot, runs: Sequence[Run], now: date
     if run is None or now - run.state_since < view.timeouts.until_started:
         return []
     remedy = "Does a worker poll the work pool, and is its limit high enough?"
-    return [_notify(view, f"Its run {run.id} should have started at {at(run.state_since)}. {remedy}")]
+    return [notify(view, f"Its run {run.id} should have started at {at(run.state_since)}. {remedy}")]
 
 
 def _about_to_claim(view: SubmissionSnapshot, run: Run, now: datetime) -> bool:
@@ -238,10 +238,6 @@ def _mark_crashed(view: SubmissionSnapshot, runs: Sequence[Run]) -> Finding:
     ids = tuple(run.id for run in runs)
     sentence = f"Prefect shows run {', '.join(ids)} as alive, but it holds no claim: it is marked as crashed."
     return Finding(view.submission, sentence, Action.MARK_CRASHED, dead_runs=ids)
-
-
-def _notify(view: SubmissionSnapshot, sentence: str) -> Finding:
-    return Finding(view.submission, sentence, Action.NOTIFY_OPERATOR)
 
 
 def _last_state(run: Run | None) -> str:

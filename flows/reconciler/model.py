@@ -98,3 +98,8 @@ class Finding:
     attempts: tuple[int, ...] = ()  # REMOVE_JOBS
     takeover: Takeover | None = None  # TAKE_OVER
     dead_runs: tuple[str, ...] = ()  # MARK_CRASHED, TAKE_OVER, START_RUN: their ids
+
+
+def notify(view: SubmissionSnapshot, sentence: str) -> Finding:
+    """What only an operator can repair."""
+    return Finding(view.submission, sentence, Action.NOTIFY_OPERATOR)

@@ -5,7 +5,7 @@ from datetime import datetime
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.submission.model import SubmissionStatus
-from flows.reconciler.model import UNDER_WAY, WAITING, Action, Finding, SubmissionSnapshot
+from flows.reconciler.model import UNDER_WAY, WAITING, Action, Finding, SubmissionSnapshot, notify
 from flows.reconciler.wording import at
 
 # A write that was under way when the evaluation ended may undo the report; whoever undoes it again does so on purpose.
@@ -21,7 +21,7 @@ def never_claimed(view: SubmissionSnapshot) -> list[Finding]:
     if entry and not (entry.status == OutcomeStatus.SKIPPED and shown.key <= entry.key):
         return []
     remedy = "If no other system evaluates it, set it to failed at EvalAI and resume it."
-    return [_notify(view, f"EvalAI says {shown.status}, and no run ever claimed it. {remedy}")]
+    return [notify(view, f"EvalAI says {shown.status}, and no run ever claimed it. {remedy}")]
 
 
 def unreported(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
@@ -33,17 +33,17 @@ def unreported(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
         return []
     differs = f"The ledger says {entry.status} since {at(entry.ended_at)}, EvalAI {shown.status}"
     if entry.status == OutcomeStatus.CANCELLED and shown.status in UNDER_WAY:
-        return [_notify(view, f"{differs}: a late write undid the cancellation. Set it to cancelled at EvalAI.")]
+        return [notify(view, f"{differs}: a late write undid the cancellation. Set it to cancelled at EvalAI.")]
     if entry.status not in (OutcomeStatus.FINISHED, OutcomeStatus.FAILED):
         return []
     most = _most_resends(entry, shown.status)
     if most is None:
         return []
     if entry.outcome is None:
-        return [_notify(view, f"{differs}, and its outcome is not kept. Set it to {entry.status} at EvalAI.")]
+        return [notify(view, f"{differs}, and its outcome is not kept. Set it to {entry.status} at EvalAI.")]
     if entry.resends >= most:
         again = f"also after its report was sent again ({entry.resends} of {most})"
-        return [_notify(view, f"{differs}, {again}: somebody else wrote there. Decide which is right.")]
+        return [notify(view, f"{differs}, {again}: somebody else wrote there. Decide which is right.")]
     return [Finding(view.submission, f"{differs}; the report is sent again.", Action.RESEND_REPORT)]
 
 
@@ -54,7 +54,3 @@ def _most_resends(entry: LedgerEntry, status: SubmissionStatus) -> int | None:
     if status in (SubmissionStatus.FINISHED, SubmissionStatus.FAILED) and status.value != entry.status:
         return MOST_RESENDS_OVER_AN_END
     return None
-
-
-def _notify(view: SubmissionSnapshot, sentence: str) -> Finding:
-    return Finding(view.submission, sentence, Action.NOTIFY_OPERATOR)
