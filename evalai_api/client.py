@@ -9,7 +9,6 @@ from functools import partial
 from pydantic import SecretStr
 
 from evalai_api.fields import (
-    FINAL,
     ChallengeRow,
     NewSubmission,
     PhaseRow,
@@ -28,12 +27,13 @@ from evalai_api.report_body import report_body
 from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.report import Report
 from evaluation.submission.message import SubmissionMessage
-from evaluation.submission.model import Phase, Submission, SubmissionStatus
-
-__all__ = ["FINAL", "EvalAIClient"]
+from evaluation.submission.model import CLOSED, Phase, Submission, SubmissionStatus
 
 # What EvalAI's list can be asked for one by one, of what has not ended; it refuses `partially_evaluated`.
 UNFINISHED = ("submitted", "submitting", "queued", "running", "resuming")
+
+# What this project ends a submission with; `archived` is EvalAI's own.
+REPORTED_ENDS = CLOSED - {SubmissionStatus.ARCHIVED}
 
 
 class EvalAIClient:
@@ -105,7 +105,7 @@ class EvalAIClient:
         CANCELLED may follow cancelled: that adds the logs and undoes nothing. SubmissionCancelled also stands for a
         submission that its team deleted; one that an administrator of EvalAI deleted raises UnknownSubmission.
         """
-        if report.status not in FINAL:
+        if report.status not in REPORTED_ENDS:
             raise RequestRefused("EvalAI's final report must be finished, failed or cancelled", f"not {report.status}")
         path = f"/api/jobs/challenge/{report.submission.challenge_pk}/update_submission/"
         self._http.retrying(partial(self._write, report, path, self._body(report)), requests=2)
@@ -213,7 +213,7 @@ class EvalAIClient:
         row = self._read_row(report.submission.pk)
         if report.status is not SubmissionStatus.CANCELLED:
             _refuse_withdrawn(row)
-        if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in FINAL:
+        if report.status is SubmissionStatus.PARTIALLY_EVALUATED and row.status in CLOSED:
             return  # it has ended in the meantime: EvalAI would show it as running again
         with report.permit.writing() if report.permit else nullcontext(True) as permitted:
             if permitted:

@@ -7,10 +7,8 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evaluation.errors import RequestRefused
-from evaluation.submission.model import SubmissionStatus
+from evaluation.submission.model import CLOSED, SubmissionStatus
 from evaluation.text import storable
-
-FINAL = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
 
 
 def _whole(value: object) -> int:
@@ -166,7 +164,7 @@ def read_list(kind: type[Record], content: object, name: str) -> list[Record]:
 def read_submission(content: object, name: str) -> SubmissionRow:
     """A submission; one that was deleted before its end is cancelled, whatever EvalAI calls it."""
     row = read(SubmissionRow, content, name)
-    if row.deleted and row.status not in FINAL:
+    if row.deleted and row.status not in CLOSED:
         return row.model_copy(update={"status": SubmissionStatus.CANCELLED})
     return row
 

@@ -4,7 +4,7 @@ Methods of the synchronous ports block and are called in threads. Every method r
 `evaluation.errors`: TransientError where the same call may succeed later, NeedsOperator where it cannot.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -48,8 +48,14 @@ class ListedSubmissions(Protocol):
 class EvaluationServer(Protocol):
     """EvalAI."""
 
-    def submissions(self, challenge: int) -> ListedSubmissions:
-        """Every submission of the challenge, in one request."""
+    def submissions(
+        self, challenge: int, since: datetime | None = None, also: Collection[int] = ()
+    ) -> ListedSubmissions:
+        """The challenge's submissions by id.
+
+        With `since` only what was submitted after that moment or waits or runs (`partially_evaluated` is not asked
+        for), and those of `also` that exist.
+        """
 
     def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
         """Ask for the submission; raises UnknownSubmission."""

@@ -4,112 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from evaluation import storage_keys
-from evaluation.errors import (
-    EvaluationError,
-    Failure,
-    Fault,
-    InvalidConfiguration,
-    SubmissionCancelled,
-    UnknownSubmission,
-)
-from evaluation.lifecycle.report import Report
+from evaluation.errors import Failure, Fault, InvalidConfiguration
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
-from evaluation.submission.message import Delivery, SubmissionMessage
-from evaluation.submission.model import Phase, Submission, SubmissionStatus, parse_phase
+from evaluation.submission.message import Delivery
+from evaluation.submission.model import Phase, parse_phase
+from tests.fake_evalai import FakeEvalAI as FakeEvalAI
 from tests.fake_ledger import FakeLedger as FakeLedger
-
-
-@dataclass
-class Listed:
-    """One line of EvalAI's list."""
-
-    pk: int
-    status: SubmissionStatus
-    submitted_at: datetime | None = None
-    rerun_resumed_at: datetime | None = None
-    phase_pk: int = 1
-
-    @property
-    def withdrawn(self) -> bool:
-        return self.status is SubmissionStatus.CANCELLED
-
-
-class ListedRows(list[Listed]):
-    """EvalAI's list, with what had to be left out."""
-
-    unreadable: Sequence[str] = ()
-
-
-@dataclass
-class FakeEvalAI:
-    """EvalAI with a few submissions; `trouble` is raised by the next calls, one each."""
-
-    statuses: dict[int, SubmissionStatus] = field(default_factory=dict)
-    since: dict[int, datetime] = field(default_factory=dict)  # when a submission was handed in
-    phases: dict[int, int] = field(default_factory=dict)  # submission -> phase; 1 where nothing is said
-    image: str | None = "demo/agent:steady"
-    team_name: str = "Team Rocket 🚀"
-    reports: list[Report] = field(default_factory=list)
-    partial_reports: list[Report] = field(default_factory=list)
-    trouble: list[EvaluationError] = field(default_factory=list)
-    refuses_reports: EvaluationError | None = None
-    unreadable: list[str] = field(default_factory=list)  # rows of its list that make no sense
-
-    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
-        if self.trouble:
-            raise self.trouble.pop(0)
-        return Submission(
-            pk=message.submission_pk,
-            challenge_pk=message.challenge_pk,
-            phase_pk=message.phase_pk,
-            phase=phase,
-            team_pk=1,
-            team_name=self.team_name,
-            status=self._status(message.submission_pk),
-            image=message.submitted_image_uri,
-            submitted_at=None,
-            rerun_resumed_at=None,
-        )
-
-    def submissions(self, challenge: int) -> ListedRows:
-        if self.trouble:
-            raise self.trouble.pop(0)
-        rows = ListedRows(
-            Listed(pk, status, self.since.get(pk), phase_pk=self.phases.get(pk, 1))
-            for pk, status in self.statuses.items()
-        )
-        rows.unreadable = self.unreadable
-        return rows
-
-    def status(self, submission: int) -> SubmissionStatus:
-        return self._status(submission)
-
-    def _status(self, submission: int) -> SubmissionStatus:
-        if submission not in self.statuses:
-            raise UnknownSubmission(f"EvalAI does not know submission {submission}")
-        return self.statuses[submission]
-
-    def mark_running(self, submission: Submission, job_name: str) -> None:
-        self._refuse_when_cancelled(submission.pk)
-        self.statuses[submission.pk] = SubmissionStatus.RUNNING
-
-    def report(self, report: Report) -> None:
-        self._refuse_when_cancelled(report.submission.pk)
-        if self.refuses_reports:
-            raise self.refuses_reports
-        self.reports.append(report)
-        self.statuses[report.submission.pk] = report.status
-
-    def report_partial(self, report: Report) -> None:
-        self._refuse_when_cancelled(report.submission.pk)
-        self.partial_reports.append(report)
-
-    def _refuse_when_cancelled(self, submission: int) -> None:
-        if self._status(submission) is SubmissionStatus.CANCELLED:
-            raise SubmissionCancelled(f"The team cancelled submission {submission}")
 
 
 @dataclass

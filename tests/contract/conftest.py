@@ -1,6 +1,6 @@
 """What the adapters' tests talk to on free ports of this machine: moto's server as AWS, and a Kubernetes API."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from typing import Any
 from urllib.request import Request, urlopen
@@ -8,6 +8,7 @@ from urllib.request import Request, urlopen
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.contract.evalai_world import World, running_standin
 from tests.contract.kubernetes_server import KubernetesServer, running_server
 
 
@@ -33,6 +34,13 @@ def aws(moto_url: str) -> dict[str, Any]:
         "aws_secret_access_key": "testing",
         "endpoint_url": moto_url,
     }
+
+
+@pytest.fixture(scope="module")
+def evalai_standin() -> Iterator[Callable[[], World]]:
+    """EvalAI's stand-in server; each call empties it."""
+    with running_standin() as empty:
+        yield empty
 
 
 @pytest.fixture

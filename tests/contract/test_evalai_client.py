@@ -1,35 +1,21 @@
-"""The client against the stand-in server, over real HTTP."""
+"""The client against the stand-in server, over real HTTP; what it shares with the fake: test_evaluation_server.py."""
 
 import logging
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 
 import pytest
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
-from starlette.applications import Starlette
 from werkzeug import Request, Response
 
 from embedded.evalai_standin import (
-    Challenge,
-    Config,
     Fault,
-    Phase,
-    QueueMessage,
-    Split,
-    State,
-    Team,
-    User,
-    create_app,
-    replace_state,
-    serving,
 )
 from embedded.evalai_standin.state import Submission
 from evalai_api.client import EvalAIClient
-from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.errors import (
     EvaluationError,
     InvalidConfiguration,
@@ -39,100 +25,24 @@ from evaluation.errors import (
     SubmissionCancelled,
     UnknownSubmission,
 )
-from evaluation.lifecycle.report import Report
-from evaluation.ports import EvaluationServer
-from evaluation.submission.message import SubmissionMessage
-from evaluation.submission.model import Submission as Evaluated
-from evaluation.submission.model import SubmissionStatus, parse_phase
-
-HOST, PARTICIPANT, STRANGER = "host-token-7f3a", "participant-token-91", "nobody-knows-this-token"
-LABELS = ("Driving score", "Route completion")
-FINISHED_RESULT = [
-    {"split": "leaderboard", "show_to_participant": True, "accuracies": {"Driving score": 61.5, "Route completion": 80}}
-]
-QUICK = RetryPolicy(attempts=3, total_seconds=30, first_wait=0.01, longest_wait=0.02)
-PHASE = parse_phase("leaderboard-20-SENSORS")
-TEAMS = tuple(Team(pk=pk, name=f"Team {pk}", members=("participant",) if pk == 1 else ()) for pk in range(1, 102))
-
-
-@dataclass
-class World:
-    """The server's state and address, the queue, and how many requests the clients made."""
-
-    url: str
-    state: State
-    queue: list[QueueMessage]
-    requests: int = 0
-    before_request: Callable[[int], None] | None = None
-
-    def client(self, token: str = HOST, read: float = 30.0, retries: RetryPolicy = QUICK) -> EvalAIClient:
-        return EvalAIClient(
-            self.url, SecretStr(token), self._count, challenge_pk=1, timeouts=Timeouts(10.0, read), retries=retries
-        )
-
-    def _count(self) -> None:
-        self.requests += 1
-        if self.before_request:
-            self.before_request(self.requests)
-
-    def add(self, status: SubmissionStatus = SubmissionStatus.SUBMITTED, team: int = 1, phase: int = 3) -> Submission:
-        found = self.state.phase(phase)
-        assert found is not None
-        row = self.state.add_submission(TEAMS[team - 1], self.state.config.users[1], found, "registry.test/team:1")
-        row.status = status
-        return row
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[Starlette, str, Config]]:
-    config = Config(
-        users=(User(pk=1, name="host", token=HOST), User(pk=2, name="participant", token=PARTICIPANT)),
-        challenges=(Challenge(pk=1, hosts=("host",), queue_url="http://sqs.test/1/queue"),),
-        phases=(
-            Phase(pk=3, challenge=1, codename="leaderboard-20-SENSORS"),
-            Phase(pk=4, challenge=1, codename="leaderboard-20-MAP"),
-        ),
-        splits=(Split(pk=30, phase=3, labels=LABELS), Split(pk=40, phase=4, labels=LABELS)),
-        teams=TEAMS,
-        requests_per_minute=1000,
-    )
-    app = create_app(config, publish=[].append)
-    with serving(app) as url:
-        yield app, url, config
+from evaluation.submission.model import SubmissionStatus
+from tests.contract.evalai_world import (
+    FINISHED_RESULT,
+    HOST,
+    PARTICIPANT,
+    PHASE,
+    QUICK,
+    STRANGER,
+    World,
+    evaluated,
+    message,
+    report,
+)
 
 
 @pytest.fixture
-def world(server: tuple[Starlette, str, Config]) -> World:
-    app, url, config = server
-    queue: list[QueueMessage] = []
-    state = State(config, queue.append)
-    replace_state(app, state)
-    return World(url, state, queue)
-
-
-def evaluated(row: Submission) -> Evaluated:
-    return Evaluated(row.pk, 1, row.phase, PHASE, row.team.pk, row.team.name, row.status, None, None, None)
-
-
-def report(row: Submission, status: SubmissionStatus, **more: object) -> Report:
-    result = FINISHED_RESULT if status in (SubmissionStatus.FINISHED, SubmissionStatus.PARTIALLY_EVALUATED) else ()
-    return replace(Report(evaluated(row), status, result, "out", "err", "{}"), **more)  # type: ignore[arg-type] - a helper
-
-
-def message(row: Submission, **more: object) -> SubmissionMessage:
-    content = {"challenge_pk": "1", "phase_pk": str(row.phase), "submission_pk": row.pk} | more
-    return SubmissionMessage.model_validate(content)
-
-
-def test_the_submission_is_enriched(world: World) -> None:
-    row = world.add(team=2)
-    server: EvaluationServer = world.client()
-
-    found = server.submission(message(row, submitted_image_uri="registry.test/team:1"), PHASE)
-
-    assert (found.pk, found.challenge_pk, found.phase_pk, found.phase) == (row.pk, 1, 3, PHASE)
-    assert (found.team_pk, found.team_name, found.status) == (2, "Team 2", SubmissionStatus.SUBMITTED)
-    assert (found.image, found.submitted_at, found.rerun_resumed_at) == ("registry.test/team:1", row.submitted_at, None)
+def world(evalai_standin: Callable[[], World]) -> World:
+    return evalai_standin()
 
 
 @pytest.mark.parametrize(
@@ -193,13 +103,6 @@ def test_an_unknown_submission_is_called_so(world: World, call: Callable[[EvalAI
         call(world.client(), row)
 
 
-def test_a_message_of_another_phase_is_refused(world: World) -> None:
-    row = world.add(phase=3)
-
-    with pytest.raises(InvalidMessage, match="EvalAI says phase 3, the message 4"):
-        world.client().submission(message(row, phase_pk=4), PHASE)
-
-
 def test_a_message_of_another_challenge_is_refused_unasked(world: World) -> None:
     row = world.add()
 
@@ -209,16 +112,6 @@ def test_a_message_of_another_challenge_is_refused_unasked(world: World) -> None
     assert world.requests == 0
 
 
-def test_running_is_marked_once(world: World) -> None:
-    row = world.add()
-    world.client().mark_running(evaluated(row), "Submission-7-1")
-    started = row.started_at
-
-    world.client().mark_running(evaluated(row), "Submission-7-1")
-
-    assert (row.status, row.job_name, row.started_at) == (SubmissionStatus.RUNNING, ["submission-7-1"], started)
-
-
 def test_a_lost_answer_does_not_mark_twice(world: World) -> None:
     row = world.add()
     world.state.fail(Fault.broken(after=True), method="PATCH")
@@ -226,24 +119,6 @@ def test_a_lost_answer_does_not_mark_twice(world: World) -> None:
     world.client().mark_running(evaluated(row), "job")
 
     assert (row.status, row.job_name) == (SubmissionStatus.RUNNING, ["job"])
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda client, row: client.mark_running(evaluated(row), "job"),
-        lambda client, row: client.report(report(row, SubmissionStatus.FINISHED)),
-        lambda client, row: client.report(report(row, SubmissionStatus.FAILED)),
-        lambda client, row: client.report_partial(report(row, SubmissionStatus.PARTIALLY_EVALUATED)),
-    ],
-)
-def test_cancelled_is_not_overwritten(world: World, write: Callable[[EvalAIClient, Submission], None]) -> None:
-    row = world.add(SubmissionStatus.CANCELLED)
-
-    with pytest.raises(SubmissionCancelled):
-        write(world.client(), row)
-
-    assert (row.status, row.job_name, row.completed_at) == (SubmissionStatus.CANCELLED, [], None)
 
 
 def test_a_cancellation_between_two_attempts_is_seen(world: World) -> None:
@@ -288,15 +163,6 @@ def test_without_a_result_the_team_still_reads_why(world: World, status: Submiss
     )
 
 
-def test_logs_may_follow_a_cancellation(world: World) -> None:
-    row = world.add(SubmissionStatus.CANCELLED)
-
-    world.client().report(report(row, SubmissionStatus.CANCELLED))
-
-    assert row.status is SubmissionStatus.CANCELLED
-    assert world.state.media[str(row.stderr_file)] == b"err"
-
-
 def test_a_partial_report_shows_results_so_far(world: World) -> None:
     row = world.add(SubmissionStatus.RUNNING)
     first = [FINISHED_RESULT[0] | {"accuracies": {"Driving score": 10.0}}]
@@ -314,10 +180,6 @@ def test_what_evalai_must_not_get_is_not_sent(world: World) -> None:
 
     with pytest.raises(RequestRefused, match="'Driving score' is True"):
         world.client().report(report(row, SubmissionStatus.FINISHED, result=bad))
-    with pytest.raises(RequestRefused, match="final report"):
-        world.client().report(report(row, SubmissionStatus.PARTIALLY_EVALUATED))
-    with pytest.raises(RequestRefused, match="partial report"):
-        world.client().report_partial(report(row, SubmissionStatus.FINISHED))
 
     assert world.requests == 0
 

@@ -1,5 +1,4 @@
 """What the client writes while others write too: cancellations, deletions, a run that has gone on in the meantime."""
-# ruff: noqa: F811 - the fixtures come from another module
 
 import threading
 from collections.abc import Callable
@@ -11,18 +10,16 @@ from embedded.evalai_standin import Fault
 from embedded.evalai_standin.responses import Answer
 from embedded.evalai_standin.state import Submission
 from evalai_api.client import EvalAIClient
-from evaluation.errors import RequestRefused, SubmissionCancelled, UnknownSubmission
+from evaluation.errors import RequestRefused, SubmissionCancelled
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.submission.model import SubmissionStatus
-from tests.contract.test_evalai_client import (  # noqa: F401 - the fixtures' names
-    PHASE,
-    World,
-    evaluated,
-    message,
-    report,
-    server,
-    world,
-)
+from tests.contract.evalai_world import World, evaluated, report
+
+
+@pytest.fixture
+def world(evalai_standin: Callable[[], World]) -> World:
+    return evalai_standin()
+
 
 Write = Callable[[EvalAIClient, Submission], None]
 # How many requests each makes; all of their slots are taken before the status is read.
@@ -99,35 +96,16 @@ def test_revoking_waits_for_the_write_that_is_under_way(world: World) -> None:
     assert row.status is SubmissionStatus.FINISHED
 
 
-@pytest.mark.parametrize("status", [SubmissionStatus.SUBMITTED, SubmissionStatus.RUNNING, SubmissionStatus.RESUMING])
-def test_a_submission_that_its_team_deleted_counts_as_cancelled(world: World, status: SubmissionStatus) -> None:
-    row = world.add(status)
-    row.deleted = True
-    client = world.client()
+def test_a_list_since_a_moment_costs_six_requests_and_one_for_each_row_that_is_named_and_not_among_them(
+    world: World,
+) -> None:
+    old, new = world.add(SubmissionStatus.FINISHED), world.add(SubmissionStatus.FINISHED)
+    old.submitted_at = old.submitted_at.replace(year=2020)
 
-    assert client.submission(message(row), PHASE).status is SubmissionStatus.CANCELLED
-    assert client.status(row.pk) is SubmissionStatus.CANCELLED
-    assert [each.status for each in client.submissions(1)] == [SubmissionStatus.CANCELLED]
+    found = world.client().submissions(1, since=new.submitted_at.replace(year=2021), also=(new.pk, old.pk, 4242))
 
-
-@pytest.mark.parametrize("write", [write for _, write in WRITES])
-def test_nothing_is_written_to_a_deleted_submission(world: World, write: Write) -> None:
-    row = world.add(SubmissionStatus.RUNNING)
-    row.deleted = True
-
-    with pytest.raises(SubmissionCancelled, match="was deleted"):
-        write(world.client(), row)
-
-    assert (row.status, row.job_name, world.state.entries) == (SubmissionStatus.RUNNING, [], [])
-
-
-@pytest.mark.parametrize("write", [write for _, write in WRITES])
-def test_a_row_that_an_administrator_deleted_is_unknown(world: World, write: Write) -> None:
-    row = world.add(SubmissionStatus.RUNNING)
-    del world.state.submissions[row.pk]
-
-    with pytest.raises(UnknownSubmission, match=f"Submission {row.pk} does not exist"):
-        write(world.client(), row)
+    assert [row.pk for row in found] == [old.pk, new.pk]
+    assert world.requests == 6 + 2
 
 
 def test_a_gateways_404_says_nothing_of_the_submission(world: World) -> None:
@@ -136,41 +114,6 @@ def test_a_gateways_404_says_nothing_of_the_submission(world: World) -> None:
 
     with pytest.raises(Exception, match="EvalAI's API is not at this address"):
         world.client().mark_running(evaluated(row), "job")
-
-
-def test_one_broken_row_of_the_list_is_named_and_hides_no_other(world: World) -> None:
-    good = world.add(SubmissionStatus.RUNNING)
-    shown = {"id": good.pk, "challenge_phase": 3, "participant_team": 1, "status": "running"}
-    world.state.fail(Fault(answer=Answer(200, [shown, shown | {"id": 999, "status": "teleporting"}])))
-
-    found = world.client().submissions(1)
-
-    assert [row.pk for row in found] == [good.pk]
-    [words] = found.unreadable
-    assert "submission 999" in words
-    assert "'teleporting'" in words
-
-
-def test_a_list_since_a_moment_holds_what_is_new_and_what_has_not_ended(world: World) -> None:
-    old_and_over, old_and_running = world.add(SubmissionStatus.FINISHED), world.add(SubmissionStatus.RUNNING)
-    old_and_resumed, new = world.add(SubmissionStatus.RESUMING), world.add(SubmissionStatus.FINISHED)
-    for row in (old_and_over, old_and_running, old_and_resumed):
-        row.submitted_at = row.submitted_at.replace(year=2020)
-
-    found = world.client().submissions(1, since=new.submitted_at.replace(year=2021))
-
-    assert [row.pk for row in found] == [old_and_running.pk, old_and_resumed.pk, new.pk]
-    assert world.requests == 6
-
-
-def test_a_list_since_a_moment_also_holds_the_submissions_that_are_named(world: World) -> None:
-    old, new = world.add(SubmissionStatus.FINISHED), world.add(SubmissionStatus.FINISHED)
-    old.submitted_at = old.submitted_at.replace(year=2020)
-
-    found = world.client().submissions(1, since=new.submitted_at.replace(year=2021), also=(new.pk, old.pk, 4242))
-
-    assert [row.pk for row in found] == [old.pk, new.pk]
-    assert world.requests == 6 + 2
 
 
 @pytest.mark.parametrize("disabled", [False, True])
