@@ -1,6 +1,7 @@
 """The commands that start the embedded stack, or talk to a running one."""
 
 import contextlib
+import shlex
 import signal
 import sys
 import time
@@ -17,8 +18,9 @@ from cli.arguments import SubmissionId
 from cli.demo import finish, run_demo, show_outcome
 from cli.progress_view import shards_table, submissions_table, values_table, watch
 from cli.submission_progress import Observer, in_time
+from deployments.installation import LOOPBACK
 from deployments.settings import load_settings
-from deployments.stack_state import StackState, read_state
+from deployments.stack_state import EMBEDDED_CREDENTIALS, StackState, read_state
 from embedded.evalai_website import EvalAIWebsite
 from embedded.external_evalai import ExternalEvalAI, find_evalai, read_access
 from embedded.stack import running_stack
@@ -124,6 +126,29 @@ def resume(submission: SubmissionId, /, *, wait: bool = False, wait_seconds: Wai
     people = EvalAIWebsite(state)
     people.resume(submission)
     return _wait(state, people, submission, wait_seconds) if wait else 0
+
+
+def env() -> None:
+    """Print the variables with which any program reaches the running stack: eval "$(leaderboard env)" sets them.
+
+    boto3, and so compute_client, then talks to the stack's AWS; prefect and leaderboard to its Prefect server, from
+    any folder.
+    """
+    state = read_state(load_settings())
+    for name, value in shell_variables(state).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def shell_variables(state: StackState) -> dict[str, str]:
+    return {
+        **EMBEDDED_CREDENTIALS,
+        "AWS_ENDPOINT_URL": state.aws_url,
+        "AWS_DEFAULT_REGION": state.region,
+        "PREFECT_API_URL": state.prefect_api_url,
+        "LEADERBOARD_STATE_DIR": str(state.folder),
+        "NO_PROXY": LOOPBACK,
+        "no_proxy": LOOPBACK,
+    }
 
 
 def cancel(submission: SubmissionId, /) -> None:

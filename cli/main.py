@@ -27,6 +27,7 @@ COMMANDS = {  # name -> (module and function in this package, help)
     "up": ("embedded_stack:up", "Start the embedded stack and keep it until Ctrl-C."),
     "submit": ("embedded_stack:submit", "Send a submission to the running stack."),
     "status": ("embedded_stack:status", "Show all submissions of the running stack, or one of them."),
+    "env": ("embedded_stack:env", "Print the shell variables with which any program reaches the running stack."),
     "cancel": ("embedded_stack:cancel", "Cancel a submission, as its team does at EvalAI."),
     "resume": ("embedded_stack:resume", "Resume a failed submission, as a challenge host does at EvalAI."),
     "merge": ("merge:merge", "Merge the shards' result files into one."),

@@ -12,7 +12,7 @@ from deployments.stack_state import StackState, read_state
 from evaluation.errors import InvalidConfiguration
 from prefect_api.errors import prefect_errors
 
-_LOOPBACK = "127.0.0.1,localhost"
+LOOPBACK = "127.0.0.1,localhost"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def installation(settings: Settings) -> Iterator[Installation]:
     """
     stack = _stack(settings)
     if stack is not None:
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = _LOOPBACK  # all of a stack is on this machine
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = LOOPBACK  # all of a stack is on this machine
         own = {PREFECT_API_URL: stack.prefect_api_url}
         with (
             temporary_settings(updates=own, restore_defaults={PREFECT_API_KEY, PREFECT_API_AUTH_STRING}),
@@ -47,7 +47,7 @@ def installation(settings: Settings) -> Iterator[Installation]:
     if not address:
         raise InvalidConfiguration(
             "There is no installation to ask",
-            f"no stack is running in {settings.state_dir}, and PREFECT_API_URL is not set",
+            f"no stack is running in {settings.state_dir.absolute()}, and PREFECT_API_URL is not set",
             "Start a stack with `make up`, or set PREFECT_API_URL to your Prefect server's.",
         )
     with prefect_errors(f"Asking Prefect's server at {address}"):

@@ -5,6 +5,7 @@ a server, the message comes back and is published again. The price is that a run
 A message that cannot be read or published, whatever its body holds, goes to the dead-letter queue at once.
 """
 
+import contextvars
 import logging
 import threading
 from collections import deque
@@ -255,7 +256,8 @@ def serve_bridge(
         finally:
             stop.set()
 
-    thread = threading.Thread(target=loop, name="bridge", daemon=True)
+    # In the caller's context: a thread of its own would not know the installation's address, which may lie in there.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(loop,), name="bridge", daemon=True)
     with stopped_by_signals(stop):
         thread.start()
         _LOG.info("bridge: publishes the messages of %s to Prefect", queue.queue_url)

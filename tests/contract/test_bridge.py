@@ -380,11 +380,14 @@ def test_without_an_address_no_server_is_started() -> None:
 
 SERVE = """
 import json, logging, sys
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_aws import AwsCredentials
 from blocks.submission_queue import SubmissionQueue
 from services.bridge import BridgeSettings, serve_bridge
 logging.getLogger("services").setLevel(logging.INFO)
-serve_bridge(SubmissionQueue(**json.loads(sys.argv[1]), credentials=AwsCredentials()), BridgeSettings())
+queue = SubmissionQueue(**json.loads(sys.argv[1]), credentials=AwsCredentials())
+with temporary_settings({PREFECT_API_URL: sys.argv[2]}):  # as the command line does where a stack is up
+    serve_bridge(queue, BridgeSettings())
 """
 
 
@@ -394,8 +397,7 @@ def test_a_signal_ends_it_cleanly_within_its_long_poll(
 ) -> None:
     queue = create_queue(aws)
     send(aws, queue, BODY)
-    environment = os.environ | {
-        "PREFECT_API_URL": prefect.url,
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | {
         "AWS_ENDPOINT_URL": aws["endpoint_url"],
         "AWS_DEFAULT_REGION": aws["region_name"],
         "AWS_ACCESS_KEY_ID": "testing",
@@ -403,7 +405,7 @@ def test_a_signal_ends_it_cleanly_within_its_long_poll(
     }
     arguments = json.dumps({"queue_url": queue.queue_url, "dead_letter_url": queue.dead_letter_url})
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, arguments], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVE, arguments, prefect.url], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
         eventually(lambda: prefect.events)

@@ -17,62 +17,8 @@ from compute_client import Consumer, JobTimeout, ResultStatus
 from tests import compute_functions as functions
 from tests.contract.aws_blocks import received_dead, remaining
 from tests.contract.compute_harness import BUCKET, ComputeAws
+from tests.original_compute_example import run_original_example
 from tests.waiting import eventually, runs
-
-# As the document that this part started from has it, but for the names of queue and table.
-ORIGINAL_CONSUMER = """
-from typing import Any
-from compute_client import Consumer, DynamoDBClient
-
-InT = Any  # Must be json.dumps-able
-OutT = Any  # Must be json.dumps-able
-
-def your_function(body: InT, message_id: str) -> OutT:
-    number = body["number"]
-    # processing goes here
-    return {"answer": 42}
-
-
-consumer = Consumer(
-    queue_name="compute.fifo",
-    ddb_client=DynamoDBClient(table="compute"),
-    compute_result=your_function,
-)
-consumer.start_consuming()
-"""
-ORIGINAL_PRODUCER = """
-import time
-from typing import Any
-from compute_client import DynamoDBClient, Producer, ResultStatus
-
-InT = Any
-
-def your_function(body, message_id):
-    return {"answer": 42}
-
-producer = Producer(
-    queue_name="compute.fifo",
-    ddb_client=DynamoDBClient(table="compute"),
-)
-
-body: InT = {"number": 4}
-id_ = producer.post_non_blocking(body)
-
-timeout = time.time() + producer.timeout_seconds
-while time.time() < timeout:
-    status = producer.retrieve_result_status(id_)
-    if status == ResultStatus.SUCCESS:
-        break
-else:
-    raise TimeoutError("Timeout reached.")
-
-resp = producer.retrieve_result(id_)
-result = resp.result
-assert result == your_function(body, id_)
-
-result = producer.post(id_).result
-assert result == your_function(body, id_)
-"""
 
 
 @pytest.fixture(params=["standard", "fifo"])
@@ -99,29 +45,13 @@ def consuming(harness: ComputeAws, function: Any, **settings: Any) -> Iterator[t
 
 def test_the_original_example_runs_as_it_stands(aws: dict[str, Any], tmp_path: Path) -> None:
     ComputeAws(aws, fifo=True)
-    shell = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+    variables = {
         "AWS_ENDPOINT_URL": aws["endpoint_url"],
         "AWS_DEFAULT_REGION": aws["region_name"],
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
-    consumer = subprocess.Popen([sys.executable, "-c", ORIGINAL_CONSUMER], env=shell, cwd=tmp_path)
-    try:
-        producer = subprocess.run(
-            [sys.executable, "-c", ORIGINAL_PRODUCER],
-            env=shell,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-    finally:
-        consumer.terminate()
-        ended = consumer.wait(60)
-    assert (producer.returncode, producer.stderr) == (0, "")
-    assert ended == 0
+    run_original_example("compute.fifo", "compute", variables, tmp_path)
 
 
 def test_a_job_is_computed_and_its_message_deleted(harness: ComputeAws) -> None:

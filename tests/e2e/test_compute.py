@@ -1,11 +1,13 @@
 """The compute client's worked example on the embedded stack: producer, queue, bridge, event, worker, result."""
 
 import json
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,6 +20,7 @@ from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.aws import queue_url
 from embedded.stack import PROJECT, child_environment
 from tests.e2e.conftest import Harness
+from tests.original_compute_example import run_original_example
 
 BUCKET = "compute-contents"
 
@@ -28,19 +31,21 @@ class Compute:
 
     producer: Producer
     leaderboard: Callable[..., "subprocess.CompletedProcess[str]"]  # `leaderboard compute ...`
+    environment: Mapping[str, str]
 
 
 @pytest.fixture(scope="module")
 def compute(harness: Harness) -> Compute:
     stack = harness.stack
-    environment = {"LEADERBOARD_STATE_DIR": str(stack.state.folder)}
+    own = {"LEADERBOARD_STATE_DIR": str(stack.state.folder)}
+    environment = child_environment(Settings(), stack.state) | own
     command = [sys.executable, "-m", "cli.main", "compute"]
 
     def leaderboard(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [*command, *words],
             cwd=PROJECT,
-            env=child_environment(Settings(), stack.state) | environment,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=300,
@@ -48,7 +53,7 @@ def compute(harness: Harness) -> Compute:
 
     done = leaderboard("setup", "--metrics")  # makes the queue from its template
     assert done.returncode == 0, done.stderr
-    stack.processes.start("compute-bridge", [*command, "bridge"], environment)
+    stack.processes.start("compute-bridge", [*command, "bridge"], own)
     client: Any = partial(
         boto3.client,
         endpoint_url=stack.state.aws_url,
@@ -57,9 +62,8 @@ def compute(harness: Harness) -> Compute:
         aws_secret_access_key=EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
     queue = queue_url(stack.state.aws_url, "compute")
-    return Compute(
-        Producer(queue, DynamoDBClient("compute", BUCKET, make_client=client), timeout_seconds=100), leaderboard
-    )
+    producer = Producer(queue, DynamoDBClient("compute", BUCKET, make_client=client), timeout_seconds=100)
+    return Compute(producer, leaderboard, environment)
 
 
 def test_the_worked_example(compute: Compute) -> None:
@@ -92,3 +96,20 @@ def test_a_person_may_post_and_look(compute: Compute) -> None:
         "below": 30,
         "job": "by-hand",
     }
+
+
+def test_the_original_example_in_a_bare_shell_with_the_variables_of_leaderboard_env(
+    compute: Compute, tmp_path: Path
+) -> None:
+    assert compute.leaderboard("setup", "--jobs", "answers").returncode == 0
+    shell = subprocess.run(
+        [sys.executable, "-m", "cli.main", "env"],
+        cwd=PROJECT,
+        env=compute.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [shlex.split(line) for line in shell.stdout.splitlines()]
+
+    run_original_example("answers", "answers", dict(line[1].split("=", 1) for line in lines), tmp_path)
