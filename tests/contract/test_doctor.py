@@ -46,7 +46,7 @@ from embedded.evalai_standin import (
     replace_state,
     serving,
 )
-from embedded.stack import ROUTES
+from embedded.stack_start import ROUTES
 from evaluation.errors import InvalidConfiguration
 from evaluation.results.evalai_result import LABELS_V2
 from evaluation.submission.model import LeaderboardVersion

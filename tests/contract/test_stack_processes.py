@@ -16,8 +16,8 @@ from deployments.settings import Settings
 from deployments.stack_state import read_state, write_state
 from embedded.processes import MARKER, Processes, family_of
 from embedded.service_supervisor import Restarts, Supervisor
-from embedded.stack import free_ports
 from embedded.stack_lock import stack_lock
+from embedded.stack_plan import free_ports
 from evaluation.errors import DeadlineExceeded, InvalidConfiguration, NeedsOperator, ServiceUnavailable
 from tests.stack_states import stack_state
 from tests.waiting import PATIENCE_SECONDS, eventually, runs

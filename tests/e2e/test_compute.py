@@ -18,7 +18,8 @@ from compute_client.job import ResultStatus
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.aws import queue_url
-from embedded.stack import PROJECT, child_environment
+from embedded.stack import PROJECT
+from embedded.stack_plan import child_environment
 from tests.e2e.conftest import Harness
 from tests.original_compute_example import run_original_example
 

@@ -15,7 +15,8 @@ from embedded.aws import QUEUE, queue_url
 from embedded.evalai_website import EvalAIWebsite
 from embedded.external_evalai import find_evalai, read_access
 from embedded.prefect_server import answers
-from embedded.stack import PROJECT, free_ports, running_stack
+from embedded.stack import PROJECT, running_stack
+from embedded.stack_plan import free_ports
 from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import Harness, quick_settings
 from tests.waiting import eventually

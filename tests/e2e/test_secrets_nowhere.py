@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
-from embedded.stack import PROJECT, child_environment
+from embedded.stack import PROJECT
+from embedded.stack_plan import child_environment
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable

@@ -16,7 +16,8 @@ import pytest
 from cli.submission_progress import Progress
 from deployments.settings import Settings
 from embedded.service_supervisor import SERVICES
-from embedded.stack import PROJECT, child_environment
+from embedded.stack import PROJECT
+from embedded.stack_plan import child_environment
 from evaluation.shards import ShardState
 from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import WRONG, Harness, Sent

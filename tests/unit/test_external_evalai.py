@@ -10,7 +10,7 @@ from cli.embedded_stack import up
 from deployments.settings import Settings
 from embedded.evalai_standin import Challenge, Config, Phase, User, create_app, serving
 from embedded.external_evalai import find_evalai, read_access
-from embedded.stack import _plan
+from embedded.stack_plan import plan_stack
 from evaluation.errors import InvalidConfiguration
 
 ACCESS = {"challenge": 3, "host": "host-token", "teams": {"Team A": "team-token"}}
@@ -48,7 +48,7 @@ def test_the_phases_are_those_that_a_cluster_here_can_drive(url: str, tmp_path: 
 def test_the_stacks_state_is_that_evalais(url: str, tmp_path: Path) -> None:
     evalai = find_evalai(url, read_access(written(tmp_path, ACCESS)))
 
-    state = _plan(Settings(), tmp_path, evalai.tokens, evalai)
+    state = plan_stack(Settings(), tmp_path, evalai.tokens, evalai)
 
     assert (state.evalai_url, state.challenge_pk, state.phases) == (url, 3, {"leaderboard-20-MAP": 31})
     assert (state.host_token, state.team_token("Team A")) == ("host-token", "team-token")
