@@ -18,9 +18,8 @@ from cli.arguments import SubmissionId
 from cli.demo import finish, run_demo, show_outcome
 from cli.progress_view import shards_table, submissions_table, values_table, watch
 from cli.submission_progress import Observer, in_time
-from deployments.installation import LOOPBACK
 from deployments.settings import load_settings
-from deployments.stack_state import EMBEDDED_CREDENTIALS, StackState, read_state
+from deployments.stack_state import EMBEDDED_CREDENTIALS, LOOPBACK, StackState, read_state
 from embedded.evalai_website import EvalAIWebsite
 from embedded.external_evalai import ExternalEvalAI, find_evalai, read_access
 from embedded.stack import running_stack

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from deployments.settings import Settings
-from deployments.stack_state import StackState, read_state
+from deployments.stack_state import LOOPBACK, StackState, read_state
 from evaluation.errors import InvalidConfiguration
 from prefect_api.errors import prefect_errors
-
-LOOPBACK = "127.0.0.1,localhost"
 
 
 @dataclass(frozen=True)

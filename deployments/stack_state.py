@@ -13,6 +13,7 @@ from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
 # moto accepts anything; real credentials must never get near it.
 EMBEDDED_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded-secret-access-key"}
+LOOPBACK = "127.0.0.1,localhost"  # for NO_PROXY: all of a stack is on this machine
 
 
 class StackState(BaseModel):
