@@ -27,11 +27,10 @@ from evalai_api.report_body import report_body
 from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.report import Report
 from evaluation.submission.message import SubmissionMessage
-from evaluation.submission.model import CLOSED, Phase, Submission, SubmissionStatus
+from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, Submission, SubmissionStatus
 
 # What EvalAI's list can be asked for one by one, of what has not ended; it refuses `partially_evaluated`.
-UNFINISHED = ("submitted", "submitting", "queued", "running", "resuming")
-
+UNFINISHED = sorted((WAITING | UNDER_WAY) - {SubmissionStatus.PARTIALLY_EVALUATED})
 # What this project ends a submission with; `archived` is EvalAI's own.
 REPORTED_ENDS = CLOSED - {SubmissionStatus.ARCHIVED}
 
@@ -135,7 +134,7 @@ class EvalAIClient:
         """
         if since is None:
             return self._listed(challenge, {})
-        filters = [{"submitted_after": since.isoformat()}, *({"status": status} for status in UNFINISHED)]
+        filters = [{"submitted_after": since.isoformat()}, *({"status": status.value} for status in UNFINISHED)]
         lists = [self._listed(challenge, each) for each in filters]
         rows = {row.pk: row for rows in lists for row in rows}
         for pk in sorted({*also} - {*rows}):

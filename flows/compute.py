@@ -6,14 +6,12 @@ dies on the way, the message comes back and another run takes over.
 
 import asyncio
 import time
-from enum import StrEnum
 from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
 
 from blocks import document_names
 from compute_client.function_process import ProcessDied, run_function
@@ -23,19 +21,9 @@ from evaluation.submission.message import Delivery
 from flows.compute_services import ComputeServices, load_compute_services
 from flows.lease import lease
 from flows.task_retries import on_transient_errors
+from prefect_api.states import StateName, completed_state, failed_state
 
 LIMIT_SECONDS = 6 * 3600  # of a function; SQS forgets after 12 hours that a message is hidden
-
-
-class StateName(StrEnum):
-    COMPUTED = "Computed"
-    FUNCTION_FAILED = "FunctionFailed"
-    DUPLICATE = "Duplicate"  # the job has its end already
-    HELD = "Held"  # by another run
-    TAKEN_OVER = "TakenOver"
-    REJECTED = "Rejected"  # the message went to the dead-letter queue
-    DIED = "Died"  # the function's process did
-    POSTPONED = "Postponed"  # the message comes back by itself
 
 
 @flow(name="compute", flow_run_name="compute-{job_id}")
@@ -57,15 +45,16 @@ async def compute(
         job = await claim_job(services, job_id)
     except AlreadyComputed as done:
         await services.acknowledge()
-        return Completed(name=StateName.DUPLICATE, message=str(done))
+        return completed_state(StateName.DUPLICATE, str(done))
     except Held as held:
         await services.hide(held.seconds_left)
-        return Completed(name=StateName.HELD, message=str(held))
+        return completed_state(StateName.LEASED, str(held))
     except (UnknownJob, Abandoned) as poison:
         await services.reject(job_id, poison)
-        return Failed(name=StateName.REJECTED, message=str(poison))
-    except EvaluationError as outage:  # also a broken set-up: it would bury a whole queue of good messages
-        return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
+        return failed_state(StateName.REJECTED, str(poison))
+    except EvaluationError as outage:
+        # Also a wrong set-up, which would otherwise move a whole queue of good messages to the dead-letter queue.
+        return failed_state(StateName.POSTPONED, f"{outage} The message comes back by itself.")
     state = await work(services, job, function, limit_seconds)
     await services.measure(time.monotonic() - began)
     return state
@@ -78,22 +67,22 @@ async def work(services: ComputeServices, job: ClaimedJob, function: str, limit_
             outcome = await call_function(services, job, function, limit_seconds)
             outcome = await keep_outcome(services, job, outcome)
     except AlreadyClaimed as taken:
-        return Completed(name=StateName.TAKEN_OVER, message=str(taken))
+        return completed_state(StateName.TAKEN_OVER, str(taken))
     except ProcessDied as death:
         await services.give_back(job.lease, counted=True)
-        return Failed(name=StateName.DIED, message=f"{death} Another run calls it again, unless it was the last try.")
+        return failed_state(StateName.DIED, f"{death} Another run calls it again, unless it was the last try.")
     except InvalidConfiguration as wrong:
         await services.give_back(job.lease, counted=False, wait=True)
-        return Failed(name=StateName.POSTPONED, message=f"{wrong} The message comes back by itself.")
+        return failed_state(StateName.POSTPONED, f"{wrong} The message comes back by itself.")
     except TransientError as outage:  # the lease ends by itself
-        return Failed(name=StateName.POSTPONED, message=f"{outage} The message comes back by itself.")
-    except asyncio.CancelledError:  # the worker is told to stop: scale-in, a new release, a host
+        return failed_state(StateName.POSTPONED, f"{outage} The message comes back by itself.")
+    except asyncio.CancelledError:  # the worker is being stopped: scale-in, a new release, an operator
         await asyncio.shield(services.give_back(job.lease, counted=False))
         raise
     await services.acknowledge()
     if isinstance(outcome, JobError):
-        return Failed(name=StateName.FUNCTION_FAILED, message=str(outcome))
-    return Completed(name=StateName.COMPUTED, message=f"{len(outcome.encode())} bytes of result")
+        return failed_state(StateName.FUNCTION_FAILED, str(outcome))
+    return completed_state(StateName.COMPUTED, f"{len(outcome.encode())} bytes of result")
 
 
 @task(name="claim-job", **on_transient_errors(5))

@@ -1,4 +1,4 @@
-"""The final states that the flow itself gives to its runs: their names, and how to make them."""
+"""The final states that the flows themselves give to their runs: their names, and how to make them."""
 
 from enum import StrEnum
 from typing import Any
@@ -10,7 +10,7 @@ from evaluation.text import storable
 
 
 class StateName(StrEnum):
-    """Final states that the flow itself gives to its run; any other failure is one that it did not see coming."""
+    """Final states that a flow gives to its own run; any other failure is one that the flow did not foresee."""
 
     DUPLICATE = "Duplicate"  # another run has the submission: a no-op
     REJECTED = "Rejected"  # the message is in the dead-letter queue
@@ -23,6 +23,11 @@ class StateName(StrEnum):
     AGENT_FAILED = "AgentFailed"
     INFRASTRUCTURE_FAILED = "InfrastructureFailed"
     UNDELIVERED = "Undelivered"
+    # Of the flow `compute` only, which also ends as Duplicate, TakenOver, Rejected or Postponed.
+    COMPUTED = "Computed"
+    FUNCTION_FAILED = "FunctionFailed"
+    LEASED = "Leased"  # another run has the job
+    DIED = "Died"  # the function's process did: another run calls it again
 
 
 def completed_state(name: StateName | None, message: str) -> State[Any]:

@@ -22,6 +22,9 @@ class SubmissionStatus(StrEnum):
     ARCHIVED = "archived"
 
 
+# Each status is in one of these three. Its message is on the queue, or should be:
+WAITING = frozenset({SubmissionStatus.SUBMITTED, SubmissionStatus.SUBMITTING, SubmissionStatus.RESUMING})
+UNDER_WAY = frozenset({SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED})
 # What EvalAI asks no evaluation for. Every other status may stand there when a message comes: EvalAI's own last write
 # can come after the message (submitting), and nobody may have evaluated what is shown as running.
 CLOSED = frozenset(

@@ -12,7 +12,8 @@ from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import MAX_CRASHES
 from evaluation.lifecycle.stages import longest
 from evaluation.lifecycle.takeover import Takeover
-from flows.reconciler.model import BEGUN, WAITING, Action, Finding, Lease, Run, RunState, SubmissionSnapshot, notify
+from evaluation.submission.model import WAITING
+from flows.reconciler.model import BEGUN, Action, Finding, Lease, Run, RunState, SubmissionSnapshot, notify
 from flows.reconciler.reports import never_claimed, unreported
 from flows.reconciler.wording import at, lasting
 

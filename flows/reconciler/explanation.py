@@ -9,8 +9,9 @@ from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.lifecycle.stages import Stage, longest
 from evaluation.shards import ENDED, ShardState
+from evaluation.submission.model import WAITING
 from flows.reconciler.decisions import find_discrepancies
-from flows.reconciler.model import WAITING, Lease, Run, RunState, SubmissionSnapshot
+from flows.reconciler.model import Lease, Run, RunState, SubmissionSnapshot
 from flows.reconciler.wording import at, lasting
 
 _STAGES = {  # what happens in the stage, and what comes after it

@@ -9,9 +9,6 @@ from evaluation.lifecycle.stages import ReconcilerTimeouts
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.model import SubmissionStatus
 
-WAITING = frozenset({SubmissionStatus.SUBMITTED, SubmissionStatus.SUBMITTING, SubmissionStatus.RESUMING})
-UNDER_WAY = frozenset({SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED})
-
 
 @dataclass(frozen=True)
 class EvalAIRow:

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import OutcomeStatus
-from evaluation.submission.model import SubmissionStatus
-from flows.reconciler.model import UNDER_WAY, WAITING, Action, Finding, SubmissionSnapshot, notify
+from evaluation.submission.model import UNDER_WAY, WAITING, SubmissionStatus
+from flows.reconciler.model import Action, Finding, SubmissionSnapshot, notify
 from flows.reconciler.wording import at
 
 # A write that was under way when the evaluation ended may undo the report; whoever undoes it again does so on purpose.

@@ -11,9 +11,9 @@ from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnav
 from evaluation.lifecycle.ledger_entry import LedgerEntry, claim_key
 from evaluation.lifecycle.stages import ReconcilerTimeouts
 from evaluation.ports import ListedSubmission
-from evaluation.submission.model import SubmissionStatus
+from evaluation.submission.model import WAITING, SubmissionStatus
 from flows.reconciler.decisions import needs_runs
-from flows.reconciler.model import WAITING, EvalAIRow, Lease, SubmissionSnapshot
+from flows.reconciler.model import EvalAIRow, Lease, SubmissionSnapshot
 from flows.reconciler.prefect_runs import runs_of
 from flows.services import Cluster, Services, load_cluster
 

@@ -140,7 +140,7 @@ def test_a_job_that_another_run_holds_is_left_alone_until_its_lease_ends(standar
 
     state = run(job_id, "answer", delivery)
 
-    assert (state.name, state.is_completed()) == ("Held", True)
+    assert (state.name, state.is_completed()) == ("Leased", True)
     assert standard.producer().retrieve_result_status(job_id) is ResultStatus.IN_PROGRESS
     assert remaining(standard.aws, standard.queue) == (0, 1)  # hidden, not deleted
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from evaluation.errors import ImageRefused, InvalidConfiguration, InvalidMessage
 from evaluation.submission.image import require_allowed_image
 from evaluation.submission.message import parse_message
-from evaluation.submission.model import Phase, parse_phase
+from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, SubmissionStatus, parse_phase
 
 IMAGE = "111111111111.dkr.ecr.us-east-1.amazonaws.com/team-5:tag"
 
@@ -118,3 +118,7 @@ def test_other_images_are_refused(image: str | None) -> None:
 def test_without_a_registry_nothing_is_allowed(registries: list[str]) -> None:
     with pytest.raises(ImageRefused):
         require_allowed_image("/agent", registries)
+
+
+def test_every_status_of_evalai_waits_is_under_way_or_has_ended() -> None:
+    assert sorted([*WAITING, *UNDER_WAY, *CLOSED]) == sorted(SubmissionStatus)
