@@ -42,7 +42,7 @@ def require_base(name: str, revisions: Sequence[Json]) -> Json:
     names = {each.get("name") for each in _containers(base)}
     if not names.issuperset(_PAIR):
         missing = ", ".join(each for each in _PAIR if each not in names)
-        raise InvalidConfiguration(f"The job definition {name} is no pair's", f"it has no container {missing}")
+        raise InvalidConfiguration(f"The job definition {name} is not a pair's", f"it has no container {missing}")
     return base
 
 

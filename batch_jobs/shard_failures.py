@@ -40,7 +40,9 @@ def _by_batch(job: BatchJob, deadline_seconds: float) -> Failure | None:
         cause = f"{len(job.losses) + 1} instances in a row, the last one: {job.reason}"
         return infrastructure_failure("The shard's instance was lost again and again", cause)
     if job.ending:
-        return infrastructure_failure("Somebody ended the shard's Batch job", job.reason or "Batch gives no reason")
+        return infrastructure_failure(
+            "The shard's Batch job was ended from outside", job.reason or "Batch gives no reason"
+        )
     return None
 
 

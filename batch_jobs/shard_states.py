@@ -52,10 +52,10 @@ def shard_status(index: int, job: BatchJob | None, seen: Observed, timeouts: Sha
         return _ended(index, job, seen)
     status = _living(index, job, seen, timeouts)
     if job.ending:
-        return replace(status, detail=f"somebody is ending it; {status.detail}")
+        return replace(status, detail=f"it is being ended from outside; {status.detail}")
     if status.state is ShardState.FAILED or not job.losses or status.state is ShardState.DRIVING:
         return status
-    lost = f"its instance was lost ({job.losses[-1] or 'no reason given'}), nobody is charged"
+    lost = f"its instance was lost ({job.losses[-1] or 'no reason given'}), no budget is charged"
     return replace(status, state=ShardState.RETRYING, detail=f"{lost}; {status.detail}")
 
 

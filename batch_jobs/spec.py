@@ -26,10 +26,10 @@ class BatchSpec:
 
     def __post_init__(self) -> None:
         if not _DEFINITION.fullmatch(self.definition):
-            raise _wrong(f"definition {self.definition!r} is no name of a job definition", "give its name, no ARN")
+            raise _wrong(f"definition {self.definition!r} is not the name of a job definition", "give its name, no ARN")
         for queue in self.queues:
             if not _QUEUE.fullmatch(queue):
-                raise _wrong(f"{queue!r} is no name of a job queue", "give its name, no ARN")
+                raise _wrong(f"{queue!r} is not the name of a job queue", "give its name, no ARN")
         if self.adhoc_phases and not self.adhoc_queue:
             raise _wrong("adhoc_phases are named without an adhoc_queue", ", ".join(sorted(self.adhoc_phases)))
 

@@ -91,7 +91,7 @@ class Worker:
     ready_at: float
     job: int | None = None
     since: float = 0
-    run: int = 0  # tells the end of this job from that of one that was stopped
+    run: int = 0  # distinguishes the end of this job from that of one that was stopped
 
 
 class Fleet:

@@ -175,7 +175,9 @@ class DeadLetters:
         """SQS itself leaves no reason, and not every emulator of it says where the message came from."""
         receives = self._receives_before_dead
         if receives is None:
-            nobody = "SQS gave up" if certain else "Nobody left a reason, and SQS has no order to move messages here"
+            nobody = (
+                "SQS gave up" if certain else "The message has no reason, and SQS has no order to move messages here"
+            )
             return replace(letter, reason=f"{nobody}.")
         return replace(
             letter,

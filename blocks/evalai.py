@@ -111,7 +111,7 @@ def take_slot(limit: str, wait_seconds: float = RATE_LIMIT_WAIT_SECONDS) -> None
             "EvalAI's request budget is used up", f"no slot of the limit {limit!r} came free in {wait_seconds:g} s"
         ) from error
     except ConcurrencySlotAcquisitionError as error:
-        # One class for a missing limit, a refusal and an unreachable server; its cause tells them apart.
+        # One class for a missing limit, a refusal and an unreachable server; its cause distinguishes them.
         cause = error.__cause__
         refused = isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code < 500
         if cause is None or refused:

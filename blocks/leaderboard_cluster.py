@@ -41,7 +41,7 @@ class LocalCompute(BaseModel):
         if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
             raise InvalidConfiguration(
                 f"Shards cannot run in {folder}",
-                f"{nearest} is no folder that this user may write to",
+                f"{nearest} is not a folder that this user may write to",
                 "Correct its owner, or workdir in the clusters' file, then run `leaderboard setup`.",
             )
         return f"processes of the worker's machine, in {folder}"
@@ -67,7 +67,9 @@ class LeaderboardCluster(Block):
     shards: int = Field(default=4, ge=1, description="Simulator-agent pairs per submission, one GPU each.")
     image_registries: list[str] = Field(description="Registries, or registry/path prefixes, that images may come from.")
     agent_restarts: int = Field(default=4, ge=0, description="Restarts of a pair charged to the agent.")
-    infrastructure_restarts: int = Field(default=8, ge=0, description="Restarts of a pair that nobody is charged for.")
+    infrastructure_restarts: int = Field(
+        default=8, ge=0, description="Restarts of a pair that no budget is charged for."
+    )
     simulator_crashes_per_route: int = Field(default=3, ge=1, description="Then the route is quarantined, scored 0.")
     hang_seconds: float = Field(default=800, gt=0, description="This long without new output is a hang, in seconds.")
     shard_deadline_seconds: float = Field(default=48 * 3600, gt=0, description="A shard's maximum, in seconds.")

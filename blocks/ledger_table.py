@@ -183,7 +183,7 @@ class LedgerTable(Block):
         self._write_held(claim, {**values, **self._lease()})
 
     def renew(self, claim: Claim, stage: Stage | None = None) -> None:
-        """Say that the run lives, and which stage it enters; raises AlreadyClaimed where the claim has passed on."""
+        """Renew the lease, and set the stage that the run enters; raises AlreadyClaimed where the claim was taken."""
         self._write_held(claim, {**self._lease(), **(_stage(stage, self._now()) if stage else {})})
 
     def _write_held(self, claim: Claim, values: Row) -> None:

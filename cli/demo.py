@@ -28,16 +28,16 @@ def run_demo(settings: Settings, console: Console) -> int:
         console.print(f"\n[bold]Submission {pk}[/]: {IMAGE} for {PHASE}", highlight=False)
         observer = Observer(stack.state, people)
         logs = f"See the logs in {stack.state.folder / 'logs'}, worker.log first."
-        looks = in_time(observer.follow(pk), settings.demo_seconds, "a part of the stack may be broken", logs)
-        seen = watch(console, _while_well(stack, looks))
+        snapshots = in_time(observer.follow(pk), settings.demo_seconds, "a part of the stack may be broken", logs)
+        seen = watch(console, _while_well(stack, snapshots))
         metrics = observer.result(pk, PHASE)
         show_outcome(console, stack.state, seen, metrics)
     return finish(console.file, seen, metrics, time.monotonic() - began)
 
 
-def _while_well(stack: Stack, looks: Iterable[Progress]) -> Iterator[Progress]:
-    """The looks; raises ServiceUnavailable when a part of the stack has ended for good."""
-    for seen in looks:
+def _while_well(stack: Stack, snapshots: Iterable[Progress]) -> Iterator[Progress]:
+    """The snapshots; raises ServiceUnavailable when a part of the stack has ended for good."""
+    for seen in snapshots:
         stack.supervisor.tend()
         yield seen
 

@@ -177,7 +177,7 @@ def status(submission: SubmissionId | None = None, /) -> None:
         codenames = {pk: codename for codename, pk in state.phases.items()}
         screen.print(submissions_table(people.submissions(), codenames))
         return
-    seen = Observer(state, people).look(submission)
+    seen = Observer(state, people).snapshot(submission)
     screen.print(shards_table(seen))
     screen.print(values_table("The ledger's row", dict(sorted(seen.row.items()))))
 
@@ -207,8 +207,8 @@ def _wait(state: StackState, people: EvalAIWebsite, submission: int, seconds: fl
     observer = Observer(state, people)
     goes_on = f"It goes on without being watched: {_program()} status {submission}"
     try:
-        looks = in_time(observer.follow(submission), seconds, "--wait-seconds allow no more", goes_on)
-        seen = watch(screen, looks)
+        snapshots = in_time(observer.follow(submission), seconds, "--wait-seconds allow no more", goes_on)
+        seen = watch(screen, snapshots)
     except DeadlineExceeded as error:
         print(error, file=sys.stderr)
         return TIME_IS_UP

@@ -47,7 +47,7 @@ def merge(
         How often each route was to be driven. Files of 1.0 with the same routes (runs of several seeds) are counted as
         repetitions, in the order given; 2.x writes each repetition's number itself.
     leaderboard_version
-        The evaluator that wrote the files; by default the route ids tell.
+        The evaluator that wrote the files; by default the route ids show it.
     """
     if not files:
         raise CycloptsError(msg="No result files are given. Name the shards' files.")
@@ -99,7 +99,7 @@ def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL byte
-        raise InvalidConfiguration(f"{str(path)!r} is no path", str(error)) from error
+        raise InvalidConfiguration(f"{str(path)!r} is not a path", str(error)) from error
 
 
 def _merged(files: Sequence[Path], expected: Sequence[RouteRun], version: LeaderboardVersion | None) -> Merged:
@@ -112,7 +112,7 @@ def _merged(files: Sequence[Path], expected: Sequence[RouteRun], version: Leader
 
 
 def _version(checkpoints: Sequence[Checkpoint]) -> LeaderboardVersion:
-    """That of the first file with a record, since only a route id tells for sure."""
+    """That of the first file with a record, since only a route id shows it for certain."""
     return next((each.version for each in checkpoints if each.runs), checkpoints[0].version)
 
 

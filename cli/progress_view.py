@@ -23,18 +23,18 @@ class View(Protocol):
     def show(self, seen: "Progress") -> None: ...
 
 
-def watch(console: Console, looks: "Iterable[Progress]") -> "Progress":
-    """Show every look and return the last one."""
+def watch(console: Console, snapshots: "Iterable[Progress]") -> "Progress":
+    """Show every snapshot and return the last one."""
     if not console.is_terminal:
-        return _show_all(PlainLines(console), looks)
+        return _show_all(PlainLines(console), snapshots)
     bars = LiveBars(console)
     with bars.live:
-        return _show_all(bars, looks)
+        return _show_all(bars, snapshots)
 
 
-def _show_all(view: View, looks: "Iterable[Progress]") -> "Progress":
+def _show_all(view: View, snapshots: "Iterable[Progress]") -> "Progress":
     last: Progress | None = None
-    for last in looks:
+    for last in snapshots:
         view.show(last)
     if last is None:
         raise ValueError("nothing to watch")

@@ -113,7 +113,7 @@ def choose(letters: Iterable[DeadLetter], wanted: str) -> list[DeadLetter]:
     if len(beginning) != 1:
         problem = f"{len(beginning)} of the {len(everything)} begin so" if beginning else f"there are {len(everything)}"
         raise NeedsOperator(
-            f"No one dead letter is called {wanted}",
+            f"No single dead letter matches {wanted}",
             problem,
             f"Give a submission's id, or a message's or its first {SHORT} characters: `leaderboard queue dead`.",
         )

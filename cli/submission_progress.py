@@ -25,7 +25,7 @@ ASK_EVALAI_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Progress:
-    """One look at a submission."""
+    """A snapshot of a submission."""
 
     submission: int
     phase: str
@@ -60,11 +60,11 @@ def _stopped(shard: ShardProgress) -> ShardProgress:
 
 
 def in_time(
-    looks: Iterable[Progress], seconds: float, cause: str, remedy: str, clock: Callable[[], float] = time.monotonic
+    snapshots: Iterable[Progress], seconds: float, cause: str, remedy: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Progress]:
-    """The looks until the submission is over; raises DeadlineExceeded at one that comes after so many seconds."""
+    """The snapshots until the submission is over; raises DeadlineExceeded at one that comes after so many seconds."""
     deadline = clock() + seconds
-    for seen in looks:
+    for seen in snapshots:
         yield seen
         if not seen.over and clock() > deadline:
             summary = f"Submission {seen.submission} is still {seen.evalai.value} after {seconds:g} s"
@@ -72,7 +72,7 @@ def in_time(
 
 
 class Observer:
-    """Looks at submissions of a running stack."""
+    """Follows submissions of a running stack."""
 
     def __init__(self, state: StackState, website: EvalAIWebsite) -> None:
         aws = EmbeddedAws(state.aws_url, state.region)
@@ -81,14 +81,14 @@ class Observer:
         self._website = website
         self._codenames = {pk: codename for codename, pk in state.phases.items()}
 
-    def look(self, submission: int) -> Progress:
+    def snapshot(self, submission: int) -> Progress:
         """Raises ServiceUnavailable, or UnknownSubmission."""
         shown = self._website.submission(submission)
         phase = self._codenames[shown.phase_pk]
         return self.refresh(Progress(submission, phase, shown.team_pk, shown.status, stderr_file=shown.stderr_file))
 
     def refresh(self, seen: Progress) -> Progress:
-        """Look at S3 and the ledger again, not at EvalAI."""
+        """Read S3 and the ledger again, not EvalAI."""
         cluster = parse_phase(seen.phase).cluster
         try:
             shards = self._shards(cluster, seen.submission)
@@ -98,8 +98,8 @@ class Observer:
             raise ServiceUnavailable("The embedded AWS does not answer", str(error)) from error
 
     def follow(self, submission: int) -> Iterator[Progress]:
-        """Look twice a second until the submission is over; EvalAI is asked less often, and at once when it counts."""
-        seen = self.look(submission)
+        """A snapshot twice a second until the submission is over; EvalAI is asked less often, and at once at the end."""
+        seen = self.snapshot(submission)
         asked = time.monotonic()
         while True:
             yield seen
@@ -111,8 +111,8 @@ class Observer:
                 waited = time.monotonic() - asked
                 if waited > ASK_EVALAI_SECONDS or (seen.row.get("status") in OVER and waited > 1):
                     asked = time.monotonic()
-                    seen = self.look(submission)
-            except ServiceUnavailable:  # the submission goes on; the next look may tell more
+                    seen = self.snapshot(submission)
+            except ServiceUnavailable:  # the submission goes on; the next snapshot may succeed
                 continue
 
     def result(self, submission: int, phase: str) -> dict[str, float]:
@@ -135,11 +135,11 @@ class Observer:
 
     def _shard(self, cluster: str, submission: int, shard: Shard, repetitions: int) -> ShardProgress:
         body = self._read(cluster, storage_keys.progress_key(submission, shard.index))
-        told = parse_progress(body) if body else None
+        progress = parse_progress(body) if body else None
         total = len(shard.routes) * repetitions
-        if told is None:
-            return ShardProgress(shard.index, ShardState.WAITING, 0, total, "waits for a machine")
-        return ShardProgress(shard.index, told.state, told.routes_done, total, told.detail)
+        if progress is None:
+            return ShardProgress(shard.index, ShardState.WAITING, 0, total, "waits for a node")
+        return ShardProgress(shard.index, progress.state, progress.routes_done, total, progress.detail)
 
     def _read(self, bucket: str, key: str) -> bytes | None:
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backlog:
-    """One look at a queue and its workers."""
+    """A snapshot of a queue and its workers."""
 
     visible: int  # messages that nobody has received
     in_flight: int  # received and not deleted: the bridge's, waiting for a worker or being computed

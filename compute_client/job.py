@@ -69,7 +69,7 @@ class JobTimeout(DeadlineExceeded, TimeoutError):
 
 
 class PostedId(str):
-    """The id of a job that `post_non_blocking` has posted: a string, which `post` tells from a body."""
+    """The id of a job that `post_non_blocking` has posted: a string, which `post` distinguishes from a body."""
 
 
 class NotFinished(TransientError):
@@ -141,7 +141,7 @@ class ClaimedJob:
 def require_id(job_id: str) -> str:
     if not JOB_ID.fullmatch(job_id):
         raise RequestRefused(
-            f"{job_id[:120]!r} is no id for a job", "letters, digits, '.', '_' and '-' are allowed, 100 at most"
+            f"{job_id[:120]!r} is not an id for a job", "letters, digits, '.', '_' and '-' are allowed, 100 at most"
         )
     return job_id
 
@@ -157,7 +157,7 @@ def to_json(what: str, value: object) -> str:
 
 
 def digest(text: str) -> str:
-    """Tells whether two JSON texts are the same value, whatever the order of their keys."""
+    """Whether two JSON texts are the same value, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
 
 

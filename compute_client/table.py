@@ -2,7 +2,7 @@
 
 Key: `job_id`, a string. Times are seconds since 1970. The index `outbox` holds the jobs without an end, by what is
 known of their message: `unsent`, `sent`, or `claimed` by a run.
-Every change is one conditional write, so that two runs, or a run and its successor, never both win.
+Every change is one conditional write, so that two runs, or a run and its takeover, never both win.
 """
 
 import json

@@ -86,7 +86,7 @@ def _automations(block: UUID, longest: timedelta) -> Sequence[AutomationCore]:
             ),
             _message(
                 block,
-                "The intake stands still",
+                "No messages are received",
                 f"A bridge has not polled its queue for {minutes}, so no message is received. Run "
                 "`leaderboard doctor`, and see the bridge's log.",
             ),

@@ -37,7 +37,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
     """Fill the server of PREFECT_API_URL: work pools, request budget, blocks. Returns what is there now, for people.
 
     `clusters` is a YAML file, cluster -> fields of its LeaderboardCluster block; without it they are left alone.
-    `notify` names the notification block through which operators hear of what only a person can repair.
+    `notify` names the notification block through which operators are notified of what only a person can repair.
     Raises InvalidConfiguration for settings, secrets and files that are wrong, ServiceUnavailable.
     """
     compute = read_clusters(clusters) if clusters else {}

@@ -96,7 +96,7 @@ def _log_group(context: DoctorContext, cluster: str) -> str:
         answer = aws_client(context.credentials, "logs").describe_log_groups(logGroupNamePrefix=name)
     found = [group for group in answer["logGroups"] if group["logGroupName"] == name]
     if not found:
-        raise InvalidConfiguration(f"There is no log group {name}", "shards' output has nowhere to go", STORAGE)
+        raise InvalidConfiguration(f"There is no log group {name}", "the shards' output is not kept", STORAGE)
     days = found[0].get("retentionInDays")
     return f"{name}, kept {f'{days} days' if days else 'for ever'}"
 

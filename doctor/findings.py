@@ -70,14 +70,14 @@ def _finding(check: Check) -> Finding:
 
 def _broken(subject: str, error: Exception) -> Finding:
     """The error's text is left out: nobody has looked whether it holds a secret."""
-    detail = f"the check itself broke ({type(error).__name__})"
+    detail = f"the check itself failed ({type(error).__name__})"
     return Finding(subject, CheckStatus.PROBLEM, detail, "Please report that, with the versions in use.")
 
 
 def _trouble(subject: str, error: EvaluationError) -> Finding:
     detail = explain(error.summary, error.cause).rstrip(".")
     if _lacks_a_right(error):
-        remedy = "Use a role with the policy leaderboard-hosts (deployments/aws/roles.yaml)."
+        remedy = "Use a role with the policy leaderboard-operators (deployments/aws/roles.yaml)."
         return Finding(subject, CheckStatus.NOT_CHECKED, f"these AWS credentials lack the right: {detail}", remedy)
     remedy = error.remedy or (TRY_AGAIN if isinstance(error, TransientError) else LOOK_UP)
     return Finding(subject, CheckStatus.PROBLEM, detail, remedy)

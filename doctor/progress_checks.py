@@ -49,7 +49,7 @@ def _bridge(context: DoctorContext) -> str:
     silent = (datetime.now(UTC) - last).total_seconds()
     if silent > SILENT_SECONDS:
         raise InvalidConfiguration(
-            f"The intake stands still: the bridge of {queue_name(url)} last polled {_ago(silent)}",
+            f"No messages are received: the bridge of {queue_name(url)} last polled {_ago(silent)}",
             f"no submission comes in{_waiting(context)}",
             "The bridge's log says what it waits for. Where it has ended, start it: leaderboard bridge",
         )

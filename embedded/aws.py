@@ -90,7 +90,7 @@ class EmbeddedAws:
     def deploy(self, template: str, stack: str = "", **parameters: str) -> dict[str, str]:
         """Make a stack of deployments/aws/<template>.yaml, wait until it is there, and return its outputs.
 
-        `stack` tells several stacks of one template apart. Raises ServiceUnavailable.
+        `stack` names one of several stacks of one template. Raises ServiceUnavailable.
         """
         cloudformation: CloudFormationClient = self._client("cloudformation")
         name = f"{STAGE}-{stack or template}"
@@ -106,7 +106,7 @@ class EmbeddedAws:
                     Capabilities=["CAPABILITY_NAMED_IAM"],
                 )
             waiter = cloudformation.get_waiter("stack_create_complete")
-            waiter.wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 20})  # the first look is at once
+            waiter.wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 20})  # the first poll is at once
             outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0].get("Outputs", [])
         return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 

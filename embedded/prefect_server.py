@@ -87,8 +87,8 @@ def answers(url: str) -> bool:
     return status is not None and status < 500
 
 
-def look_every(api_url: str, seconds: float) -> None:
-    """Let the reconciler look more often than prefect.yaml says; raises ServiceUnavailable."""
+def set_reconcile_interval(api_url: str, seconds: float) -> None:
+    """Let the reconciler run more often than prefect.yaml says; raises ServiceUnavailable."""
     try:
         with requests.Session() as session:
             session.trust_env = False

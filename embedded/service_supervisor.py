@@ -17,7 +17,7 @@ class Restarts:
 
     first_pause: float = 1
     longest_pause: float = 30
-    calm: float = 60  # whoever has lived so long has not died "again"
+    calm: float = 60  # a death after so many seconds counts as the first again
     most: int = 5  # deaths in a row: after that it is no accident
 
 

@@ -14,7 +14,7 @@ from deployments.settings import Settings
 from deployments.stack_state import StackState
 from embedded import challenge
 from embedded.aws import CLUSTERS, EmbeddedAws, routes_location, secrets_of
-from embedded.prefect_server import answers, exists, look_every, start_prefect
+from embedded.prefect_server import answers, exists, set_reconcile_interval, start_prefect
 from embedded.processes import Child, Processes
 
 ROUTES = Path(local_jobs.__file__).parent / "routes"
@@ -132,7 +132,7 @@ class StackStart:
             ["prefect", "deploy", "--all", "--prefect-file", str(deployments_file())],
             "flows deployed",
         )
-        look_every(self._state.prefect_api_url, self._settings.reconcile_seconds)
+        set_reconcile_interval(self._state.prefect_api_url, self._settings.reconcile_seconds)
 
     def _worker(self, prefect: "Future[Child]") -> None:
         self._wait_for_pool(prefect.result())

@@ -29,7 +29,7 @@ def problem(what: str, answer: HttpAnswer, clean: Callable[[str], str], about_su
     reason = clean(own_words or _form(answer))
     cause = f"{what} answered {status}: {reason}"
     if status == 429 or status >= 500:
-        summary = "EvalAI's request limit is used up" if status == 429 else "EvalAI broke on the request"
+        summary = "EvalAI's request limit is used up" if status == 429 else "EvalAI failed on the request"
         return ServiceUnavailable(summary, cause, retry_after=_retry_after(answer))
     if status in (401, 403) or (status == 400 and reason == WRONG_ROLE):
         return InvalidConfiguration("EvalAI does not accept the token", cause, HOST_REMEDY)

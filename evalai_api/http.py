@@ -138,7 +138,7 @@ class EvalAIHttp:
         except AnswerTooLarge as error:
             trouble = RequestRefused("EvalAI's answer is too large to be read", f"{what}: {error}")
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            trouble = InvalidConfiguration("EvalAI's address is no web address", what, SERVER_REMEDY)
+            trouble = InvalidConfiguration("EvalAI's address is not a web address", what, SERVER_REMEDY)
         except (httpx.HTTPError, OSError) as error:
             trouble = ServiceUnavailable("EvalAI cannot be reached", f"{what}: {type(error).__name__}")
         raise trouble
@@ -177,7 +177,7 @@ def _checked_server(api_server: str) -> str:
     server = api_server.strip().rstrip("/")
     if not server.startswith(("http://", "https://")) or any(character.isspace() for character in server):
         raise InvalidConfiguration(
-            f"EvalAI's address {api_server!r} is no web address", "it must start with https://", SERVER_REMEDY
+            f"EvalAI's address {api_server!r} is not a web address", "it must start with https://", SERVER_REMEDY
         )
     return server
 

@@ -34,7 +34,7 @@ def handed_in_image(url: str, timeouts: Timeouts, trust_env: bool) -> str | None
 
 def _image(answer: HttpAnswer) -> str | None:
     if answer.status == 429 or answer.status >= 500:
-        raise ServiceUnavailable("EvalAI's storage broke on a submission's file", f"{answer.status}")
+        raise ServiceUnavailable("EvalAI's storage failed on a submission's file", f"{answer.status}")
     if not 200 <= answer.status < 300:
         return None
     try:

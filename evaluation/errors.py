@@ -7,7 +7,7 @@ EvaluationError
 │   ├── ServiceUnavailable        EvalAI, AWS, Prefect or a cluster does not answer, throttles or breaks
 │   ├── DeadlineExceeded          a wait came to its stated end
 │   └── CleanupIncomplete         something of a submission is still running after its removal
-├── NeedsOperator                 an operator must act: the submission waits, and nobody is charged
+├── NeedsOperator                 an operator must act: the submission waits, and no budget is charged
 │   ├── InvalidConfiguration      a secret, block, setting, phase codename or route file is wrong
 │   └── RequestRefused            a service understood the request and said no (4xx)
 ├── SubmissionFailed              it lies in this one submission: it ends, by `fault` of its team or of ours

@@ -75,7 +75,7 @@ class EvaluationServer(Protocol):
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to evaluate a submission once. `key` tells a resume from a redelivery of the same message."""
+    """The right to evaluate a submission once. `key` distinguishes a resume from a redelivery of the same message."""
 
     submission: int
     team: int
@@ -103,7 +103,7 @@ class SubmissionLedger(Protocol):
         """Write attributes of the claimed row; raises AlreadyClaimed when another has taken the claim."""
 
     def renew(self, claim: Claim, stage: Stage | None = None) -> None:
-        """Say that the claim's run lives, and which stage it enters; raises AlreadyClaimed, as above."""
+        """Renew the lease, and set the stage that the run enters; raises AlreadyClaimed, as above."""
 
     def reopen(self, entry: LedgerEntry) -> None:
         """Let a takeover run take the ended evaluation once more, to send its kept outcome; raises AlreadyClaimed."""

@@ -41,10 +41,10 @@ def parse_route_list(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not match:
-            raise InvalidConfiguration(f"{text!r} is no list of routes", f"{part!r} is neither 7 nor 0-19")
+            raise InvalidConfiguration(f"{text!r} is not a list of routes", f"{part!r} is neither 7 nor 0-19")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last - first > 100_000:
-            raise InvalidConfiguration(f"{text!r} is no list of routes", f"{part!r} is no range")
+            raise InvalidConfiguration(f"{text!r} is not a list of routes", f"{part!r} is not a range")
         ids.extend(range(first, last + 1))
     return _checked(ids, f"the list {text!r}")
 

@@ -135,5 +135,5 @@ def parse_plan(data: bytes, source: str) -> tuple[tuple[Shard, ...], int]:
 
 def _whole(value: object, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{value!r} is no whole number from {least}")
+        raise ValueError(f"{value!r} is not a whole number from {least}")
     return value

@@ -80,7 +80,7 @@ class ComputeServices:
     async def measure(self, seconds: float) -> None:
         """Publish how long the run was busy with its job."""
         if measures := self._measures:
-            with best_effort("The job is not measured"):
+            with best_effort("The job's duration is not published"):
                 await asyncio.to_thread(measures.job_took, seconds)
 
     def _extend(self, seconds: float) -> None:

@@ -31,7 +31,7 @@ async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[A
         return
     if takeover.crashes > MAX_CRASHES + 1:  # not even the run that was to give up could claim the submission
         logger.error(
-            "The run broke again before it could report an outcome (%s): see `leaderboard reconcile`", state.message
+            "The run crashed again before it could report an outcome (%s): see `leaderboard reconcile`", state.message
         )
         return
     logger.warning(

@@ -188,7 +188,7 @@ def _object(text: str) -> Json:
     except ValueError as error:
         raise ServiceUnavailable("The cluster's answer is cut off or no JSON", str(error)) from error
     if not isinstance(content, dict):
-        raise ServiceUnavailable("The cluster's answer is no JSON object", type(content).__name__)
+        raise ServiceUnavailable("The cluster's answer is not a JSON object", type(content).__name__)
     return content
 
 

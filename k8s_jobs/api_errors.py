@@ -72,6 +72,6 @@ def translated(what: str) -> Iterator[None]:
         remedy = "Check the certificate authority in the cluster's secret or kubeconfig."
         raise InvalidConfiguration(f"{what}: the cluster's certificate is not valid", str(error), remedy) from error
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-        raise InvalidConfiguration(f"{what}: the cluster's address is no address", str(error)) from error
+        raise InvalidConfiguration(f"{what}: the cluster's address is not valid", str(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise ServiceUnavailable(f"{what}: the cluster cannot be reached", str(error)) from error

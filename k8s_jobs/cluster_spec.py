@@ -53,7 +53,7 @@ class ClusterSpec:
                 raise _wrong(f"{name} is missing", "every shard needs it")
         for name in ("namespace", "service_account"):
             if not _DNS_LABEL.fullmatch(getattr(self, name)):
-                raise _wrong(f"{name} {getattr(self, name)!r} is no valid name", "small letters, digits and hyphens")
+                raise _wrong(f"{name} {getattr(self, name)!r} is not a valid name", "small letters, digits and hyphens")
         if bool(self.worker_role_arn) == bool(self.storage_secret):
             raise _wrong("The supervisor's way to S3 is unclear", "set worker_role_arn or storage_secret, one of them")
         for cidr in self.storage_cidrs:
@@ -64,7 +64,7 @@ def _require_cidr(text: str) -> None:
     try:
         ipaddress.ip_network(text)
     except ValueError as error:
-        raise _wrong(f"storage_cidrs: {text!r} is no network", str(error)) from error
+        raise _wrong(f"storage_cidrs: {text!r} is not a network", str(error)) from error
 
 
 def _wrong(summary: str, cause: str) -> InvalidConfiguration:

@@ -40,7 +40,7 @@ class ClusterKey:
 
 @dataclass(eq=False)
 class Follower:
-    """Wakes when one of its Jobs or their pods change."""
+    """Notified when one of its Jobs or their pods change."""
 
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 

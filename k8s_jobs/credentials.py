@@ -140,7 +140,7 @@ class EksCluster:
             return base64.b64decode(self.certificate_authority, validate=True)
         except (binascii.Error, ValueError) as error:
             remedy = "Copy the key certificate_authority of the cluster's secret from EKS."
-            raise InvalidConfiguration(f"The certificate authority of {self.name} is no base64", "", remedy) from error
+            raise InvalidConfiguration(f"The certificate authority of {self.name} is not base64", "", remedy) from error
 
 
 def eks_token(session: Callable[[], boto3.Session], cluster: str, region: str) -> str:

@@ -116,7 +116,7 @@ class Reflector:
             page = await self._api.get(self._path, query, retry=False)
             metadata = page.get("metadata") or {}
             if "resourceVersion" not in metadata:
-                raise ServiceUnavailable(f"The answer to GET {self._path} is no list")
+                raise ServiceUnavailable(f"The answer to GET {self._path} is not a list")
             for item in page.get("items") or ():
                 found[_name(item)] = _slim(item)
             if not metadata.get("continue"):

@@ -58,7 +58,7 @@ def failure_of_pod(pod: Json) -> Failure:
     return (
         _removed(pod)
         or diagnosed(PodEnd(ends, limits_in="the Job's template"))
-        or infrastructure_failure("The shard's pod broke down", status_words(pod))
+        or infrastructure_failure("The shard's pod failed", status_words(pod))
     )
 
 

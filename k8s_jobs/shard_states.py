@@ -68,14 +68,14 @@ def shard_status(
 
 
 def gone(index: int, seen: bool) -> ShardStatus:
-    detail = "its Job was deleted by somebody else" if seen else "there is no Job of that name"
+    detail = "its Job was deleted from outside" if seen else "there is no Job of that name"
     return ShardStatus(index, ShardState.GONE, detail)
 
 
 def replacing(index: int) -> ShardStatus:
     """While one Job of the shard is deleted and the next one created."""
     return ShardStatus(
-        index, ShardState.RETRYING, "a node refused its pod, nobody is charged; its Job is being replaced"
+        index, ShardState.RETRYING, "a node refused its pod, no budget is charged; its Job is being replaced"
     )
 
 
@@ -142,7 +142,7 @@ def _between_pods(index: int, pod: Json) -> ShardStatus:
 def _with_history(status: ShardStatus, job: Json, pods: Sequence[Json]) -> ShardStatus:
     """Until the new pod drives, why the one before it was lost matters more to a person than where the new one is."""
     if job["metadata"].get("deletionTimestamp"):
-        return replace(status, detail=f"somebody is removing its Job; {status.detail}")
+        return replace(status, detail=f"its Job is being removed from outside; {status.detail}")
     lost = [pod for pod in pods if is_over(pod) and phase(pod) != "Succeeded"]
     early = (ShardState.WAITING, ShardState.PULLING, ShardState.STARTING, ShardState.RETRYING)
     if not lost or status.state not in early:
@@ -154,9 +154,9 @@ def _with_history(status: ShardStatus, job: Json, pods: Sequence[Json]) -> Shard
 def _loss(pod: Json, job: Json, pods: Sequence[Json]) -> str:
     """Why the pod before was lost, and which budget pays for the next one."""
     if was_refused(pod):
-        return f"the node {node_of(pod)} refused its pod before it started ({status_words(pod)}), nobody is charged"
+        return f"the node {node_of(pod)} refused its pod before it started ({status_words(pod)}), no budget is charged"
     if why := disruption(pod):
-        return f"its pod was ended by its node ({why}), nobody is charged"
+        return f"its pod was ended by its node ({why}), no budget is charged"
     if phase(pod) != "Failed":
         return "its pod was stopped from outside"
     failure = failure_of_pod(pod)

@@ -19,7 +19,7 @@ from local_jobs.demo_images import require_known
 from local_jobs.run_directory import PODS, RunDirectory, describe, end_processes, plain_environment, tail
 from shard_pod.environment import Party, job_environment
 
-WATCH_SECONDS = 0.25  # between two looks
+WATCH_SECONDS = 0.25  # between two polls
 SNAPSHOT_SECONDS = 5.0  # a snapshot at least so often
 GRACE_SECONDS = 3.0  # from TERM to KILL
 JOURNAL = "routes.jsonl"  # what the agents of all shards drove, beside the run directories

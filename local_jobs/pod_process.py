@@ -165,7 +165,7 @@ def write_whole(path: Path, content: str) -> None:
 
 
 def locked(lock: TextIO) -> bool:
-    """Lock the run directory, unless a pod lives in it; a backend that looks holds the lock for a moment only."""
+    """Lock the run directory, unless a pod lives in it; a backend that checks holds the lock for a moment only."""
     for _ in range(20):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

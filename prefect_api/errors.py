@@ -38,5 +38,5 @@ def prefect_answer(what: str) -> Iterator[None]:
         with prefect_errors(what):
             yield
     except ValueError as error:
-        summary = f"{what}: that is no Prefect server"
+        summary = f"{what}: that is not a Prefect server"
         raise InvalidConfiguration(summary, type(error).__name__, "Check PREFECT_API_URL.") from error

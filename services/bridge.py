@@ -108,7 +108,7 @@ def run_bridge(
 ) -> None:
     """Carry messages until `stop` is set; blocks. Outages of SQS or Prefect are waited out.
 
-    `beat` is called before each poll, but not after one that failed: it tells others that messages are received.
+    `beat` is called before each poll, but not after one that failed: it publishes that messages are received.
     Raises NeedsOperator where the very first poll is refused: the queue's address or the credentials are wrong.
     """
     bridge = _Bridge(queue, publisher, stop, settings, read)

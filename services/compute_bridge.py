@@ -21,7 +21,7 @@ def compute_settings(queue: SubmissionQueue) -> BridgeSettings:
 def compute_reader(jobs: str = document_names.COMPUTE) -> Reader:
     """Makes the event that starts the `compute` deployment; `jobs` is the name of the blocks of queue and table.
 
-    The resource's id is `compute.message.<jobs>.<job id>`, so that a trigger can tell functions apart.
+    The resource's id is `compute.message.<jobs>.<job id>`, so that a trigger can select a function's messages.
     """
 
     def read(received: Received, settings: BridgeSettings) -> OutgoingEvent:

@@ -35,5 +35,5 @@ for ((n = 1; ; n++)); do
       pause "$poll"
     done
   fi
-  tell_exit "$n" "$REPLY"
+  publish_exit "$n" "$REPLY"
 done

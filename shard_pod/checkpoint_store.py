@@ -82,7 +82,7 @@ class CheckpointStore:
         check_size(size, EVALUATOR_FILE)
         data = read_whole(self._evaluators)
         if data is None:
-            refuse(EVALUATOR_FILE, "the file", "is no regular file, or may not be read")
+            refuse(EVALUATOR_FILE, "the file", "is not a regular file, or may not be read")
         statuses = statuses_of(self._settings, data, EVALUATOR_FILE)
         if len(statuses) < len(self.statuses):
             problem = f"has {len(statuses)} records, and had {len(self.statuses)} before"

@@ -25,7 +25,7 @@ _MOST_READ = 1 << 20  # bytes of the log at one poll
 
 
 class DrivingProgress:
-    """Follows one start. `look` is called at every poll while the simulator is ready."""
+    """Follows one start. `observe` is called at every poll while the simulator is ready."""
 
     def __init__(self, files: PairDirectory, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = files.logs["agent"]
@@ -40,7 +40,7 @@ class DrivingProgress:
         self._progress_at: float | None = None
         self._output_at: float | None = None
 
-    def look(self, records: int) -> None:
+    def observe(self, records: int) -> None:
         """Compare with the poll before; `records` is how many the checkpoint has."""
         now = self._clock()
         ticked = self._game_time_passed() | self._live_results_written()

@@ -21,7 +21,7 @@ from shard_pod.settings import PairSettings
 log = logging.getLogger(__name__)
 
 CHUNK = 512 * 1024  # bytes in memory at a time
-MOST_BEHIND = 4 * 1024 * 1024  # of one log at one look: an agent that floods its log costs no more than this
+MOST_BEHIND = 4 * 1024 * 1024  # of one log in one pass: an agent that floods its log costs no more than this
 LAST_SECONDS = 5.0  # for the last lines, after everything else
 LONGEST_PAUSE = 300.0  # seconds between two tries in an outage
 

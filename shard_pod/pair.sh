@@ -66,7 +66,7 @@ begin() { # open the log, learn the polling interval
   logger=$!
 }
 
-tell() { # file content: other parties see all of it or nothing; what a child has put in its place goes
+publish() { # file content: other parties see all of it or nothing; what a child has put in its place goes
   local fresh="${own:?}/.$1.new" file="${own:?}/$1"
   [[ -e "$fresh" || -L "$fresh" ]] && rm -rf "$fresh"
   [[ -d "$file" && ! -L "$file" ]] && rm -rf "$file"
@@ -76,15 +76,15 @@ tell() { # file content: other parties see all of it or nothing; what a child ha
 await_start() { # n: until the supervisor says so; meanwhile the last exit file stays where it is
   local last="exit$(($1 - 1))"
   until [[ -e "$supervisor/start$1" ]]; do
-    [[ $1 -gt 1 && ! ( -f "$own/$last" && ! -L "$own/$last" ) ]] && tell "$last" "$last_exit"
+    [[ $1 -gt 1 && ! ( -f "$own/$last" && ! -L "$own/$last" ) ]] && publish "$last" "$last_exit"
     obey
     pause "$poll"
   done
 }
 
-tell_exit() { # n content
+publish_exit() { # n content
   last_exit="$2"
-  tell "exit$1" "$2"
+  publish "exit$1" "$2"
 }
 
 obey() { # what the supervisor and the machine want of us at any time

@@ -84,7 +84,7 @@ def changed(path: Path) -> tuple[int, int] | None:
 
 
 class PairDirectory:
-    """Reads what the other parties say and writes what the supervisor says."""
+    """Reads what the other parties publish, and publishes what the supervisor decides."""
 
     def __init__(self, pair_dir: Path) -> None:
         self.supervisor = pair_dir / "supervisor"
@@ -101,10 +101,10 @@ class PairDirectory:
             "init": self.supervisor / "init.log",
         }
 
-    def tell(self, name: str, content: str) -> None:
+    def publish(self, name: str, content: str) -> None:
         write_whole(self.supervisor / name, f"{content}\n".encode())
 
-    def told(self, name: str) -> str | None:
+    def published(self, name: str) -> str | None:
         content = read_whole(self.supervisor / name)
         return None if content is None else content.decode().strip()
 
@@ -129,7 +129,7 @@ class PairDirectory:
         content = read_whole(path, 100)
         if content is not None:
             return parse_exit(content.decode(errors="replace"))
-        return Exit(1, note="its exit file is no file that can be read") if os.path.lexists(path) else None
+        return Exit(1, note="its exit file is not a file that can be read") if os.path.lexists(path) else None
 
     @property
     def agent_was_there(self) -> bool:

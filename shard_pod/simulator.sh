@@ -20,12 +20,12 @@ for ((n = 1; ; n++)); do
   until ended; do
     obey
     if [[ -z "$ready" ]] && ((age >= warmup)) && port_answers; then
-      tell "ready$n" "$CARLA_PORT"
+      publish "ready$n" "$CARLA_PORT"
       say "start $n: ready on port $CARLA_PORT"
       ready=1
     fi
     pause "$poll"
     ((age += poll))
   done
-  tell_exit "$n" "$REPLY"
+  publish_exit "$n" "$REPLY"
 done

@@ -56,7 +56,7 @@ class StartWatch:
         if self._files.ready_port(self._start) is None or not self._files.agent_was_there:
             return False  # the simulator is warming up, or the agent's image is still being pulled
         self._progress = self._progress or DrivingProgress(self._files)
-        self._progress.look(records)
+        self._progress.observe(records)
         return self._progress.hangs(self._settings.hang_seconds)
 
     def _by_the_simulator(self, reason: StopReason) -> StopReason:

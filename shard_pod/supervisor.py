@@ -102,7 +102,7 @@ class PairSupervisor:
 
     def _begin(self, start: int, counters: Counters, detail: str) -> int:
         counters = replace(counters, starts=counters.starts + 1)
-        self._files.tell(f"start{start}", _BEGUN.dump_json(BegunStart(counters, detail)).decode())
+        self._files.publish(f"start{start}", _BEGUN.dump_json(BegunStart(counters, detail)).decode())
         self._show(start)
         return start
 
@@ -110,15 +110,15 @@ class PairSupervisor:
         ending = self._follow(start)
         self._results.refresh()
         step = decide(self._begun(start).counters, self._settings.budgets, ending, self._results.summary)
-        self._files.tell(f"next{start}", step.render())
+        self._files.publish(f"next{start}", step.render())
         return step
 
     def _decided(self, start: int) -> Decision | None:
-        content = self._files.told(f"next{start}")
+        content = self._files.published(f"next{start}")
         return parse_decision(content) if content else None
 
     def _begun(self, start: int) -> BegunStart:
-        return _BEGUN.validate_json(self._files.told(f"start{start}") or "{}")
+        return _BEGUN.validate_json(self._files.published(f"start{start}") or "{}")
 
     def _follow(self, start: int) -> EndedStart:
         """Copy and watch until both parties have ended, or one does not answer."""
@@ -127,14 +127,14 @@ class PairSupervisor:
         stopped = Stopwatch()
         while True:
             simulator, agent = files.simulator_exit(start), files.agent_exit(start)
-            stop = files.told(f"stop{start}")
+            stop = files.published(f"stop{start}")
             if (simulator and agent) or stopped.seconds_since(stop is not None) > ANSWER_SECONDS:
                 reason = StopReason(stop) if stop else None
                 driving = files.ready_port(start) is not None
                 return EndedStart(simulator, agent, reason, driving, files.agent_was_there)
             if stop is None and (why := watch.reason_to_stop(simulator, agent, self._results.summary)):
                 log.info("Stopping start %d: %s", start, why)
-                files.tell(f"stop{start}", why)
+                files.publish(f"stop{start}", why)
             self._copy_if_due(start)
             self._pause()
 
@@ -183,7 +183,7 @@ class PairSupervisor:
         )
 
     def _finish(self, step: Decision, exit_code: PairExitCode) -> PairExitCode:
-        """Store everything, then tell the exit_code: a finished shard is one whose last checkpoint lies in S3."""
+        """Store everything, then publish the exit code: a finished shard is one whose last checkpoint is in S3."""
         state = ShardState.FINISHED if exit_code is PairExitCode.FINISHED else ShardState.FAILED
         log.info("Exit code %s: %s", exit_code.name.lower().replace("_", " "), step.detail)
         self._upload.show(self._progress(state, step.counters, step.detail, exit_code=exit_code))
@@ -195,12 +195,12 @@ class PairSupervisor:
                 log.warning("Not copied, trying again: %s", error)
             if self._stop.wait(self._settings.copy_seconds):
                 raise Stopped
-        self._files.tell("exit_code", str(int(exit_code)))
+        self._files.publish("exit_code", str(int(exit_code)))
         return exit_code
 
     def leave(self) -> PairExitCode:
         """The pod is being ended: stop the pair and copy what there is; a later pod or attempt goes on from it."""
-        self._files.tell("exit_code", str(int(PairExitCode.CANCELLED)))
+        self._files.publish("exit_code", str(int(PairExitCode.CANCELLED)))
         self._results.refresh()
         self._upload.copy_now(everything=True)
         return PairExitCode.CANCELLED
@@ -221,7 +221,7 @@ def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
             log.error("%s", error)
             code = exit_code(error)
             if code != 1:
-                files.tell("exit_code", str(int(code)))
+                files.publish("exit_code", str(int(code)))
             return code
 
 

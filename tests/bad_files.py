@@ -56,7 +56,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _with_scores(score_route="100"),
         f"{FIRST_SCORES}.score_route must be a number from 0 to 100, not '100'",
     ),
-    "NaN": (lambda: _with_scores(score_route=float("nan")), "the file holds NaN, which is no number"),
+    "NaN": (lambda: _with_scores(score_route=float("nan")), "the file holds NaN, which is not a number"),
     "an infinite number": (lambda: _with_text('"extra": 1e999'), "the file holds 1e999, which is too large"),
     "an endless number": (lambda: _with_text(f'"extra": {"9" * 5000}'), "the file holds a number of 5000 digits"),
     "nested without end": (lambda: b"[" * 100_000, "the file is nested more than 32 levels deep"),

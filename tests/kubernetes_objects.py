@@ -144,7 +144,7 @@ def pod_object(
 ) -> Json:
     """`states` by container; init containers by name, as in the template."""
     init = ("evaluator", "private-contents", "supervisor")
-    told = [{"name": key, "state": state} for key, state in (states or {}).items()]
+    statuses = [{"name": key, "state": state} for key, state in (states or {}).items()]
     metadata: Json = {
         "name": name,
         "creationTimestamp": at(age),
@@ -163,8 +163,8 @@ def pod_object(
         "status": {
             "phase": phase,
             "conditions": [condition("PodScheduled", bool(node), age=age), *conditions],
-            "initContainerStatuses": [each for each in told if each["name"] in init],
-            "containerStatuses": [each for each in told if each["name"] not in init],
+            "initContainerStatuses": [each for each in statuses if each["name"] in init],
+            "containerStatuses": [each for each in statuses if each["name"] not in init],
             **status,
         },
     }

@@ -79,7 +79,7 @@ def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeo
     if takeover and takeover.stopped:
         return _given_up(submission, "an operator cancelled its run in Prefect")
     if takeover and takeover.crashes > MAX_CRASHES:
-        return _given_up(submission, f"its run broke {takeover.crashes} times; the runs' logs say why")
+        return _given_up(submission, f"its run crashed {takeover.crashes} times; the runs' logs say why")
     # What was begun is continued, whatever EvalAI shows of it.
     if is_takeover or submission.status not in CLOSED:
         return None

@@ -1,4 +1,4 @@
-"""Where a claimed submission is, and how long it may be there before somebody is told."""
+"""Where a claimed submission is, and how long it may be there before the operators are notified."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,16 +8,16 @@ from enum import StrEnum
 class Stage(StrEnum):
     """Written to the ledger as the run that holds the claim goes on; each write also checks that it still holds it."""
 
-    CLAIMED = "claimed"  # the plan is made, EvalAI is told that it runs
+    CLAIMED = "claimed"  # the plan is made, EvalAI shows it as running
     LAUNCHING = "launching"  # the shards' Jobs are created or adopted
     SIMULATING = "simulating"  # the shards wait for machines, then drive
     CLEARING = "clearing"  # the Jobs are stopped and removed
     MERGING = "merging"  # the checkpoints become one result
-    REPORTING = "reporting"  # the outcome is kept; EvalAI and the ledger are told
+    REPORTING = "reporting"  # the outcome is kept, and written to EvalAI and the ledger
     ENDED = "ended"
 
 
-# A stage that lasts longer is told to the hosts, and a run that lives in it is stuck. Every task's own retries fit in.
+# A longer stage is reported to the operators, and a run that is alive in it is stuck. Every task's own retries fit in.
 LONGEST = {
     Stage.CLAIMED: timedelta(hours=3),
     Stage.LAUNCHING: timedelta(hours=3),
@@ -26,7 +26,7 @@ LONGEST = {
     Stage.REPORTING: timedelta(hours=3),
 }
 MACHINES = timedelta(hours=24)  # so long a shard may wait for a machine; its deadline may count from there on
-LEASE_SECONDS = 180  # a claim whose run has not said for so long that it lives is taken over
+LEASE_SECONDS = 180  # a claim that was not renewed for so long is taken over
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ReconcilerTimeouts:
 
     @property
     def retry_refused(self) -> timedelta:
-        """Between two tries of what only a host can mend, such as a report that EvalAI refuses."""
+        """Between two tries of what only an operator can correct, such as a report that EvalAI refuses."""
         return 20 * self.lease
 
 

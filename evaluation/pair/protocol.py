@@ -1,7 +1,7 @@
 """The protocol of a simulator-agent pair: three parties on a shared volume, each writing in its own directory only.
 
     supervisor/start<n>    the pair may start for the n-th time; the checkpoint has been checked
-    supervisor/stop<n>     stop the n-th start now; the content says why (hang, silent, partner)
+    supervisor/stop<n>     stop the n-th start now; the content is the reason (hang, silent, partner)
     supervisor/next<n>     the decision after the n-th start, kept so that a supervisor that restarts decides once
     supervisor/exit_code   the exit code with which simulator, agent and pod end
     simulator/ready<n>     the n-th simulator is warm and accepts connections; the content is its port
@@ -131,5 +131,5 @@ def failure_of_exit(code: int, detail: str = "") -> Failure:
     """The failure behind a pod's exit code; a code that is no PairExitCode means that the pod itself broke down."""
     if code in set(_FAILURES):
         return failure_of(PairExitCode(code), detail)
-    cause = detail or f"it ended with code {code}, which is none of ours"
-    return Failure("The shard's pod broke down", cause, RESUME, Fault.INFRASTRUCTURE)
+    cause = detail or f"it ended with code {code}, which is not an exit code of a pair"
+    return Failure("The shard's pod failed", cause, RESUME, Fault.INFRASTRUCTURE)

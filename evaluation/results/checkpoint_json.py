@@ -63,7 +63,7 @@ class _Unwanted(ValueError):
 
 
 def _not_finite(constant: str) -> NoReturn:
-    raise _Unwanted(f"holds {constant}, which is no number")
+    raise _Unwanted(f"holds {constant}, which is not a number")
 
 
 def _finite(text: str) -> float:

@@ -37,7 +37,7 @@ _ENTRY_STATUS = frozenset(
 def parse_checkpoint(data: bytes, source: str, version: LeaderboardVersion | None = None) -> Checkpoint:
     """Read and check a whole file; raises InvalidCheckpoint, one line that names `source`, the field and a remedy.
 
-    Without `version` the route ids tell it: 2.x ends them with `_rep<k>`. A file without records is then 1.0's if
+    Without `version` the route ids show it: 2.x ends them with `_rep<k>`. A file without records is then 1.0's if
     its keys are sorted.
     """
     document = read_json(data, source)

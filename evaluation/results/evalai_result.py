@@ -1,6 +1,6 @@
 """The result as EvalAI takes it: one split with one number for each metric of the phase.
 
-Source: docs/reference/results.md, "What EvalAI is sent"; EvalAI refuses unknown metrics and anything that is no number.
+Source: docs/reference/results.md, "What EvalAI is sent"; EvalAI refuses unknown metrics and all but numbers.
 """
 
 from collections.abc import Mapping

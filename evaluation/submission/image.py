@@ -23,7 +23,7 @@ def require_allowed_image(image: str | None, registries: Iterable[str]) -> str:
         )
     if not _IMAGE.fullmatch(image):
         form = "it has to look like registry.example/name:tag"
-        raise ImageRefused(f"The image {image[:200]!a} is no image reference", form, "Push it again.")
+        raise ImageRefused(f"The image {image[:200]!a} is not an image reference", form, "Push it again.")
     if not any(image.startswith(f"{registry}/") for registry in allowed):
         raise ImageRefused(
             f"The image {image!r} is not in an allowed registry",

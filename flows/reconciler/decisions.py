@@ -133,7 +133,7 @@ def _must_wait(
     if last.state is RunState.BLOCKED:
         return f"{last.message} {RETRY}"
     if crashes > MAX_CRASHES + 1:
-        return f"{crashes} of its runs broke, {_last_state(last)}. {RETRY}"
+        return f"{crashes} of its runs crashed, {_last_state(last)}. {RETRY}"
     return None
 
 
@@ -164,7 +164,7 @@ def _take_over(
 
 
 def _unclaimed_too_long(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
-    """EvalAI waits for it, and it has not been claimed for so long that its message must be lost."""
+    """EvalAI waits for it, and it has not been claimed for so long that its message was lost."""
     if waiting := _waits_for_a_worker(view, view.runs, now):
         return waiting
     if view.shown is None or any(_about_to_claim(view, run, now) for run in view.runs):
@@ -187,14 +187,14 @@ def _unclaimed_too_long(view: SubmissionSnapshot, now: datetime) -> list[Finding
         return [Finding(view.submission, sentence, Action.START_RUN, dead_runs=stale)]
     if not _unclaimed_for(view, view.timeouts.until_claimed, now):
         return []  # its message may still come
-    return [Finding(view.submission, f"{since}: its message must be lost. A run is started.", Action.START_RUN)]
+    return [Finding(view.submission, f"{since}: its message was lost. A run is started.", Action.START_RUN)]
 
 
 def _died_before_the_claim(view: SubmissionSnapshot, since: str, died: Sequence[Run], now: datetime) -> list[Finding]:
     """Its message comes back as well, but later; whoever claims first has it."""
     last = max(died, key=lambda run: run.state_since)
     if len(died) > MAX_CRASHES and now - last.state_since < view.timeouts.retry_refused:
-        return [notify(view, f"{since}: {len(died)} of its runs broke, {_last_state(last)}. {RETRY}")]
+        return [notify(view, f"{since}: {len(died)} of its runs crashed, {_last_state(last)}. {RETRY}")]
     if now - last.state_since < view.timeouts.settle:
         return []  # the run's own hook may be starting a takeover run
     return [Finding(view.submission, f"{since}: {_last_state(last)}. Another run is started.", Action.START_RUN)]

@@ -22,7 +22,7 @@ async def explain_submission(services: Services, submission: int) -> Explanation
     """Ask all systems about one submission. Raises ServiceUnavailable where no ledger answers."""
     seen = await take_snapshot(services, [submission])
     if not seen.views:
-        return Explanation("nobody can say: its ledger cannot be read", problems=seen.unavailable)
+        return Explanation("unknown: its ledger cannot be read", problems=seen.unavailable)
     [view] = seen.views
     entry = view.entry
     shards: list[ShardProgress] = []

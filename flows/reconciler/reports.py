@@ -43,7 +43,7 @@ def unreported(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
         return [notify(view, f"{differs}, and its outcome is not kept. Set it to {entry.status} at EvalAI.")]
     if entry.resends >= most:
         again = f"also after its report was sent again ({entry.resends} of {most})"
-        return [notify(view, f"{differs}, {again}: somebody else wrote there. Decide which is right.")]
+        return [notify(view, f"{differs}, {again}: another system wrote there. Decide which is right.")]
     return [Finding(view.submission, f"{differs}; the report is sent again.", Action.RESEND_REPORT)]
 
 

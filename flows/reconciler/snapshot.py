@@ -183,7 +183,7 @@ def _views(
 
 
 def _cluster_of(services: Services, shown: EvalAIRow | None) -> str:
-    """The cluster of a submission that no ledger has; "" where nothing tells.
+    """The cluster of a submission that no ledger has; "" where it is unknown.
 
     Raises InvalidConfiguration for one that waits in a phase which is not ours.
     """

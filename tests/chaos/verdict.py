@@ -187,18 +187,18 @@ def _lost(
 
 
 def _taken_back_after_its_end(attempt: Attempt) -> bool:
-    """EvalAI lets a team cancel what is finished: the outcome was told before, and stands in the ledger."""
-    told = any(write.by == INSTALLATION and write.status in TERMINAL for write in attempt)
-    return told and attempt[-1].by != INSTALLATION
+    """EvalAI lets a team cancel what is finished: the outcome was reported before, and stands in the ledger."""
+    reported = any(write.by == INSTALLATION and write.status in TERMINAL for write in attempt)
+    return reported and attempt[-1].by != INSTALLATION
 
 
 def _doubled(submission: int, attempts: Sequence[Attempt], rows: Mapping[int, Row]) -> Iterator[str]:
     for number, attempt in enumerate(attempts, 1):
         ours = [write for write in attempt if write.by == INSTALLATION]
-        told = {(write.status, write.digest) for write in ours if write.status in TERMINAL}
-        if len(told) > 1:
-            words = ", ".join(sorted(status for status, _ in told))
-            yield f"submission {submission}, attempt {number}, was told {len(told)} different outcomes: {words}"
+        reported = {(write.status, write.digest) for write in ours if write.status in TERMINAL}
+        if len(reported) > 1:
+            words = ", ".join(sorted(status for status, _ in reported))
+            yield f"submission {submission}, attempt {number}, was reported {len(reported)} different outcomes: {words}"
         back = next((write for write in attempt if write.by != INSTALLATION and write.status == "cancelled"), None)
         late = [write.status for write in ours if back and write.at > back.at and write.status != "cancelled"]
         if late:

@@ -60,7 +60,7 @@ class Harness:
                 await playing
 
     async def _play(self, behaviour: Behaviour) -> None:
-        told: set[str] = set()
+        answered: set[str] = set()
         core = client.CoreV1Api(self.api)
         while True:
             # As JSON: the client takes seconds to build the models of two hundred pods.
@@ -70,8 +70,8 @@ class Harness:
             for pod in (await answer.json())["items"]:
                 metadata = pod["metadata"]
                 wanted = behaviour(metadata["labels"]["batch.kubernetes.io/job-name"])
-                if wanted is not None and metadata["uid"] not in told and "deletionTimestamp" not in metadata:
-                    told.add(metadata["uid"])
+                if wanted is not None and metadata["uid"] not in answered and "deletionTimestamp" not in metadata:
+                    answered.add(metadata["uid"])
                     patch = {"metadata": {"annotations": {PREFIX + key: text for key, text in wanted.items()}}}
                     await core.patch_namespaced_pod(metadata["name"], self.namespace, patch, _preload_content=False)
             await asyncio.sleep(0.2)

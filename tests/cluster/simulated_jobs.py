@@ -75,7 +75,7 @@ async def pods(api: client.ApiClient, namespace: str, name: str) -> list[Any]:
 
 
 async def annotate(api: client.ApiClient, pod: Any, **behaviour: str) -> None:
-    """Tells a living pod how to go on; `_` stands for `-` in a key."""
+    """Sets how a running pod goes on; `_` stands for `-` in a key."""
     annotations = {PREFIX + key.replace("_", "-"): value for key, value in behaviour.items()}
     patch = {"metadata": {"annotations": annotations}}
     await client.CoreV1Api(api).patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, patch)

@@ -64,8 +64,8 @@ async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
 
     assert [status.state for status in last.values()] == [ShardState.FINISHED] * 2
     assert [await harness.failed_pods(job) for job in jobs] == [0, 0]
-    assert any("nobody is charged" in detail for detail in details[0])
-    assert any("nobody is charged" in detail for detail in details[1])
+    assert any("no budget is charged" in detail for detail in details[0])
+    assert any("no budget is charged" in detail for detail in details[1])
     await backend.remove(7, 1)
 
 

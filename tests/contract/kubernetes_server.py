@@ -57,7 +57,7 @@ class KubernetesServer:
             self._runner = None
 
     def put(self, kind: str, item: Json) -> Json:
-        """Create or change an object, and tell the watches."""
+        """Create or change an object, and notify the watches."""
         metadata = item["metadata"]
         known = metadata["name"] in self.objects[kind]
         metadata.setdefault("uid", f"uid-{next(self._versions)}")

@@ -123,7 +123,7 @@ def deploy_roles(harness: Harness) -> dict[str, str]:
 
 
 def hosts_policy(harness: Harness) -> list[dict[str, Any]]:
-    return managed_policy(harness.aws, deploy_roles(harness)["HostsPolicyArn"])
+    return managed_policy(harness.aws, deploy_roles(harness)["OperatorsPolicyArn"])
 
 
 ABSENT = frozenset({"s3:ListBucket"})  # nobody lists: without it, an object that is not there is "denied"

@@ -249,8 +249,11 @@ class TestMachines:
         seen = follow(backend, job)
 
         assert seen[-1].state is ShardState.FINISHED
-        (told,) = {status.detail.partition(";")[0] for status in seen if status.state is ShardState.RETRYING}
-        assert told == "its instance was lost (Host EC2 (instance i-0123456789abcdef0) terminated), nobody is charged"
+        (retrying,) = {status.detail.partition(";")[0] for status in seen if status.state is ShardState.RETRYING}
+        assert (
+            retrying
+            == "its instance was lost (Host EC2 (instance i-0123456789abcdef0) terminated), no budget is charged"
+        )
         assert world.used(job) == (0, 0, {}, ())
         assert [attempt for _, attempt, _ in harness.tasks] == [1, 2]
 
@@ -263,9 +266,9 @@ class TestMachines:
         assert end.failure is not None
         assert end.failure.summary == "The agent's sensors are invalid"
         assert end.failure.cause == "container supervisor ended with code 11"
-        told = explained({1: end}, {1: world.progress(job)})[1].failure
-        assert told is not None
-        assert (told.summary, "sensors" in told.cause) == (end.failure.summary, True)
+        explained_failure = explained({1: end}, {1: world.progress(job)})[1].failure
+        assert explained_failure is not None
+        assert (explained_failure.summary, "sensors" in explained_failure.cause) == (end.failure.summary, True)
         assert [attempt for _, attempt, _ in harness.tasks] == [1]
 
     def test_batchs_reason_for_a_stuck_job_is_shown_at_once(self, world: World, harness: BatchHarness) -> None:

@@ -185,7 +185,7 @@ class TestInit:
         assert (root / "tries").stat().st_size == tries
 
 
-class TestKeeper:
+class TestSupervisorRole:
     def start(self, root: Path, program: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             command("supervisor", root),

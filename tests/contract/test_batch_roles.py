@@ -16,7 +16,7 @@ from tests.contract.batch_harness import LEADERBOARD, QUEUE, BatchHarness
 from tests.contract.test_job_backend import BUCKET, World, follow, run
 
 REGISTRAR = f"{LEADERBOARD}-batch-registrar"
-# moto enforces no role; the key of who calls tells the two apart, since the registrar's comes from AssumeRole.
+# moto enforces no role; the caller's access key distinguishes the two: the registrar's comes from AssumeRole.
 OWN_KEY = "testing"
 
 

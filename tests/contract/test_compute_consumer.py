@@ -129,9 +129,9 @@ def test_a_message_that_names_no_job_goes_to_the_dead_letters(harness: ComputeAw
 
 
 def test_a_caller_who_waits_in_vain_gets_a_timeout_error(harness: ComputeAws) -> None:
-    with pytest.raises(TimeoutError, match="has no result after 0 seconds") as told:
+    with pytest.raises(TimeoutError, match="has no result after 0 seconds") as caught:
         harness.producer().post(1, timeout_seconds=0)
-    assert isinstance(told.value, JobTimeout)
+    assert isinstance(caught.value, JobTimeout)
 
 
 def test_results_too_large_for_the_table_go_to_the_bucket(harness: ComputeAws) -> None:

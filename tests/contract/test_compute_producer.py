@@ -121,10 +121,10 @@ def test_an_ended_job_is_not_sent_again(standard: ComputeAws) -> None:
 
 def test_a_job_whose_message_was_not_sent_is_kept_and_sent_later(harness: ComputeAws) -> None:
     absent = harness.queue.queue_url.replace("/compute", "/absent")
-    with pytest.raises(NotSent, match="Job mine is recorded but not on its queue") as told:
+    with pytest.raises(NotSent, match="Job mine is recorded but not on its queue") as caught:
         harness.producer(queue_name=absent).post_non_blocking(1, job_id="mine")
-    assert told.value.job_id == "mine"
-    assert isinstance(told.value.__cause__, InvalidConfiguration)
+    assert caught.value.job_id == "mine"
+    assert isinstance(caught.value.__cause__, InvalidConfiguration)
     assert harness.received() == []
 
     again = harness.producer()
@@ -248,7 +248,7 @@ def test_what_is_not_json_is_refused(standard: ComputeAws, body: object) -> None
 
 @pytest.mark.parametrize("job_id", ["", "a/b", "-x", "a" * 101, "../x", "a b"])
 def test_an_id_that_is_none_is_refused(standard: ComputeAws, job_id: str) -> None:
-    with pytest.raises(RequestRefused, match="is no id for a job"):
+    with pytest.raises(RequestRefused, match="is not an id for a job"):
         standard.producer().post_non_blocking(1, job_id=job_id)
 
 

@@ -130,7 +130,7 @@ def test_a_letter_that_somebody_put_there_by_hand_says_so(aws: dict[str, Any]) -
     with quick(queue) as letters:
         [letter] = letters
 
-    assert letter.reason.startswith("Nobody left a reason")
+    assert letter.reason.startswith("The message has no reason")
     assert letter.deliveries is None
 
 
@@ -349,7 +349,7 @@ def test_one_letter_is_chosen_by_its_message_id(
 def test_a_letter_that_is_not_there_is_named(aws: dict[str, Any], commanded: SubmissionQueue, wanted: str) -> None:
     reject(aws, commanded, body(90), body(91))
 
-    with pytest.raises(NeedsOperator, match=f"No one dead letter is called {wanted}: there are 2"):
+    with pytest.raises(NeedsOperator, match=f"No single dead letter matches {wanted}: there are 2"):
         redrive(wanted)
 
     assert dead_counts(commanded) == (2, 0)

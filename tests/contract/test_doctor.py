@@ -300,7 +300,12 @@ BROKEN = [
     Broken(
         "workdir",
         locked_workdir,
-        {f"Cluster: machines of {CLUSTER}": ("is no folder that this user may write to", "workdir in the clusters'")},
+        {
+            f"Cluster: machines of {CLUSTER}": (
+                "is not a folder that this user may write to",
+                "workdir in the clusters'",
+            )
+        },
     ),
     Broken(
         "no-routes",

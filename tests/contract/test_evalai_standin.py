@@ -113,8 +113,8 @@ def test_an_outage_meets_everybody_until_it_is_over() -> None:
 def test_every_status_that_was_accepted_is_kept_with_who_wrote_it() -> None:
     with serving(create_app(config(control=True), publish=[].append)) as url:
         pk = hand_in(url, "registry.test/team:1")
-        told = {"challenge_phase": 3, "submission": pk, "stdout": "", "stderr": "broken", "environment_log": ""}
-        report = told | {"submission_status": "FAILED", "metadata": "", "result": "[]"}
+        report = {"challenge_phase": 3, "submission": pk, "stdout": "", "stderr": "broken", "environment_log": ""}
+        report = report | {"submission_status": "FAILED", "metadata": "", "result": "[]"}
         for stderr in ("broken", "broken", "broken otherwise"):
             path = f"{url}/api/jobs/challenge/1/update_submission/"
             requests.put(path, headers=HOST, json=report | {"stderr": stderr}, timeout=60).raise_for_status()

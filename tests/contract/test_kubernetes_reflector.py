@@ -117,7 +117,7 @@ async def test_job_that_somebody_deletes_is_gone_and_one_that_ended_before_is_no
 
     assert statuses[0].state is ShardState.FINISHED
     assert statuses[1].state is ShardState.GONE
-    assert "deleted by somebody else" in statuses[1].detail
+    assert "deleted from outside" in statuses[1].detail
 
 
 async def test_hundred_followers_share_one_watch_of_each_kind(server: KubernetesServer) -> None:

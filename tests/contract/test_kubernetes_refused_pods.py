@@ -60,7 +60,7 @@ async def test_a_refused_pod_is_placed_elsewhere_by_a_new_job_and_never_gone(ser
     job = server.objects["jobs"][JOB.name]
     assert seen[-1].state is ShardState.FINISHED
     assert {status.state for status in seen} <= {ShardState.WAITING, ShardState.RETRYING, ShardState.FINISHED}
-    assert any("nobody is charged" in status.detail for status in seen)
+    assert any("no budget is charged" in status.detail for status in seen)
     assert job["metadata"]["uid"] != first
     assert job["metadata"]["labels"]["leaderboard/shard"] == "0"
     assert job["spec"]["backoffLimit"] == JOB.budgets.infrastructure_restarts

@@ -60,7 +60,7 @@ def test_a_resume_during_the_old_run_takes_the_submission_and_the_old_run_cannot
 
     for late in (
         lambda: harness.ledger.update(old, ENDED),
-        lambda: harness.ledger.claim(a_submission(), "run-a", 2),  # its successor, with the key of the old message
+        lambda: harness.ledger.claim(a_submission(), "run-a", 2),  # its takeover run, with the key of the old message
         lambda: harness.ledger.claim(a_submission(resumed=RESUMED), "run-a", 2),  # the same, asking EvalAI anew
     ):
         with pytest.raises(AlreadyClaimed, match="flow run run-b"):
@@ -114,7 +114,7 @@ def test_what_has_ended_is_taken_by_a_later_key_only(harness: Harness) -> None:
     assert harness.ledger.claim(a_submission(resumed=RESUMED), "run-b", 1).attempt == 2
 
 
-def test_what_was_reopened_is_for_a_successor_and_not_for_the_run_that_ended_it(harness: Harness) -> None:
+def test_what_was_reopened_is_for_a_takeover_run_and_not_for_the_run_that_ended_it(harness: Harness) -> None:
     ended = harness.ledger.claim(a_submission(), "run-a", 1)
     harness.ledger.update(ended, {"status": "finished", "outcome": "kept", **ENDED})
 
@@ -127,8 +127,8 @@ def test_what_was_reopened_is_for_a_successor_and_not_for_the_run_that_ended_it(
     )
     with pytest.raises(AlreadyClaimed):
         harness.ledger.update(ended, ENDED)
-    successor = harness.ledger.claim(a_submission(), "run-a", 2)
-    assert (successor.is_takeover, successor.attempt, entry_of(harness).outcome) == (True, 1, "kept")
+    takeover = harness.ledger.claim(a_submission(), "run-a", 2)
+    assert (takeover.is_takeover, takeover.attempt, entry_of(harness).outcome) == (True, 1, "kept")
 
 
 def test_an_old_view_of_the_row_reopens_nothing(harness: Harness) -> None:

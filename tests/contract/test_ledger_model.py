@@ -83,7 +83,7 @@ class Claims(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None)
     @rule(target=claims, later=st.integers(-1, 2), lost=mostly_not)
     def claim_again(self, later: int, lost: bool) -> Any:
-        """What successors do, some of them late."""
+        """What takeover runs do, some of them late."""
         assert self.row
         resumed = datetime.fromisoformat(self.row.key) if self.row.key else None
         return self._claim(self.row.owner, max(1, self.row.epoch + later), resumed, lost)

@@ -135,11 +135,11 @@ def test_until_there_is_a_log_group_nothing_is_lost(
     ships.ship(last=False)
 
     assert cloud.lines() == ["one", "two"]
-    told = [record.getMessage() for record in caplog.records if record.name == "shard_pod.log_forwarder"]
-    assert len(told) == 2  # once each, not at every look
-    assert told[0].startswith("Logs are not sent to CloudWatch now: Writing to the log group leaderboard-20 failed")
-    assert "The specified log group does not exist. Check its name" in told[0]
-    assert told[1] == "Logs are sent to CloudWatch again"
+    warnings = [record.getMessage() for record in caplog.records if record.name == "shard_pod.log_forwarder"]
+    assert len(warnings) == 2  # once each, not at every look
+    assert warnings[0].startswith("Logs are not sent to CloudWatch now: Writing to the log group leaderboard-20 failed")
+    assert "The specified log group does not exist. Check its name" in warnings[0]
+    assert warnings[1] == "Logs are sent to CloudWatch again"
 
 
 def test_what_is_throttled_is_sent_later(

@@ -48,7 +48,7 @@ def _link(path: Path) -> None:
     path.symlink_to("/etc/hostname")
 
 
-NO_FILE = "the file is no regular file, or may not be read"
+NO_FILE = "the file is not a regular file, or may not be read"
 KINDS: dict[str, tuple[Put, str]] = {
     **{
         kind: (lambda path, content=content: path.write_bytes(content()), reason)
@@ -80,21 +80,21 @@ def test_a_bad_file_costs_a_restart_then_the_shard_with_its_reason_and_never_the
     pair.started(2)
 
     assert pair.settings.checkpoint.read_text() == text(GOOD)
-    assert f"and left a bad checkpoint ({reason}" in json.loads(pair.files.told("start2") or "")["detail"]
+    assert f"and left a bad checkpoint ({reason}" in json.loads(pair.files.published("start2") or "")["detail"]
 
     put(pair.settings.checkpoint)
     pair.ends(2, "stopped", "died 0")
 
     assert pair.exit_code() is PairExitCode.AGENT_CRASHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD).encode()
-    told = pair.progress()
-    failure = failure_of(PairExitCode.AGENT_CRASHED, told.detail)
+    progress = pair.progress()
+    failure = failure_of(PairExitCode.AGENT_CRASHED, progress.detail)
     assert failure.fault is Fault.TEAM
     assert failure.cause.startswith(
         f"the evaluator ended with code 0 before all routes were driven and left a bad checkpoint ({reason}"
     )
     assert failure.cause.endswith("after 1 of 1 restarts")
-    assert (told.routes_done, told.counters.agent_restarts) == (1, 1)
+    assert (progress.routes_done, progress.counters.agent_restarts) == (1, 1)
 
 
 EXIT_FILES: dict[str, Put] = {"a folder": _folder, "a pipe": _pipe, "a link": _link}
@@ -107,11 +107,11 @@ def test_an_exit_file_that_the_agent_turns_into_something_else_is_charged_to_the
     pair.started(1)
 
     EXIT_FILES[kind](pair.files.agent / "exit1")
-    eventually(lambda: pair.files.told("stop1") == "partner")
+    eventually(lambda: pair.files.published("stop1") == "partner")
     (pair.files.simulator / "exit1").write_text("stopped\n")
 
     pair.started(2)
-    assert "its exit file is no file that can be read" in json.loads(pair.files.told("start2") or "")["detail"]
+    assert "its exit file is not a file that can be read" in json.loads(pair.files.published("start2") or "")["detail"]
 
 
 def test_an_exit_file_that_never_comes_is_charged_to_the_agent(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_an_exit_file_that_never_comes_is_charged_to_the_agent(bench: Make, monk
     pair = bench(hang_seconds=0.2)
     pair.keep()
     pair.started(1)
-    eventually(lambda: pair.files.told("stop1") == "hang")
+    eventually(lambda: pair.files.published("stop1") == "hang")
     (pair.files.simulator / "exit1").write_text("stopped\n")
 
     exit_code = pair.exit_code()
@@ -136,7 +136,7 @@ def test_the_times_of_the_agents_files_are_not_believed(bench: Make, moment: flo
         (pair.files.agent / name).write_text("died 1\n")
         os.utime(pair.files.agent / name, (moment, moment))
 
-    eventually(lambda: pair.files.told("stop1") == "partner")
+    eventually(lambda: pair.files.published("stop1") == "partner")
 
 
 def test_a_good_file_after_a_bad_one_is_taken_and_the_reason_goes(bench: Make) -> None:

@@ -40,7 +40,7 @@ class Party:
         return self.process.wait(PATIENCE_SECONDS)
 
     def child(self) -> psutil.Process:
-        """The process that the script was told to run: its log names it."""
+        """The process that the script runs: its log names it."""
         log = self.own / f"{self.name}.log"
         line = re.compile(r"start \d+: process (\d+)")
         return psutil.Process(int(eventually(lambda: line.search(log.read_text()) if log.exists() else None)[1]))

@@ -52,7 +52,7 @@ def test_a_finished_pair_has_its_checkpoint_progress_and_logs_in_s3(bench: Make)
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
     assert (pair.progress().state, pair.progress().routes_done) == (ShardState.FINISHED, 3)
     assert pair.storage.read(storage_keys.log_key(7, 0, 1, "agent")) == b"driving\n"
-    assert pair.files.told("exit_code") == "0"
+    assert pair.files.published("exit_code") == "0"
 
 
 def test_partial_results_and_progress_are_copied_while_driving(bench: Make) -> None:
@@ -133,9 +133,9 @@ def test_silence_is_a_hang(bench: Make) -> None:
     for _ in range(40):
         pair.files.logs["agent"].write_text("driving\n")
         time.sleep(0.05)
-    assert pair.files.told("stop1") is None
+    assert pair.files.published("stop1") is None
 
-    eventually(lambda: pair.files.told("stop1") == "hang")
+    eventually(lambda: pair.files.published("stop1") == "hang")
     pair.ends(1, "stopped", "stopped")
 
     assert pair.exit_code() is PairExitCode.AGENT_HANGS
@@ -160,12 +160,12 @@ def test_a_hang_behind_a_thread_that_keeps_printing_is_found_by_game_time(bench:
         with log.open("a") as file:
             file.write(tick(number / 20, form))
         time.sleep(0.1)
-    assert pair.files.told("stop1") is None
+    assert pair.files.published("stop1") is None
 
     def chat() -> bool:
         with log.open("a") as file:
             file.write(f"[node] heartbeat\n{tick(29 / 20, form)}")  # game time stands still
-        return pair.files.told("stop1") == "hang"
+        return pair.files.published("stop1") == "hang"
 
     eventually(chat)
 
@@ -178,7 +178,7 @@ def test_an_agent_that_only_prints_hangs_as_well(bench: Make) -> None:
     def chat() -> bool:
         with pair.files.logs["agent"].open("a") as file:
             file.write("[node] heartbeat\n")
-        return pair.files.told("stop1") == "hang"
+        return pair.files.published("stop1") == "hang"
 
     eventually(chat)
 
@@ -191,7 +191,7 @@ def test_live_results_are_ticks(bench: Make) -> None:
         (pair.files.agent / "live_results.txt").write_text(f"Game duration: {number}")
         time.sleep(0.1)
 
-    assert pair.files.told("stop1") is None
+    assert pair.files.published("stop1") is None
 
 
 def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(bench: Make) -> None:
@@ -200,11 +200,11 @@ def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(ben
     pair.started(1)
     pair.port.freeze()
 
-    eventually(lambda: pair.files.told("stop1") == "silent")
+    eventually(lambda: pair.files.published("stop1") == "silent")
     pair.ends(1, "stopped", "stopped")
 
     eventually((pair.files.supervisor / "start2").exists)
-    counters = json.loads(pair.files.told("start2") or "")["counters"]
+    counters = json.loads(pair.files.published("start2") or "")["counters"]
     assert (counters["agent_restarts"], counters["infrastructure_restarts"]) == (0, 1)
 
 
@@ -215,7 +215,7 @@ def test_an_evaluator_that_ends_beside_a_simulator_that_does_not_answer_is_not_c
     pair.started(1)
     (pair.files.agent / "exit1").write_text("died 1\n")
 
-    eventually(lambda: pair.files.told("stop1") == "silent")
+    eventually(lambda: pair.files.published("stop1") == "silent")
     (pair.files.simulator / "exit1").write_text("stopped\n")
     pair.started(2)
 
@@ -263,7 +263,7 @@ def test_a_finished_shard_that_comes_again_starts_nothing(bench: Make) -> None:
         again.keep()
 
         assert again.exit_code() is PairExitCode.FINISHED
-        assert again.files.told("exit_code") == "0"
+        assert again.files.published("exit_code") == "0"
         assert not (again.files.supervisor / "start1").exists()
         assert again.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD, entry="Finished").encode()
         assert again.progress().state is ShardState.FINISHED
@@ -294,18 +294,18 @@ def test_a_simulator_that_goes_down_after_its_agent_is_still_heard(bench: Make) 
     (pair.files.simulator / "exit1").write_text("died 139\n")
     pair.started(2)
 
-    assert pair.files.told("stop1") is None
-    assert json.loads(pair.files.told("start2") or "")["counters"]["agent_restarts"] == 0
+    assert pair.files.published("stop1") is None
+    assert json.loads(pair.files.published("start2") or "")["counters"]["agent_restarts"] == 0
 
 
-@pytest.mark.parametrize("told", ["nothing", "next"])
-def test_a_supervisor_that_is_lost_takes_up_where_it_was_and_charges_once(bench: Make, told: str) -> None:
+@pytest.mark.parametrize("published", ["nothing", "next"])
+def test_a_supervisor_that_is_lost_takes_up_where_it_was_and_charges_once(bench: Make, published: str) -> None:
     pair = bench(budgets=Budgets(1, 3, 1))
     pair.keep()
     pair.started(1)
     pair.writes(text(GOOD))
     eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
-    if told == "next":  # it dies after its decision, with the quarantine half done
+    if published == "next":  # it dies after its decision, with the quarantine half done
         pair.ends(1, "died 139", "died 1")
         pair.started(2)
         pair.lose_supervisor()
@@ -318,7 +318,7 @@ def test_a_supervisor_that_is_lost_takes_up_where_it_was_and_charges_once(bench:
     pair.started(2)
 
     assert statuses_in(pair.settings.checkpoint.read_bytes()) == [GOOD, CRASHED]
-    begun = json.loads(pair.files.told("start2") or "")["counters"]
+    begun = json.loads(pair.files.published("start2") or "")["counters"]
     assert (begun["infrastructure_restarts"], begun["simulator_crashes"]) == (1, {"1": 1})
 
 
@@ -340,7 +340,7 @@ def test_a_pod_that_replaces_another_goes_on_with_its_checkpoint_and_budgets(ben
     second.started(1)
 
     assert second.settings.checkpoint.read_text() == text(GOOD)
-    begun = json.loads(second.files.told("start1") or "")["counters"]
+    begun = json.loads(second.files.published("start1") or "")["counters"]
     assert (begun["agent_restarts"], begun["starts"]) == (1, 3)
     second.lose_supervisor()
     second.files.logs["agent"].write_text("from the second pod")
@@ -364,7 +364,7 @@ def test_a_new_attempt_goes_on_with_the_checkpoint_and_full_budgets(bench: Make)
     second.started(1)
 
     assert second.settings.checkpoint.read_text() == text(GOOD)
-    assert json.loads(second.files.told("start1") or "")["counters"]["starts"] == 1
+    assert json.loads(second.files.published("start1") or "")["counters"]["starts"] == 1
 
 
 def test_prepare_clears_status_files_and_fetches_the_routes(bench: Make) -> None:
@@ -435,7 +435,7 @@ def test_a_finished_shard_waits_for_s3_before_it_says_so(bench: Make, monkeypatc
         pair.ends(1, "stopped", "died 0")
         eventually((pair.files.supervisor / "next1").exists)
         time.sleep(0.2)
-        assert pair.files.told("exit_code") is None
+        assert pair.files.published("exit_code") is None
 
     assert pair.exit_code() is PairExitCode.FINISHED
     assert pair.stored(storage_keys.checkpoint_key) == text(GOOD, GOOD, GOOD).encode()
@@ -469,7 +469,7 @@ def test_prepare_and_the_supervisor_work_as_two_containers(bench: Make, aws: dic
     pair = bench()
     environment = {**contract(pair.settings), **credentials(aws)}
     prepared = container("shard_pod.prepare", environment)
-    told, _ = prepared.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = prepared.communicate(timeout=PATIENCE_SECONDS)
     supervisor = container("shard_pod.supervisor", environment)
     try:
         pair.started(1)
@@ -478,7 +478,7 @@ def test_prepare_and_the_supervisor_work_as_two_containers(bench: Make, aws: dic
         supervisor.communicate(timeout=PATIENCE_SECONDS)
 
     assert prepared.returncode == 0
-    assert "No earlier checkpoint" in told
+    assert "No earlier checkpoint" in output
     assert supervisor.returncode == PairExitCode.CANCELLED
-    assert pair.files.told("exit_code") == "30"
+    assert pair.files.published("exit_code") == "30"
     assert pair.storage.read(storage_keys.log_key(7, 0, 1, "supervisor"))

@@ -81,7 +81,7 @@ class Harness:
     def _look(self, submission: int) -> Progress:
         while True:
             try:
-                return self.observer.look(submission)
+                return self.observer.snapshot(submission)
             except ServiceUnavailable:
                 time.sleep(1)
 

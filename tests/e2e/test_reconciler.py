@@ -111,8 +111,8 @@ def test_operators_are_notified_of_what_only_a_person_can_repair(harness: Harnes
         )
 
     assert made == ["notifications through custom-webhook/operators"] * 2
-    told = {"text": "submission 7 needs an operator: Its run should have started."}
-    eventually(lambda: operators.messages == [told])
+    expected = {"text": "submission 7 needs an operator: Its run should have started."}
+    eventually(lambda: operators.messages == [expected])
 
 
 def test_prefect_itself_notifies_operators_of_a_silent_reconciler(harness: Harness, httpserver: HTTPServer) -> None:

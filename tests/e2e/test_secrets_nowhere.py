@@ -49,7 +49,7 @@ LISTS = (
 
 
 @dataclass
-class Told:
+class Evidence:
     """What can be read, by where it was."""
 
     pieces: dict[str, bytes] = field(default_factory=dict)
@@ -63,32 +63,32 @@ class Told:
         return [where for where, text in self.pieces.items() if any(s in text for s in (secret.encode(), *shifted))]
 
 
-def files(harness: Harness) -> Told:
+def files(harness: Harness) -> Evidence:
     """Everything below the stack's folder: logs, run directories, Prefect's database as the bytes that it is."""
-    told, folder = Told(), harness.stack.state.folder
+    pieces, folder = Evidence(), harness.stack.state.folder
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             try:
-                told.add(str(path.relative_to(folder)), path.read_bytes())
+                pieces.add(str(path.relative_to(folder)), path.read_bytes())
             except FileNotFoundError:  # a run directory that is being removed
                 continue
-    return told
+    return pieces
 
 
-def prefect(harness: Harness, submission: int) -> Told:
-    """What Prefect's API tells whoever may ask it."""
-    told, api = Told(), harness.stack.state.prefect_api_url
+def prefect(harness: Harness, submission: int) -> Evidence:
+    """What Prefect's API shows."""
+    pieces, api = Evidence(), harness.stack.state.prefect_api_url
     for name in LISTS:
         for page in _pages(f"{api}/{name}/filter"):
-            told.add(f"Prefect's {name}", json.dumps(page, ensure_ascii=False))
+            pieces.add(f"Prefect's {name}", json.dumps(page, ensure_ascii=False))
     for run in harness.flow_runs_of(submission):
         history = _asked("GET", f"{api}/flow_run_states/?flow_run_id={run['id']}")
-        told.add("Prefect's states", json.dumps(history, ensure_ascii=False))
+        pieces.add("Prefect's states", json.dumps(history, ensure_ascii=False))
     answer: dict[str, Any] = _asked("POST", f"{api}/events/filter", {"limit": 50})
     while True:
-        told.add("Prefect's events", json.dumps(answer["events"], ensure_ascii=False))
+        pieces.add("Prefect's events", json.dumps(answer["events"], ensure_ascii=False))
         if not answer["next_page"]:
-            return told
+            return pieces
         answer = _asked("GET", answer["next_page"])
 
 
@@ -107,18 +107,18 @@ def _asked(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
     return answer.json()
 
 
-def aws(harness: Harness) -> Told:
+def aws(harness: Harness) -> Evidence:
     """Every object of every bucket, and every row of every table."""
-    told, s3, tables = Told(), harness.stack.aws.s3, harness.stack.aws.dynamodb
+    pieces, s3, tables = Evidence(), harness.stack.aws.s3, harness.stack.aws.dynamodb
     for bucket in s3.list_buckets()["Buckets"]:
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
             for item in page.get("Contents", []):
                 key = item["Key"]
-                told.add(f"s3://{bucket['Name']}/{key}", s3.get_object(Bucket=bucket["Name"], Key=key)["Body"].read())
+                pieces.add(f"s3://{bucket['Name']}/{key}", s3.get_object(Bucket=bucket["Name"], Key=key)["Body"].read())
     for table in tables.list_tables()["TableNames"]:
         for rows in tables.get_paginator("scan").paginate(TableName=table):
-            told.add(f"table {table}", json.dumps(rows["Items"], default=str, ensure_ascii=False))
-    return told
+            pieces.add(f"table {table}", json.dumps(rows["Items"], default=str, ensure_ascii=False))
+    return pieces
 
 
 @contextmanager
@@ -148,19 +148,19 @@ def setup(harness: Harness, **changes: str) -> "subprocess.Popen[str]":
     )
 
 
-def refusals(harness: Harness, submission: int, token: str) -> Told:
-    """EvalAI's 401 to a token that it does not know and its 500 to one that it knows, as our errors tell them."""
-    told, state = Told(), harness.stack.state
+def refusals(harness: Harness, submission: int, token: str) -> Evidence:
+    """EvalAI's 401 to a token that it does not know and its 500 to one that it knows, as our errors show them."""
+    pieces, state = Evidence(), harness.stack.state
     with pytest.raises(InvalidConfiguration, match="answered 401") as refused:
         EvalAIClient(state.evalai_url, SecretStr(STRANGER), lambda: None, retries=ONCE).status(submission)
-    told.add("our error for EvalAI's 401", repr(refused.value) + str(refused.value))
+    pieces.add("our error for EvalAI's 401", repr(refused.value) + str(refused.value))
     outage = {"kind": "broken", "seconds": 3}
     host = {"Authorization": f"Bearer {state.host_token}"}
     requests.post(f"{state.evalai_url}/standin/outage", json=outage, headers=host, timeout=30).raise_for_status()
     with pytest.raises(ServiceUnavailable, match="answered 500") as broken:
         EvalAIClient(state.evalai_url, SecretStr(token), lambda: None, retries=ONCE).status(submission)
-    told.add("our error for EvalAI's 500", repr(broken.value) + str(broken.value))
-    return told
+    pieces.add("our error for EvalAI's 500", repr(broken.value) + str(broken.value))
+    return pieces
 
 
 def test_no_secret_is_anywhere_after_a_run_that_logs_everything(harness: Harness) -> None:
@@ -179,7 +179,7 @@ def test_no_secret_is_anywhere_after_a_run_that_logs_everything(harness: Harness
         files(harness),
         prefect(harness, submission),
         aws(harness),
-        Told({name: text.encode() for name, text in printed.items()}),
+        Evidence({name: text.encode() for name, text in printed.items()}),
     ]
 
     # then: all of it was there to be found, in the loudest form
@@ -188,13 +188,13 @@ def test_no_secret_is_anywhere_after_a_run_that_logs_everything(harness: Harness
     assert "does not exist in this account" in printed["setup without secrets"]
     worker = (harness.stack.state.folder / "logs" / "worker.log").read_text()
     assert all("DEBUG" in text for text in (worker, *printed.values()))
-    places = {where for told in found for where in told.pieces}
+    places = {where for pieces in found for where in pieces.pieces}
     assert {"prefect/prefect.db", "logs/evalai.log", f"s3://leaderboard-20/{submission}/merged.json"} <= places
     assert len([where for where in places if where.endswith("/job.json")]) >= 4
     assert {f"Prefect's {name}" for name in ("flow_runs", "states", "logs", "events", "artifacts")} <= places
     assert "tmp/evalai.json" in found[0].having(installation)
 
     # and: no secret is where it need not be
-    where = {place for told in found for secret in secrets for place in told.having(secret)}
+    where = {place for pieces in found for secret in secrets for place in pieces.having(secret)}
     assert where - PRIVATE == set()
     assert all((harness.stack.state.folder / name).stat().st_mode & 0o077 == 0 for name in PRIVATE)

@@ -242,7 +242,7 @@ BROKEN: dict[str, tuple[Callable[[Server], object], dict[str, tuple[str, str]]]]
         lambda server: server.client.pause_automation(server.automation),
         {"Prefect: automation doctors-trigger": ("is switched off", "Switch it on in Prefect")},
     ),
-    "nobody-is-told": (
+    "nobody-is-notified": (
         lambda server: server.client.delete_automation(notifications(server.client)[1].id),
         {
             "Prefect: notifications": (

@@ -101,7 +101,7 @@ def test_a_bridge_whose_heartbeat_is_old_is_a_problem(installed: Installed) -> N
     found = installed.diagnose()["Intake: bridge"]
 
     assert found.status is CheckStatus.PROBLEM
-    assert "The intake stands still: the bridge of queue-" in found.detail
+    assert "No messages are received: the bridge of queue-" in found.detail
     assert "last polled 7 min ago" in found.detail
     assert found.remedy.endswith("start it: leaderboard bridge")
 

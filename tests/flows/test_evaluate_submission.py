@@ -226,7 +226,7 @@ def test_a_report_that_evalai_refuses_is_said_and_the_result_is_kept(world: Worl
     assert world.merged(7)["entry_status"] == "Finished"
 
 
-def test_a_run_that_breaks_leaves_its_shards_to_a_successor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_breaks_leaves_its_shards_to_a_takeover_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down(job: ShardJob) -> bytes:
         raise RuntimeError("a bug of ours")
 
@@ -245,10 +245,10 @@ def test_a_run_that_breaks_leaves_its_shards_to_a_successor(world: World, monkey
     ("takeover", "reason"),
     [
         (Takeover(owner="first", epoch=3, stopped=True), "an operator cancelled its run in Prefect"),
-        (Takeover(owner="first", epoch=8, crashes=6), "its run broke 6 times"),
+        (Takeover(owner="first", epoch=8, crashes=6), "its run crashed 6 times"),
     ],
 )
-def test_a_successor_that_is_to_end_the_evaluation_tells_evalai_and_stops_the_shards(
+def test_a_takeover_run_that_is_to_end_the_evaluation_reports_to_evalai_and_stops_the_shards(
     world: World, takeover: Takeover, reason: str
 ) -> None:
     message, delivery = world.submitted(7)
@@ -271,7 +271,7 @@ def test_a_run_whose_claim_was_taken_ends_as_a_no_op_and_leaves_the_jobs(world: 
     async def take_over_soon() -> State[None]:
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
         await eventually_in_loop(lambda: world.backend.created)
-        world.ledger.rows[7]["claim-token"] = "the successor's"
+        world.ledger.rows[7]["claim-token"] = "the takeover run's"
         return await task
 
     world.ledger.lease_seconds = 1

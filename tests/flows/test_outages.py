@@ -51,7 +51,7 @@ def run(message: SubmissionMessage, delivery: Delivery | None = None, takeover: 
     return asyncio.run(evaluate_submission(message, delivery, takeover, return_state=True))
 
 
-def successor(world: World, message: SubmissionMessage) -> State[None]:
+def takeover_run(world: World, message: SubmissionMessage) -> State[None]:
     return run(message, None, Takeover(owner=str(world.ledger.rows[7]["claim-owner"]), epoch=2))
 
 
@@ -103,7 +103,7 @@ def test_an_outage_after_the_claim_interrupts_and_the_next_run_ends_it_as_if_not
     interrupted = run(message, delivery)
     reports, row, jobs = list(world.evalai.reports), dict(world.ledger.rows[7]), len(world.backend.jobs)
     outage.lasts = False
-    finished = successor(world, message)
+    finished = takeover_run(world, message)
 
     assert (interrupted.name, interrupted.is_failed()) == ("Interrupted", True)
     assert f".{method} does not answer" in (interrupted.message or "")
@@ -155,12 +155,12 @@ def test_what_evalai_could_not_be_told_for_an_hour_is_kept_and_told_later(
     undelivered = run(message, delivery)
     kept = dict(world.ledger.rows[7])
     outage.lasts = False
-    told = successor(world, message)
+    shown = takeover_run(world, message)
 
     assert (undelivered.name, outage.calls) == ("Undelivered", 2)
     assert (kept["status"], kept["Driving score"], kept.get("end-time")) == ("finished", 50.0, None)
     assert str(kept["outcome"]) in world.store.objects
-    assert told.is_completed()
+    assert shown.is_completed()
     [report] = world.evalai.reports
     assert report.result[0]["accuracies"]["Driving score"] == 50.0  # type: ignore[index]
     assert len(world.backend.created) == 4

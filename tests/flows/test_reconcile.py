@@ -90,17 +90,17 @@ def look() -> State[None]:
 
 
 @pytest.mark.usefixtures("deployment")
-def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) -> None:
+def test_a_claim_that_nobody_renews_gets_one_takeover_run(world: World, pk: int) -> None:
     claimed(world, pk, LONG_AGO)
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING
 
     states = [look(), look()]
 
-    [successor] = runs_of(pk)
-    assert successor.work_pool_name == "recovery"
-    assert successor.parameters["takeover"]["owner"] == f"first-{pk}"
-    assert successor.parameters["takeover"]["epoch"] == 2
-    assert successor.parameters["message"]["submission_pk"] == pk
+    [takeover] = runs_of(pk)
+    assert takeover.work_pool_name == "recovery"
+    assert takeover.parameters["takeover"]["owner"] == f"first-{pk}"
+    assert takeover.parameters["takeover"]["epoch"] == 2
+    assert takeover.parameters["message"]["submission_pk"] == pk
     assert [state.message for state in states] == [
         "1 submissions: 1 repairs, 0 for an operator.",
         "1 submissions: 0 repairs, 0 for an operator.",
@@ -108,13 +108,13 @@ def test_a_claim_that_nobody_renews_gets_one_successor(world: World, pk: int) ->
 
 
 @pytest.mark.usefixtures("deployment")
-def test_the_successor_finishes_what_the_dead_run_began(world: World, pk: int) -> None:
+def test_the_takeover_run_finishes_what_the_dead_run_began(world: World, pk: int) -> None:
     claimed(world, pk, LONG_AGO)
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING
     look()
-    [successor] = runs_of(pk)
+    [takeover] = runs_of(pk)
 
-    state = asyncio.run(evaluate_submission(**_typed(successor), return_state=True))
+    state = asyncio.run(evaluate_submission(**_typed(takeover), return_state=True))
 
     assert state.is_completed()
     assert world.evalai.statuses[pk] is SubmissionStatus.FINISHED
@@ -155,7 +155,7 @@ def test_a_phase_that_is_not_ours_does_not_keep_dead_runs_from_being_followed(wo
 
 
 @pytest.mark.usefixtures("deployment")
-def test_a_run_that_lives_and_is_stuck_loses_its_claim_to_a_successor(
+def test_a_run_that_lives_and_is_stuck_loses_its_claim_to_a_takeover_run(
     world: World, pk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ledger.lease_seconds = 2
@@ -175,8 +175,8 @@ def test_a_run_that_lives_and_is_stuck_loses_its_claim_to_a_successor(
         await stuck.wait()
         world.ledger.rows[pk].update({"stage-since": datetime.now(UTC) - timedelta(hours=4), "phase-id": "1"})
         looks = [await reconcile(return_state=True) for _ in range(2)]
-        [successor] = [run for run in runs_of(pk) if run.parameters["takeover"]]
-        second = await evaluate_submission(**_typed(successor), return_state=True)
+        [takeover] = [run for run in runs_of(pk) if run.parameters["takeover"]]
+        second = await evaluate_submission(**_typed(takeover), return_state=True)
         return [*looks, second, await first]
 
     first_look, second_look, second, first = asyncio.run(drill())
@@ -234,8 +234,8 @@ def test_a_report_that_evalai_has_lost_is_sent_again(world: World, pk: int) -> N
     world.evalai.statuses[pk] = SubmissionStatus.RUNNING  # a backup was restored there
 
     look()
-    [_, successor] = runs_of(pk)
-    state = asyncio.run(evaluate_submission(**_typed(successor), return_state=True))
+    [_, takeover] = runs_of(pk)
+    state = asyncio.run(evaluate_submission(**_typed(takeover), return_state=True))
 
     assert state.is_completed()
     assert [report.status for report in world.evalai.reports] == [SubmissionStatus.FINISHED] * 2
@@ -243,7 +243,7 @@ def test_a_report_that_evalai_has_lost_is_sent_again(world: World, pk: int) -> N
 
 
 @pytest.mark.parametrize(("ended", "stopped"), [(Crashed(message="OOM"), False), (Cancelled(), True)])
-def test_the_hooks_start_the_same_successor_as_the_reconciler(
+def test_the_hooks_start_the_same_takeover_run_as_the_reconciler(
     world: World, deployment: UUID, pk: int, ended: State[None], stopped: bool
 ) -> None:
     message, _ = world.submitted(pk)
@@ -257,8 +257,8 @@ def test_the_hooks_start_the_same_successor_as_the_reconciler(
         asyncio.run(start_takeover(evaluate_submission, client.read_flow_run(first.id), ended))
         look()
 
-    [_, successor] = runs_of(pk)
-    assert successor.parameters["takeover"] == {
+    [_, takeover] = runs_of(pk)
+    assert takeover.parameters["takeover"] == {
         "owner": str(first.id),
         "epoch": 2,
         "crashes": 0 if stopped else 1,
@@ -298,20 +298,20 @@ def test_why_a_running_submission_is_where_it_is(world: World, pk: int) -> None:
     claimed(world, pk, datetime.now(UTC) + timedelta(minutes=3))
     planned(world, pk)
 
-    told = asyncio.run(_explained(world, pk))
+    explained = asyncio.run(_explained(world, pk))
 
-    assert told["where"] == "its shards are being simulated (attempt 1, epoch 1)"
-    assert told["waits for"].startswith("20 of 20 routes; shard 0 is starting")
-    assert told["next"] == "the Jobs are removed and the results merged"
+    assert explained["where"] == "its shards are being simulated (attempt 1, epoch 1)"
+    assert explained["waits for"].startswith("20 of 20 routes; shard 0 is starting")
+    assert explained["next"] == "the Jobs are removed and the results merged"
 
 
 def test_why_a_dead_submission_is_where_it_is(world: World, pk: int) -> None:
     claimed(world, pk, LONG_AGO)
 
-    told = asyncio.run(_explained(world, pk))
+    explained = asyncio.run(_explained(world, pk))
 
-    assert told["where"].startswith("its run seems dead, the reconciler watches it for 3 min")
-    assert told["problem"].endswith("A takeover run (epoch 2) is started.")
+    assert explained["where"].startswith("its run seems dead, the reconciler watches it for 3 min")
+    assert explained["problem"].endswith("A takeover run (epoch 2) is started.")
 
 
 def test_what_nobody_knows_is_said(world: World, pk: int) -> None:
@@ -357,12 +357,12 @@ class Publisher:
     """Prefect's events; `refusals` are raised by the next rings."""
 
     refusals: list[EvaluationError] = field(default_factory=list)
-    told: list[Mapping[str, object]] = field(default_factory=list)
+    payloads: list[Mapping[str, object]] = field(default_factory=list)
 
     def publish(self, event: OutgoingEvent) -> None:
         if self.refusals:
             raise self.refusals.pop()
-        self.told.append(event.payload)
+        self.payloads.append(event.payload)
 
 
 @pytest.fixture
@@ -378,7 +378,7 @@ def test_a_host_is_told_once_of_what_only_a_person_can_mend(world: World, pk: in
     first, second = look(), look()
 
     assert first.message == second.message == "1 submissions: 0 repairs, 1 for an operator."
-    assert publisher.told == [
+    assert publisher.payloads == [
         {
             "finding": "EvalAI says running, and no run ever claimed it. "
             "If no other system evaluates it, set it to failed at EvalAI and resume it."
@@ -391,11 +391,11 @@ def test_a_host_whom_prefect_did_not_tell_is_told_at_the_next_look(world: World,
     publisher.refusals.append(ServiceUnavailable("Prefect's API does not answer"))
 
     look()
-    assert publisher.told == []
+    assert publisher.payloads == []
     look()
     look()
 
-    assert len(publisher.told) == 1
+    assert len(publisher.payloads) == 1
 
 
 def test_a_notification_block_that_is_not_there_is_named(deployment: UUID) -> None:
@@ -498,7 +498,7 @@ def test_what_nobody_here_claimed_and_evalai_calls_running_is_evaluated_or_stays
 
     still = world.evalai.statuses[pk] is SubmissionStatus(status)
     assert state.message == f"1 submissions: 0 repairs, {int(still)} for an operator."
-    assert not still or "no run ever claimed it" in str(publisher.told)
+    assert not still or "no run ever claimed it" in str(publisher.payloads)
 
 
 @pytest.mark.usefixtures("deployment")
@@ -517,6 +517,6 @@ def test_rows_that_make_no_sense_are_named_and_hide_no_other(world: World, pk: i
 
 def test_an_outage_of_evalai_is_no_submission_that_nobody_knows(world: World, pk: int) -> None:
     world.evalai.trouble = [ServiceUnavailable("EvalAI does not answer")]
-    told = asyncio.run(_explained(world, pk))
-    assert told["where"] == "EvalAI did not answer, and the ledger does not know it"
-    assert "EvalAI's list is missing" in told["problem"]
+    explained = asyncio.run(_explained(world, pk))
+    assert explained["where"] == "EvalAI did not answer, and the ledger does not know it"
+    assert "EvalAI's list is missing" in explained["problem"]

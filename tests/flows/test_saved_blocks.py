@@ -60,12 +60,12 @@ def test_a_refusal_by_prefect_which_repeats_a_secret_is_told_without_it() -> Non
     no_document = {"data": {"auth_token": "a-token"}}
     with (
         get_client(sync_client=True) as client,
-        pytest.raises(ServiceUnavailable, match=r"^Saving failed: Prefect's server answers 422\.$") as told,
+        pytest.raises(ServiceUnavailable, match=r"^Saving failed: Prefect's server answers 422\.$") as caught,
         prefect_errors("Saving"),
     ):
         client.request("POST", "/block_documents/", json=no_document)
 
-    assert "a-token" in str(told.value.__cause__)
+    assert "a-token" in str(caught.value.__cause__)
 
 
 def test_every_block_is_registered_with_the_module() -> None:

@@ -7,7 +7,7 @@ from evaluation.errors import Fault
 from evaluation.pair.protocol import PairExitCode, failure_of
 from tests.unit.batch_jobs_made import batch_job
 
-TOLD = {"supervisor": 30, "simulator": 30}
+EXITS = {"supervisor": 30, "simulator": 30}
 HOUR = 3600.0
 EXIT_CODES = sorted(set(PairExitCode) - {PairExitCode.FINISHED, PairExitCode.CANCELLED})
 
@@ -26,13 +26,13 @@ def test_the_supervisors_exit_code_counts_whatever_the_agent_ended_with(exit_cod
     ("codes", "summary", "fault"),
     [
         # The agent cannot shift its fault: an exit code of ours that it ends with is not the supervisor's.
-        ({**TOLD, "agent": 20}, "The agent's container ended by itself", Fault.TEAM),
-        ({**TOLD, "agent": 1}, "The agent's container ended by itself", Fault.TEAM),
-        ({**TOLD, "agent": 10}, "The agent crashed again and again", Fault.TEAM),
-        ({**TOLD, "agent": 137}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
-        ({**TOLD, "agent": 30}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
-        ({"supervisor": 30, "simulator": 139, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
-        ({"supervisor": 1, "simulator": 30, "agent": 30}, "The shard's pod broke down", Fault.INFRASTRUCTURE),
+        ({**EXITS, "agent": 20}, "The agent's container ended by itself", Fault.TEAM),
+        ({**EXITS, "agent": 1}, "The agent's container ended by itself", Fault.TEAM),
+        ({**EXITS, "agent": 10}, "The agent crashed again and again", Fault.TEAM),
+        ({**EXITS, "agent": 137}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
+        ({**EXITS, "agent": 30}, "The pair was stopped from outside", Fault.INFRASTRUCTURE),
+        ({"supervisor": 30, "simulator": 139, "agent": 30}, "The shard's pod failed", Fault.INFRASTRUCTURE),
+        ({"supervisor": 1, "simulator": 30, "agent": 30}, "The shard's pod failed", Fault.INFRASTRUCTURE),
         ({"init": 22}, "The earlier checkpoint cannot be used", Fault.INFRASTRUCTURE),
         ({"init": 0, "evaluator": 40}, "The pair is configured wrongly", Fault.INFRASTRUCTURE),
         ({}, "The shard's Batch job failed", Fault.INFRASTRUCTURE),
@@ -77,7 +77,7 @@ def test_exit_codes(codes: dict[str, int], summary: str, fault: Fault) -> None:
     ],
 )
 def test_ecs_reasons(reasons: dict[str, str], summary: str, fault: Fault) -> None:
-    failure = failure_of_job(batch_job("FAILED", TOLD, reasons, statusReason="Task failed to start"), HOUR)
+    failure = failure_of_job(batch_job("FAILED", EXITS, reasons, statusReason="Task failed to start"), HOUR)
 
     assert (failure.summary, failure.fault) == (summary, fault)
 
@@ -93,13 +93,13 @@ def test_ecs_reasons(reasons: dict[str, str], summary: str, fault: Fault) -> Non
         ),
         (
             {"statusReason": "stopped by hand", "isTerminated": True},
-            "Somebody ended the shard's Batch job",
+            "The shard's Batch job was ended from outside",
             "stopped by hand",
         ),
     ],
 )
 def test_what_batch_says_counts_before_any_exit_code(changes: dict[str, object], summary: str, cause: str) -> None:
-    failure = failure_of_job(batch_job("FAILED", {**TOLD, "agent": 1}, **changes), HOUR)
+    failure = failure_of_job(batch_job("FAILED", {**EXITS, "agent": 1}, **changes), HOUR)
 
     assert (failure.summary, failure.fault) == (summary, Fault.INFRASTRUCTURE)
     assert cause in failure.cause

@@ -53,7 +53,7 @@ def test_a_lost_machine_is_told_until_the_next_one_drives() -> None:
 
     assert waiting.state is ShardState.RETRYING
     assert waiting.detail == (
-        "its instance was lost (Host EC2 (instance i-0abc) terminated), nobody is charged; no node has room yet"
+        "its instance was lost (Host EC2 (instance i-0abc) terminated), no budget is charged; no node has room yet"
     )
     assert driving.state is ShardState.DRIVING
 
@@ -97,7 +97,7 @@ def test_what_the_supervisor_finished_is_finished_though_the_agent_would_not_end
 def test_one_that_is_being_ended_says_so() -> None:
     found = status_of(batch_job("RUNNING", startedAt=CREATED, isTerminated=True), seconds=61)
 
-    assert found.detail == "somebody is ending it; the agent drives its routes"
+    assert found.detail == "it is being ended from outside; the agent drives its routes"
 
 
 class TestNamesakes:

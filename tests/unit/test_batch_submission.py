@@ -94,9 +94,9 @@ class TestSpec:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"definition": "arn:aws:batch:us-west-2:1:job-definition/x:1"}, "no name of a job definition"),
-            ({"queue": ""}, "no name of a job queue"),
-            ({"adhoc_queue": "a b"}, "no name of a job queue"),
+            ({"definition": "arn:aws:batch:us-west-2:1:job-definition/x:1"}, "not the name of a job definition"),
+            ({"queue": ""}, "not the name of a job queue"),
+            ({"adhoc_queue": "a b"}, "not the name of a job queue"),
             ({"adhoc_phases": frozenset({"leaderboard-20-MAP"})}, "without an adhoc_queue"),
         ],
     )

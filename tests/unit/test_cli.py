@@ -205,7 +205,7 @@ def test_over_means_that_evalai_and_the_ledger_agree(status: SubmissionStatus, r
     assert a_progress(status, 0, row).over is over
 
 
-def looks(*statuses: SubmissionStatus) -> Iterator[Progress]:
+def snapshots(*statuses: SubmissionStatus) -> Iterator[Progress]:
     return (a_progress(status, 1, {"status": status.value}) for status in statuses)
 
 
@@ -213,14 +213,14 @@ def test_waiting_ends_with_the_submission_however_late() -> None:
     clock = iter((100.0, 105.0, 200.0)).__next__
     running, finished = SubmissionStatus.RUNNING, SubmissionStatus.FINISHED
 
-    seen = list(in_time(looks(running, finished), 10, "a cause", "a remedy", clock))
+    seen = list(in_time(snapshots(running, finished), 10, "a cause", "a remedy", clock))
 
     assert [each.evalai for each in seen] == [running, finished]
 
 
 def test_waiting_ends_at_its_limit_and_says_what_was_seen_last() -> None:
     clock = iter((100.0, 110.0, 110.1)).__next__
-    seen = in_time(looks(*[SubmissionStatus.RUNNING] * 9), 10, "a cause", "A remedy.", clock)
+    seen = in_time(snapshots(*[SubmissionStatus.RUNNING] * 9), 10, "a cause", "A remedy.", clock)
 
     assert [next(seen).routes_done for _ in range(2)] == [1, 1]
     with pytest.raises(DeadlineExceeded) as caught:

@@ -14,9 +14,9 @@ def test_the_places_are_those_given() -> None:
 
 
 def test_missing_places_are_named() -> None:
-    with pytest.raises(InvalidConfiguration, match="give --dead-letter-url, --table") as told:
+    with pytest.raises(InvalidConfiguration, match="give --dead-letter-url, --table") as caught:
         given_places("q", None, "", "b")
-    assert "compute.yaml" in str(told.value)
+    assert "compute.yaml" in str(caught.value)
 
 
 @pytest.mark.parametrize(

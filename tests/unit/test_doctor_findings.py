@@ -39,10 +39,10 @@ FINE = Check("AWS: other", lambda: "it is there")
             denied("AccessDenied"),
             CheckStatus.NOT_CHECKED,
             "these AWS credentials lack the right",
-            "leaderboard-hosts",
+            "leaderboard-operators",
         ),
         (denied("ExpiredToken"), CheckStatus.PROBLEM, "ExpiredToken: no", "Check the policy."),
-        (RuntimeError(SECRET), CheckStatus.PROBLEM, "the check itself broke (RuntimeError)", "Please report that"),
+        (RuntimeError(SECRET), CheckStatus.PROBLEM, "the check itself failed (RuntimeError)", "Please report that"),
     ],
 )
 def test_what_a_check_raises_becomes_its_line_and_the_next_one_runs(
@@ -65,4 +65,4 @@ def test_checks_that_cannot_be_listed_are_a_line_too() -> None:
 
     _, broken = run_checks(checks())
 
-    assert (broken.status, broken.detail) == (CheckStatus.PROBLEM, "the check itself broke (LookupError)")
+    assert (broken.status, broken.detail) == (CheckStatus.PROBLEM, "the check itself failed (LookupError)")

@@ -53,7 +53,7 @@ def test_a_refused_pod_is_charged_to_nobody_and_its_node_named(reason: str) -> N
 
     assert status.state is ShardState.RETRYING
     assert f"the node node-1 refused its pod before it started ({reason}: Pod was rejected" in status.detail
-    assert "nobody is charged" in status.detail
+    assert "no budget is charged" in status.detail
 
 
 def test_what_is_charged_to_nobody_uses_up_nothing() -> None:

@@ -66,7 +66,7 @@ CASES = {
         "the simulator is warming up",
     ),
     "driving": (job_object(), [pod_object(ALL_RUN)], ShardState.DRIVING, "the agent drives"),
-    "pod done, Job not told yet": (
+    "pod done, Job not updated yet": (
         job_object(),
         [pod_object(phase="Succeeded")],
         ShardState.DRIVING,
@@ -76,7 +76,7 @@ CASES = {
         job_object(),
         [pod_object(ALL_RUN, deleted=True, conditions=[EVICTED])],
         ShardState.RETRYING,
-        "Eviction API: evicting), nobody is charged",
+        "Eviction API: evicting), no budget is charged",
     ),
     "pod failed, counted": (
         job_object(failed=2),
@@ -111,7 +111,7 @@ CASES = {
         job_object() | {"metadata": job_object()["metadata"] | {"deletionTimestamp": at(1)}},
         [pod_object(ALL_RUN)],
         ShardState.DRIVING,
-        "somebody is removing its Job",
+        "its Job is being removed from outside",
     ),
 }
 
@@ -202,4 +202,4 @@ def test_slow_pull_before_is_not_held_against_the_image_that_fails_now() -> None
 
 def test_gone_says_whether_it_was_there() -> None:
     assert gone(1, seen=True).state is gone(1, seen=False).state is ShardState.GONE
-    assert "deleted by somebody else" in gone(1, seen=True).detail
+    assert "deleted from outside" in gone(1, seen=True).detail

@@ -166,7 +166,7 @@ class TestCommands:
         assert copy_evaluator(tmp_path, GPU_JOIN="none").returncode == 0
 
     @pytest.mark.parametrize(
-        ("version", "told"),
+        ("version", "printed"),
         [
             (LeaderboardVersion.V1, "-opengl -nosound -carla-rpc-port=2010 SDL_HINT_CUDA_DEVICE=2"),
             (
@@ -177,7 +177,7 @@ class TestCommands:
         ],
     )
     def test_the_simulator_draws_on_the_agents_gpu(
-        self, tmp_path: Path, version: LeaderboardVersion, told: str
+        self, tmp_path: Path, version: LeaderboardVersion, printed: str
     ) -> None:
         (tmp_path / "uuid").write_text("GPU-1234\n")
         stub(tmp_path / "nvidia-smi", '[[ "$*" == "--id=GPU-1234 --query-gpu=index --format=csv,noheader" ]] && echo 2')
@@ -187,7 +187,7 @@ class TestCommands:
 
         result = bash(command, tmp_path, CARLA_PORT=values["CARLA_PORT"])
 
-        assert (result.returncode, result.stdout.strip()) == (0, told)
+        assert (result.returncode, result.stdout.strip()) == (0, printed)
 
     @pytest.mark.parametrize(("resume", "resumed"), [("", False), ("1", True)])
     def test_the_evaluator_resumes_when_told_to_only(self, tmp_path: Path, resume: str, resumed: bool) -> None:

@@ -170,10 +170,10 @@ def test_the_agent_cannot_say_that_a_ready_simulator_was_not() -> None:
 
 
 def test_an_exit_file_that_is_none_is_named_and_the_agents() -> None:
-    step = after("Completed", agent=Exit(1, note="its exit file is no file that can be read"))
+    step = after("Completed", agent=Exit(1, note="its exit file is not a file that can be read"))
 
     assert step.counters.agent_restarts == 1
-    assert "code 1 (its exit file is no file that can be read)" in step.detail
+    assert "code 1 (its exit file is not a file that can be read)" in step.detail
 
 
 def test_the_simulators_death_is_never_charged_to_the_agent() -> None:

@@ -43,7 +43,7 @@ def test_a_letter_is_meant_by_its_submission_or_its_beginning(wanted: str, chose
     ("wanted", "problem"), [("aaaaaaaa", "2 of the 3 begin so"), ("aaaaaaa", "there are 3"), ("8", "there are 3")]
 )
 def test_what_means_none_or_several_is_refused(wanted: str, problem: str) -> None:
-    with pytest.raises(NeedsOperator, match=f"No one dead letter is called {wanted}: {problem}"):
+    with pytest.raises(NeedsOperator, match=f"No single dead letter matches {wanted}: {problem}"):
         choose(LETTERS, wanted)
 
 

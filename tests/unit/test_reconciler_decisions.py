@@ -117,13 +117,13 @@ def test_a_run_that_an_operator_stopped_is_ended_and_not_started_again(state: Ru
 
 
 @pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING, RunState.RUNNING])
-def test_a_successor_on_its_way_is_waited_for(state: RunState) -> None:
+def test_a_takeover_run_on_its_way_is_waited_for(state: RunState) -> None:
     assert (
         find_discrepancies(view(DEAD, None, run(RunState.CRASHED), run(state, 2, NOW - MINUTE, crashes=1)), NOW) == []
     )
 
 
-def test_a_successor_that_a_dead_worker_took_is_followed_by_the_next() -> None:
+def test_a_takeover_run_that_a_dead_worker_took_is_followed_by_the_next() -> None:
     finding = only(view(DEAD, None, run(RunState.CRASHED), run(RunState.PENDING, 2, crashes=1)))
     assert finding.takeover == Takeover(owner="first", epoch=3, crashes=1)
     assert finding.dead_runs == ("epoch-2",)
@@ -135,7 +135,7 @@ def test_a_dead_run_gives_its_slot_up_though_the_takeover_run_is_on_its_way() ->
     assert (finding.action, finding.dead_runs) == (Action.MARK_CRASHED, ("first",))
 
 
-def test_a_successor_that_no_worker_takes_is_told_and_not_doubled() -> None:
+def test_a_takeover_run_that_no_worker_takes_is_notified_of_and_not_doubled() -> None:
     finding = only(view(DEAD, None, run(RunState.CRASHED), run(RunState.SCHEDULED, 2, crashes=1)))
     assert finding.action is Action.NOTIFY_OPERATOR
     assert "Does a worker poll the work pool" in finding.sentence
@@ -234,7 +234,7 @@ def test_another_end_at_evalai_is_overwritten_once_and_then_an_operator_decides(
     finding = only(view(replace(ended, resends=MOST_RESENDS_OVER_AN_END), SubmissionStatus.FINISHED))
 
     assert finding.action is Action.NOTIFY_OPERATOR
-    assert "also after its report was sent again (1 of 1): somebody else wrote there" in finding.sentence
+    assert "also after its report was sent again (1 of 1): another system wrote there" in finding.sentence
 
 
 @pytest.mark.parametrize("status", [SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED])
@@ -252,13 +252,13 @@ STUCK = replace(HELD, stage=Stage.LAUNCHING, stage_since=NOW - timedelta(hours=4
 TOO_LONG = "It has been launching since 2026-11-21 08:00:00 UTC, longer than 3 h."
 
 
-def test_a_stage_that_lasts_too_long_is_told_and_a_successor_goes_on() -> None:
+def test_a_stage_that_lasts_too_long_is_notified_of_and_a_takeover_run_goes_on() -> None:
     stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING, crashes=1))
     assert needs_runs(stuck, NOW)
 
-    told, repaired = find_discrepancies(stuck, NOW)
+    notified, repaired = find_discrepancies(stuck, NOW)
 
-    assert (told.action, told.sentence) == (Action.NOTIFY_OPERATOR, TOO_LONG)
+    assert (notified.action, notified.sentence) == (Action.NOTIFY_OPERATOR, TOO_LONG)
     takes_over = f"{TOO_LONG} A takeover run (epoch 2) is started."
     assert (repaired.action, repaired.sentence) == (Action.TAKE_OVER, takes_over)
     assert repaired.takeover == Takeover(owner="first", epoch=2, crashes=2)
@@ -279,12 +279,12 @@ def test_how_long_a_stage_lasts_is_the_holders_own_time(ahead: timedelta) -> Non
 
 
 @pytest.mark.parametrize("state", [RunState.SCHEDULED, RunState.PENDING])
-def test_a_stuck_run_gets_one_successor(state: RunState) -> None:
+def test_a_stuck_run_gets_one_takeover_run(state: RunState) -> None:
     stuck = view(STUCK, SubmissionStatus.RUNNING, run(RunState.RUNNING), run(state, 2, NOW - MINUTE, crashes=1))
     assert only(stuck).action is Action.NOTIFY_OPERATOR
 
 
-def test_a_dead_run_in_a_stage_that_lasts_too_long_gets_one_successor() -> None:
+def test_a_dead_run_in_a_stage_that_lasts_too_long_gets_one_takeover_run() -> None:
     dead = view(replace(STUCK, lease_until=NOW - MINUTE), None, run(RunState.RUNNING))
     assert [finding.action for finding in find_discrepancies(dead, NOW)] == [Action.NOTIFY_OPERATOR, Action.TAKE_OVER]
 
@@ -320,7 +320,7 @@ def test_a_run_that_died_before_its_claim_is_replaced_once_its_hook_had_its_chan
 def test_runs_that_keep_dying_before_the_claim_are_told_and_tried_again_only_now_and_then() -> None:
     died = [replace(run(RunState.CRASHED, since=NOW - 5 * MINUTE, message="KeyError"), id=str(n)) for n in range(6)]
     finding = only(waiting(*died))
-    assert (finding.action, "6 of its runs broke" in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
+    assert (finding.action, "6 of its runs crashed" in finding.sentence) == (Action.NOTIFY_OPERATOR, True)
 
 
 @pytest.mark.parametrize(

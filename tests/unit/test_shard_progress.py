@@ -25,7 +25,7 @@ JOB = ShardJob(
     hang_seconds=800,
     deadline_seconds=3600,
 )
-TOLD = PairProgress(
+PROGRESS = PairProgress(
     attempt=1,
     state=ShardState.RETRYING,
     routes_done=2,
@@ -44,7 +44,7 @@ def test_before_anything_is_known_the_shard_waits() -> None:
 
 
 def test_while_the_job_runs_the_pair_knows_better() -> None:
-    [view] = shard_progress([JOB], {0: ShardStatus(0, ShardState.DRIVING, "runs")}, {0: TOLD})
+    [view] = shard_progress([JOB], {0: ShardStatus(0, ShardState.DRIVING, "runs")}, {0: PROGRESS})
     assert (view.state, view.detail, view.routes_done) == (ShardState.RETRYING, "restart 1 of 4", 2)
     assert percentage([view]) == 50
 
@@ -58,20 +58,22 @@ def test_a_shard_that_waits_says_since_when_and_why() -> None:
 
 
 @pytest.mark.parametrize("state", [ShardState.RETRYING, ShardState.PULLING, ShardState.WAITING])
-def test_a_pod_that_is_gone_does_not_hide_what_its_successor_waits_for(state: ShardState) -> None:
-    [view] = shard_progress([JOB], {0: ShardStatus(0, state, "no node has a free GPU")}, {0: TOLD})
+def test_a_pod_that_is_gone_does_not_hide_what_its_replacement_waits_for(state: ShardState) -> None:
+    [view] = shard_progress([JOB], {0: ShardStatus(0, state, "no node has a free GPU")}, {0: PROGRESS})
     assert (view.state, view.detail, view.routes_done) == (state, "no node has a free GPU", 2)
 
 
 def test_a_cluster_that_does_not_answer_is_said_whatever_the_pair_told() -> None:
     status = ShardStatus(0, ShardState.DRIVING, "runs", warning="the cluster has not answered since 10:00:00 UTC")
-    [view] = shard_progress([JOB], {0: status}, {0: replace(TOLD, state=ShardState.DRIVING, detail="driving route 2")})
+    [view] = shard_progress(
+        [JOB], {0: status}, {0: replace(PROGRESS, state=ShardState.DRIVING, detail="driving route 2")}
+    )
     assert view.detail == "driving route 2; the cluster has not answered since 10:00:00 UTC"
 
 
 def test_a_failure_is_told_in_full() -> None:
     failure = Failure("The agent crashed", "exit code 139", "Mend it.", Fault.TEAM)
-    [view] = shard_progress([JOB], {0: ShardStatus(0, ShardState.FAILED, failure=failure)}, {0: TOLD})
+    [view] = shard_progress([JOB], {0: ShardStatus(0, ShardState.FAILED, failure=failure)}, {0: PROGRESS})
     assert view.row == {
         "shard": "0",
         "state": "failed",
@@ -87,7 +89,7 @@ def failed_with(failure: Failure) -> dict[int, ShardStatus]:
 
 def test_the_supervisors_reason_says_more_than_the_exit_code() -> None:
     statuses = failed_with(failure_of(PairExitCode.AGENT_HANGS, "container supervisor ended with code 13"))
-    progress = replace(TOLD, exit_code=PairExitCode.AGENT_HANGS, detail="no output for 800 s on route 2")
+    progress = replace(PROGRESS, exit_code=PairExitCode.AGENT_HANGS, detail="no output for 800 s on route 2")
 
     [status] = explained(statuses, {0: progress}).values()
 
@@ -98,5 +100,5 @@ def test_a_backends_reason_stays_where_the_supervisor_knows_nothing_of_it() -> N
     statuses = failed_with(Failure("The agent ran out of memory", "at its limit", "Use less", Fault.TEAM))
 
     assert explained(statuses, {}) == statuses
-    assert explained(statuses, {0: TOLD}) == statuses
-    assert explained(statuses, {0: replace(TOLD, exit_code=PairExitCode.PAIR_LOST)}) == statuses
+    assert explained(statuses, {0: PROGRESS}) == statuses
+    assert explained(statuses, {0: replace(PROGRESS, exit_code=PairExitCode.PAIR_LOST)}) == statuses
