@@ -9,8 +9,9 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from aws_api.dead_letters import DELIVERIES, GROUP, REASON, RECEIVED_AT
 from aws_api.errors import aws_errors
-from blocks.submission_queue import DELIVERIES, GROUP, REASON, RECEIVED_AT, Received, SubmissionQueue, sqs_client
+from blocks.submission_queue import Received, SubmissionQueue, sqs_client
 from evaluation.errors import EvaluationError
 from evaluation.submission.message import Delivery
 

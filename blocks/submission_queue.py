@@ -5,10 +5,9 @@ Standard and FIFO queues alike. The source of the queue's own settings is docs/e
 
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -16,9 +15,10 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
+from aws_api.dead_letters import DELIVERIES, GROUP, REASON, RECEIVED_AT, RECEIVED_FROM, send_dead_letter
 from aws_api.errors import aws_errors, error_code
 from blocks.aws_client import aws_client
-from evaluation.errors import InvalidConfiguration, RequestRefused
+from evaluation.errors import InvalidConfiguration
 from evaluation.submission.message import Delivery
 
 if TYPE_CHECKING:
@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
 
 LONGEST_HIDE = 12 * 3600  # seconds; SQS refuses more
-# What a rejected message carries: why, since when, after how many deliveries, and its group on a FIFO queue.
-REASON, RECEIVED_AT, DELIVERIES, GROUP = "reason", "received-at", "deliveries", "group"
 
 _LOG = logging.getLogger(__name__)
 _AWS_HOST = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
 _GONE = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight"})
 # How SQS says the same with a code that means anything.
 _GONE_WORDS = re.compile(r"receipt ?handle|does not exist|not available for visibility|Total VisibilityTimeout", re.I)
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LONGEST_REASON = 1024  # characters
 
 
 @dataclass(frozen=True)
@@ -114,40 +110,13 @@ class SubmissionQueue(Block):
         self._require_own(delivery)
         known = {
             REASON: reason,
-            "received-from": self.queue_url,
+            RECEIVED_FROM: self.queue_url,
             RECEIVED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
             DELIVERIES: None if count is None else str(count),
             GROUP: group,
         }
-        try:
-            self._send_to_dead_letters(delivery, body, known)
-        except RequestRefused as refusal:
-            # Attributes count as part of a message's size: beside a body of the full size there is no room for them.
-            _LOG.warning(
-                "message %s becomes a dead letter without its reason, which is: %s (%s)",
-                delivery.message_id,
-                reason,
-                refusal,
-            )
-            self._send_to_dead_letters(delivery, body, {})
+        send_dead_letter(self._client(self.dead_letter_url), self.dead_letter_url, delivery.message_id, body, known)
         self.acknowledge(delivery)
-
-    def _send_to_dead_letters(self, delivery: Delivery, body: str, known: Mapping[str, str | None]) -> None:
-        attributes = {name: attribute(value) for name, value in known.items() if value is not None}
-        with aws_errors(f"Sending message {delivery.message_id} to {self.dead_letter_url}"):
-            self._client(self.dead_letter_url).send_message(
-                QueueUrl=self.dead_letter_url,
-                MessageBody=body,
-                MessageAttributes=attributes,
-                **self._fifo_arguments(delivery),
-            )
-
-    def _fifo_arguments(self, delivery: Delivery) -> dict[str, Any]:
-        if not self.dead_letter_url.endswith(".fifo"):
-            return {}
-        # The message's id, so that a message sent but not yet deleted arrives once when it is sent again; and a group
-        # of its own, because SQS hides a group's other messages from who holds ten of them.
-        return {"MessageGroupId": delivery.message_id, "MessageDeduplicationId": delivery.message_id}
 
     def _received(self, message: "MessageTypeDef") -> Received:
         attributes = message.get("Attributes", {})
@@ -181,11 +150,6 @@ def sqs_client(queue_url: str, credentials: AwsCredentials) -> "SQSClient":
     if region and region[1] != credentials.region_name:
         credentials = credentials.model_copy(update={"region_name": region[1]})
     return cast("SQSClient", aws_client(credentials, "sqs"))
-
-
-def attribute(value: str) -> Any:
-    """A text as SQS takes it for an attribute of a message."""
-    return {"DataType": "String", "StringValue": _UNPRINTABLE.sub("\ufffd", value)[:_LONGEST_REASON] or "-"}
 
 
 def means_gone(error: ClientError) -> bool:

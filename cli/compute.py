@@ -14,6 +14,7 @@ from blocks.compute_job_table import ComputeJobTable
 from blocks.submission_queue import SubmissionQueue
 from cli.setup import log_to_stderr, patiently
 from compute_client.job import JobResult
+from compute_client.stop_signals import stopped_by_signals
 from deployments.compute_setup import given_places, save_jobs
 from deployments.installation import installation
 from deployments.settings import load_settings
@@ -22,7 +23,6 @@ from prefect_api.blocks import load_saved_block
 from services.bridge import serve_bridge
 from services.compute_backlog import Jobs, Rate, describe, ecs_workers, keep_publishing, measure, publish
 from services.compute_bridge import compute_reader, compute_settings
-from services.stop_signals import stopped_by_signals
 
 Name = Annotated[str, Parameter(name="--jobs", help="Name of the blocks of queue and table.")]
 Flag = Parameter(negative=())

@@ -98,7 +98,7 @@ class Observer:
             raise ServiceUnavailable("The embedded AWS does not answer", str(error)) from error
 
     def follow(self, submission: int) -> Iterator[Progress]:
-        """A snapshot twice a second until the submission is over; EvalAI is asked less often, and at once at the end."""
+        """A snapshot twice a second until the submission is over; EvalAI is asked less often, and once at the end."""
         seen = self.snapshot(submission)
         asked = time.monotonic()
         while True:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from compute_client.function_main import Function, call
 from compute_client.function_process import END_SECONDS, MARKER, ProcessDied, end_marked, read_outcome
 from compute_client.job import Abandoned, AlreadyComputed, ClaimedJob, Held, JobError, UnknownJob, read_message
 from compute_client.queue import DynamoDBClient, JobQueue
+from compute_client.stop_signals import stopped_by_signals
 from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidMessage, RequestRefused
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Consumer:
     def start_consuming(self, stop: threading.Event | None = None, poll_seconds: int = POLL_SECONDS) -> None:
         """Compute jobs until `stop` is set, or SIGTERM or Ctrl-C comes; a job that runs then is given back."""
         stop = stop or threading.Event()
-        with _stopped_by_signals(stop):
+        with stopped_by_signals(stop):
             while not stop.is_set():
                 try:
                     message = self._queue.receive(poll_seconds, self._hidden_seconds)
@@ -198,18 +198,3 @@ def _end(process: Any, mark: str) -> None:
     process.kill()
     process.join(END_SECONDS)
     end_marked(mark)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    earlier = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

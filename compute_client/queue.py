@@ -3,11 +3,13 @@
 import json
 import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 
 from aws_api import ClientFactory
+from aws_api.dead_letters import DELIVERIES, GROUP, REASON, RECEIVED_AT, RECEIVED_FROM, send_dead_letter
 from aws_api.errors import aws_errors
 from compute_client.job import write_message
 from compute_client.table import JobTable
@@ -71,7 +73,7 @@ class JobQueue:
                 MaxNumberOfMessages=1,
                 WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=_whole(hidden_seconds),
-                AttributeNames=["MessageGroupId"],
+                AttributeNames=["MessageGroupId", "ApproximateReceiveCount"],
             )
         return next(iter(answer.get("Messages", [])), None)
 
@@ -91,14 +93,15 @@ class JobQueue:
         dead = self._dead_letter_url()
         if dead is None:
             return
-        group = message.get("Attributes", {}).get("MessageGroupId", message["MessageId"])
-        with aws_errors(f"Sending message {message['MessageId']} to {dead}"):
-            self._sqs().send_message(
-                QueueUrl=dead,
-                MessageBody=message["Body"],
-                MessageAttributes={"reason": {"DataType": "String", "StringValue": reason[:1000]}},
-                **self._fifo(group),
-            )
+        attributes = message.get("Attributes", {})
+        known = {
+            REASON: reason,
+            RECEIVED_FROM: self._address(),
+            RECEIVED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
+            DELIVERIES: attributes.get("ApproximateReceiveCount"),
+            GROUP: attributes.get("MessageGroupId"),
+        }
+        send_dead_letter(self._sqs(), dead, message["MessageId"], message["Body"], known)
         self.acknowledge(message["ReceiptHandle"])
 
     def _dead_letter_url(self) -> str | None:

@@ -16,12 +16,12 @@ from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
 from blocks.submission_queue import Received, SubmissionQueue
+from compute_client.stop_signals import stopped_by_signals
 from evaluation.errors import EvaluationError, InvalidMessage, NeedsOperator, RequestRefused, ServiceUnavailable
 from evaluation.submission.message import SubmissionMessage, parse_message
 from prefect_api.events import OutgoingEvent, prefect_events
 from services.bridge_heartbeat import BridgeHeartbeat
 from services.outage import Outage
-from services.stop_signals import stopped_by_signals
 
 EVENT = "leaderboard.submission.received"
 

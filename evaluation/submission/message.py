@@ -1,13 +1,13 @@
 """The queue's message, and where it lies on the queue."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evaluation.errors import InvalidMessage
+from evaluation.text import storable
 
 
 def _whole_number(value: object) -> object:
@@ -19,12 +19,9 @@ def _whole_number(value: object) -> object:
     return int(value)
 
 
-# JSON can spell both; UTF-8 has no surrogates, and PostgreSQL stores no U+0000: it drops the event with its neighbours.
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-
-
 def _storable(text: str) -> str:
-    if _UNSTORABLE.search(text):
+    # JSON can spell what cannot be stored, and PostgreSQL drops such an event with its neighbours.
+    if storable(text) != text:
         raise ValueError("must be text without U+0000 and lone surrogates")
     return text
 

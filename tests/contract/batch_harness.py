@@ -1,8 +1,6 @@
 """AWS Batch as the contract suite sees it: our stacks in moto's server, this machine's processes as the containers."""
 
 import json
-import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,17 +10,16 @@ from typing import Any
 import boto3
 
 import local_jobs
-import shard_pod
 from batch_jobs.api import BatchAccess
 from batch_jobs.backend import BackendLimits, BatchJobBackend
 from batch_jobs.removal import RemovalLimits
 from batch_jobs.spec import BatchSpec
 from blocks.batch_compute import batch_access
-from local_jobs.run_directory import RunDirectory, end_processes, plain_environment
+from local_jobs.run_directory import RunDirectory, end_processes
 from tests.aws_templates import aws as template
 from tests.contract.aws_blocks import credentials_of
 from tests.contract.batch_on_moto import TASK_ENDED, Ended, TaskJob, teach
-from tests.contract.pair_processes import PairProcesses
+from tests.contract.pair_processes import PairProcesses, log_files
 
 AWS = {"region_name": "us-west-2", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 SUBMISSIONS = "arn:aws:ecr:us-east-1:123456789012:repository/demo/agent"
@@ -97,30 +94,8 @@ class BatchHarness(PairProcesses):
         return Ended(TASK_ENDED, {"init": 0, **{name: int(code) for name in ("simulator", "agent", "supervisor")}})
 
     def _task(self, directory: RunDirectory, containers: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """job.json of a local pod. The paths of the containers become the run directory's, images our stand-ins."""
-        scripts, python = Path(shard_pod.__file__).parent, f"exec {sys.executable} -S -m local_jobs"
-        bash = shutil.which("bash") or "bash"
         given = {each["name"]: each["value"] for entry in containers.values() for each in entry["environment"]}
-        pair = str(directory.pair_dir)
-        return {
-            "environment": {
-                **plain_environment(),
-                **{name: _placed(value, pair) for name, value in given.items() if not name.startswith("AWS_")},
-                "ROUTES": f"{pair}/agent/routes.xml",
-                "CARLA_PORT": "0",  # the pod has one of its own
-                "SIMULATOR_COMMAND": f"{python}.standin_simulator",
-                "EVALUATOR_COMMAND": f"{python}.standin_agent",
-                "AGENT_IMAGE": containers["agent"]["image"],
-                "STANDIN_ROUTE_SECONDS": "0.3",
-                "STANDIN_SEED": "0",
-                "STANDIN_JOURNAL": str(self.workdir / "routes.jsonl"),
-            },
-            "simulator": [bash, str(scripts / "simulator.sh")],
-            "agent": [bash, str(scripts / "agent.sh")],
-            "supervisor": [sys.executable, "-m", "shard_pod.supervisor"],
-            "prepare": ["--prepare"],
-            "deadline": time.time() + seconds,
-        }
+        return self.pod(directory, given, containers["agent"]["image"], seconds)
 
     def _storage(self) -> dict[str, str]:
         return {
@@ -131,22 +106,12 @@ class BatchHarness(PairProcesses):
         }
 
 
-def _placed(value: str, pair_dir: str) -> str:
-    """A path of the containers' /pair as the run directory has it."""
-    return pair_dir + value.removeprefix("/pair") if value.startswith("/pair/") or value == "/pair" else value
-
-
 class _Logs:
     """The awslogs driver: each container's output into the stream that DescribeJobs names."""
 
     def __init__(self, job: TaskJob, directory: RunDirectory, containers: dict[str, Any]) -> None:
         self._job = job
-        self._files = {
-            "simulator": directory.path / "simulator.log",
-            "agent": directory.path / "agent.log",
-            "supervisor": directory.path / "supervisor.log",
-            "init": directory.pair_dir / "supervisor" / "init.log",
-        }
+        self._files = log_files(directory)
         self._groups = {name: containers[name]["logConfiguration"]["options"]["awslogs-group"] for name in self._files}
         self._sent = dict.fromkeys(self._files, 0)
         self._prefix = f"batch/{job.job_id}/{len(job.past)}"

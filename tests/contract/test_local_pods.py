@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from evaluation import storage_keys
-from evaluation.errors import CleanupIncomplete, Fault
+from evaluation.errors import CleanupIncomplete, Fault, ImageRefused
 from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.shards import Budgets, Shard, ShardJob, ShardState, ShardStatus
 from evaluation.submission.model import LeaderboardVersion, parse_phase
@@ -190,6 +190,11 @@ def test_the_pod_outlives_the_process_that_started_it_and_is_adopted(machine: Ma
     machine.ensure(job)
     assert machine.end(job).state is ShardState.FINISHED
     assert machine.progress().counters.starts == 1
+
+
+def test_an_image_that_cannot_run_is_refused_at_once(machine: Machine) -> None:
+    with pytest.raises(ImageRefused, match="demo/agent:steady"):
+        machine.ensure(machine.job("unheard-of"))
 
 
 def test_many_that_ensure_at_once_get_one_pod(machine: Machine) -> None:
