@@ -7,6 +7,8 @@ from urllib.request import Request, urlopen
 
 from moto.server import ThreadedMotoServer
 
+from tests.waiting import PATIENCE_SECONDS
+
 
 @contextmanager
 def moto_server() -> Iterator[str]:
@@ -21,7 +23,7 @@ def moto_server() -> Iterator[str]:
 def empty_aws(moto_url: str) -> dict[str, Any]:
     """Empty the server, and return the keyword arguments of boto3's clients and resources."""
     reset = Request(f"{moto_url}/moto-api/reset", method="POST")  # noqa: S310 - our own server
-    with closing(urlopen(reset, timeout=10)):  # noqa: S310
+    with closing(urlopen(reset, timeout=PATIENCE_SECONDS)):  # noqa: S310
         pass
     return {
         "region_name": "us-west-2",
