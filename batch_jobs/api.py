@@ -96,6 +96,11 @@ class BatchApi:
         with aws_errors(f"Reading the log {group}/{stream}"):
             return await asyncio.to_thread(self._last_lines, group, stream, lines)
 
+    async def next_lines(self, group: str, stream: str, token: str | None) -> tuple[list[str], str | None]:
+        """The lines of a log stream after those of an earlier call, whose second value is the token; None at first."""
+        with aws_errors(f"Reading the log {group}/{stream}"):
+            return await asyncio.to_thread(self._next_lines, group, stream, token)
+
     def _list(self, queue: str, name: str) -> list[str]:
         filters = [{"name": "JOB_NAME", "values": [name]}]  # with a filter, Batch lists every status
         with aws_errors(f"Listing the jobs of the queue {queue}"):
@@ -130,3 +135,12 @@ class BatchApi:
         except logs.exceptions.ResourceNotFoundException:
             return ""
         return "\n".join(event["message"].rstrip("\n") for event in answer["events"])
+
+    def _next_lines(self, group: str, stream: str, token: str | None) -> tuple[list[str], str | None]:
+        logs = self.access.logs()
+        after: Json = {"nextToken": token} if token else {}
+        try:
+            answer = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **after)
+        except logs.exceptions.ResourceNotFoundException:
+            return [], token
+        return [event["message"].rstrip("\n") for event in answer["events"]], answer.get("nextForwardToken") or token

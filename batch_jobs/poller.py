@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from batch_jobs.api import BatchApi
@@ -64,7 +65,7 @@ class JobPoller:
             deadline_seconds=job.deadline_seconds,
             why=await self._why_it_waits(job, batch_job, now),
         )
-        return shard_status(index, batch_job, seen, self._timeouts)
+        return replace(shard_status(index, batch_job, seen, self._timeouts), backend_id=f"Batch job {batch_job.id}")
 
     async def _why_it_waits(self, job: ShardJob, batch_job: BatchJob, now: datetime) -> str:
         """Batch's own reason at once; the state of queue and compute environments after a while, and seldom."""

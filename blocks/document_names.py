@@ -6,6 +6,7 @@ EVALAI = "evalai"
 QUEUE = "submissions"
 CREDENTIALS = "leaderboard"
 COMPUTE = "compute"  # the compute client's queue and its jobs; another function's have another name
+BATCH = "batch"  # the functions on AWS Batch
 
 # Prefect's own rule for a document's name.
 _DOCUMENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

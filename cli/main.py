@@ -58,6 +58,10 @@ GROUPS = {
             "result": ("compute:result", "Show how a job stands, and its result or error."),
         },
     ),
+    "batch": (
+        "Python functions as AWS Batch jobs (docs/batch.md).",
+        {"setup": ("batch:setup", "Save the block with which flows run functions on AWS Batch.")},
+    ),
 }
 
 

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import stamina
+from cyclopts import Parameter
 
-from deployments.prefect_setup import load_queue, set_up
+from deployments.prefect_setup import load_queue, make_pools, set_up
 from deployments.settings import load_settings
 from evaluation.errors import ServiceUnavailable
 from services.bridge import BridgeSettings, serve_bridge
@@ -24,6 +25,7 @@ def setup(
     clusters: Path | None = None,
     wait: float = 0,
     notify: str | None = None,
+    pools_only: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Fill the Prefect server of PREFECT_API_URL: work pool, request budget, blocks from the secrets. Repeatable.
 
@@ -41,11 +43,14 @@ def setup(
         How long to wait for the server to come up, in seconds.
     notify
         A notification block, e.g. slack-webhook/operators: it is sent, once, what only an operator can repair.
+    pools_only
+        Make the work pools and nothing else: all that `prefect deploy --all` needs of a server.
     """
     settings = load_settings()
     given = {"queue_url": queue_url, "dead_letter_url": dead_letter_url, "lease_seconds": lease_seconds}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    for line in set_up(settings, clusters, wait, notify):
+    lines = make_pools(settings, wait) if pools_only else set_up(settings, clusters, wait, notify)
+    for line in lines:
         print(f"ready: {line}")
 
 

@@ -47,7 +47,7 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
     with prefect_client() as client:
         wait_for_server(client, wait_seconds)
         with prefect_errors("Setting up Prefect's server"):
-            pools = [work_pool(client, settings), work_pool(client, settings, settings.recovery_pool)]
+            pools = _pools(client, settings)
             _request_budget(client, settings.evalai_requests_per_minute)
             notification = [notify_operators(client, notify)] if notify else []
             secrets_manager = _session(settings).client("secretsmanager", **_endpoint(settings))
@@ -70,6 +70,18 @@ def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, n
         *blocks,
         *notification,
     ]
+
+
+def make_pools(settings: Settings, wait_seconds: float = 0) -> list[str]:
+    """Make the work pools that prefect.yaml names, where they are missing; returns what is there now, for people."""
+    with prefect_client() as client:
+        wait_for_server(client, wait_seconds)
+        with prefect_errors("Making Prefect's work pools"):
+            return _pools(client, settings)
+
+
+def _pools(client: SyncPrefectClient, settings: Settings) -> list[str]:
+    return [work_pool(client, settings), work_pool(client, settings, settings.recovery_pool)]
 
 
 def _evalai(secret: EvalAISecret, challenge_pk: int | None) -> EvalAI:

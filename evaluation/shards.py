@@ -108,6 +108,7 @@ class ShardStatus:
     since: datetime | None = None
     failure: Failure | None = None
     warning: str = ""  # why this may be old news: the backend cannot see the shard now
+    backend_id: str = ""  # what the backend calls it: name of the Kubernetes pod or Job, id of the Batch job, pid here
 
 
 ShardStatuses = Mapping[int, ShardStatus]

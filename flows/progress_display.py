@@ -41,7 +41,7 @@ async def name_flow_run(context: EvaluationContext) -> None:
     async with get_client() as client:
         await client.update_flow_run(
             UUID(str(flow_run.get_id())),
-            name=f"{name} attempt {attempt}" if attempt > 1 else name,
+            name=f"{name} attempt {attempt}",
             tags=sorted({*flow_run.get_tags(), *tags}),
         )
 

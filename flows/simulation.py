@@ -22,6 +22,7 @@ from flows.evaluation_context import EvaluationContext
 from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
 from flows.services import Cluster
+from flows.shard_log import ShardLog
 from flows.task_retries import on_transient_errors
 
 LOG_LINES = 40
@@ -114,9 +115,10 @@ async def _first_to_end(*coroutines: Coroutine[Any, Any, ShardStatuses]) -> Shar
 
 
 async def _follow(context: EvaluationContext) -> ShardStatuses:
-    display = ProgressDisplay(context.jobs)
+    display, log = ProgressDisplay(context.jobs), ShardLog()
     statuses: ShardStatuses = {}
     async for statuses in context.backend.watch(context.jobs):
+        log.show(statuses)
         await _show(context, display, statuses)
     await _show(context, display, statuses)  # what the pairs wrote last
     return explained(statuses, display.progress)

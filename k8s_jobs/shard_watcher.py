@@ -13,6 +13,7 @@ from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import Connection, jobs_path
 from k8s_jobs.job_events import JobEvents
 from k8s_jobs.manifest import job_manifest
+from k8s_jobs.pod_status import by_age, name_of
 from k8s_jobs.refusals import RefusalLimits, replacement, to_be_replaced
 from k8s_jobs.shard_states import gone, replacing, shard_status
 
@@ -64,7 +65,10 @@ class ShardWatcher:
 
     async def _status_of(self, job: ShardJob, found: Json) -> ShardStatus:
         pods, now = self.connection.watch.pods(found), datetime.now(UTC)
-        status = shard_status(job.shard.index, found, pods, now, self.timeouts, self.refusal_limits)
+        status = replace(
+            shard_status(job.shard.index, found, pods, now, self.timeouts, self.refusal_limits),
+            backend_id=f"pod {name_of(by_age(pods)[-1])}" if pods else f"Job {job.name}",
+        )
         if status.state not in ENDED and to_be_replaced(found, pods, now, self.refusal_limits):
             await self._replace(job, found, pods, now)
             return status

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class LocalJobBackend:
             raise CleanupIncomplete("Run directories cannot be deleted", kept, "Look at their permissions.")
 
     def _statuses(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
-        return {job.shard.index: self._status(job) for job in jobs}
+        return {job.shard.index: replace(self._status(job), backend_id=_process(self._run(job))) for job in jobs}
 
     def _status(self, job: ShardJob) -> ShardStatus:
         run = self._run(job)
@@ -172,6 +172,10 @@ class LocalJobBackend:
 
     def _routes_location(self) -> str:
         return self.routes if self.routes.startswith("s3://") else str(Path(self.routes).resolve())
+
+
+def _process(run: RunDirectory) -> str:
+    return f"pid {run.pid}" if run.pid else ""
 
 
 def _running(index: int, run: RunDirectory) -> ShardStatus:

@@ -79,7 +79,10 @@ class FakeBackend:
                 self.jobs[job.name] = job
 
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
-        yield {job.shard.index: ShardStatus(job.shard.index, ShardState.STARTING) for job in jobs}
+        yield {
+            job.shard.index: ShardStatus(job.shard.index, ShardState.STARTING, backend_id=f"fake {job.name}")
+            for job in jobs
+        }
         while self.runs_for_ever:
             await asyncio.sleep(0.02)
             yield {job.shard.index: ShardStatus(job.shard.index, ShardState.DRIVING) for job in jobs}

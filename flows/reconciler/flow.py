@@ -6,7 +6,7 @@ Events can be lost; this flow runs on a schedule, so nothing depends on them.
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 from prefect import flow, get_run_logger
@@ -30,7 +30,13 @@ LONGEST_PASS_SECONDS = 1800.0  # the repairs included; another pass may begin me
 Row = Mapping[str, str]  # of the table: submission, action, finding
 
 
-@flow(name="reconcile", retries=2, retry_delay_seconds=20, timeout_seconds=LONGEST_PASS_SECONDS)
+@flow(
+    name="reconcile",
+    flow_run_name=lambda: f"reconcile {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+    retries=2,
+    retry_delay_seconds=20,
+    timeout_seconds=LONGEST_PASS_SECONDS,
+)
 async def reconcile() -> State[None]:
     """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair. The table is an artifact."""
     services = await load_services()

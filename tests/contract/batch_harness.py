@@ -133,21 +133,26 @@ class _Logs:
 
 def create_stacks(aws: dict[str, Any]) -> None:
     """What docs/batch.md has a host create."""
+    create_queues(aws)
+    deploy(aws, "storage", Leaderboard=LEADERBOARD, BucketName=f"{LEADERBOARD}-of-the-stack")
+    deploy(aws, "private-contents")
+    deploy(aws, "batch-roles", Leaderboard=LEADERBOARD, SubmissionRepositories=SUBMISSIONS)
+    images = {f"{name}Image": f"registry/{name.lower()}:1" for name in ("Simulator", "Leaderboard", "Logcopy")}
+    times = {"WarmupSeconds": "0.1", "CopySeconds": "0.2", "PollSeconds": "0.05"}
+    deploy(aws, "batch-shards", Leaderboard=LEADERBOARD, LeaderboardVersion="2.0", **images, **times)
+
+
+def create_queues(aws: dict[str, Any]) -> None:
+    """The four queues with their machines, and the flow runs' role."""
     ec2 = boto3.client("ec2", **aws)
     subnets = ",".join(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"])
     group = ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
     boto3.client("iam", **aws).create_role(RoleName="leaderboard-flows", AssumeRolePolicyDocument="{}")  # roles.yaml's
-    _deploy(aws, "storage", Leaderboard=LEADERBOARD, BucketName=f"{LEADERBOARD}-of-the-stack")
-    _deploy(aws, "private-contents")
     types = {"GpuInstanceTypes": "g5.4xlarge", "CpuInstanceTypes": "m6i.4xlarge"}  # moto splits no list's default
-    _deploy(aws, "batch", Subnets=subnets, SecurityGroups=group, **types)
-    _deploy(aws, "batch-roles", Leaderboard=LEADERBOARD, SubmissionRepositories=SUBMISSIONS)
-    images = {f"{name}Image": f"registry/{name.lower()}:1" for name in ("Simulator", "Leaderboard", "Logcopy")}
-    times = {"WarmupSeconds": "0.1", "CopySeconds": "0.2", "PollSeconds": "0.05"}
-    _deploy(aws, "batch-shards", Leaderboard=LEADERBOARD, LeaderboardVersion="2.0", **images, **times)
+    deploy(aws, "batch", Subnets=subnets, SecurityGroups=group, **types)
 
 
-def _deploy(aws: dict[str, Any], name: str, **parameters: str) -> None:
+def deploy(aws: dict[str, Any], name: str, **parameters: str) -> None:
     values = {"Stage": "production", **parameters}
     boto3.client("cloudformation", **aws).create_stack(
         StackName=name,

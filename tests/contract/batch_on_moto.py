@@ -102,9 +102,12 @@ class TaskJob(batch.Job):
         self._state = value
 
     def containers(self) -> list[Json]:
-        """The definition's containers with the submission's environment."""
+        """The definition's containers with the submission's environment and sizes."""
         known = self.definition.ecs_properties["taskProperties"][0]["containers"]
-        return [{**each, "environment": self._environment(each)} for each in known]
+        return [
+            {**each, "environment": self._environment(each), "resourceRequirements": self._sizes(each)}
+            for each in known
+        ]
 
     def run(self) -> None:
         strategy = self.definition.retry_strategy
@@ -162,6 +165,11 @@ class TaskJob(batch.Job):
         given = (container, self.override.get(container["name"], {}))
         merged = {each["name"]: each["value"] for part in given for each in part.get("environment") or []}
         return [{"name": name, "value": value} for name, value in merged.items()]
+
+    def _sizes(self, container: Json) -> list[Json]:
+        given = (container, self.override.get(container["name"], {}))
+        merged = {each["type"]: each for part in given for each in part.get("resourceRequirements") or []}
+        return list(merged.values())
 
     def _attempts_task(self, ended: Ended) -> list[Json]:
         names = [each["name"] for each in self.containers()]

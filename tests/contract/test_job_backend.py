@@ -120,8 +120,11 @@ async def to_the_end(backend: JobBackend, *jobs: ShardJob) -> list[ShardStatuses
 
 
 def follow(backend: JobBackend, job: ShardJob) -> list[ShardStatus]:
-    """Every status that the job goes through."""
-    return [statuses[job.shard.index] for statuses in run(to_the_end(backend, job))]
+    """Every status that the job goes through; from when it runs, each has the backend's own name for it."""
+    seen: list[ShardStatus] = [statuses[job.shard.index] for statuses in run(to_the_end(backend, job))]
+    nameless = {each.state for each in seen if not each.backend_id}
+    assert nameless <= {ShardState.WAITING, ShardState.STARTING, ShardState.GONE}, nameless
+    return seen
 
 
 async def until(backend: JobBackend, job: ShardJob, state: ShardState) -> None:

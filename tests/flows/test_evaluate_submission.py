@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 
 import pytest
@@ -360,8 +361,22 @@ def test_the_run_is_named_and_tagged_after_submission_phase_and_team(world: Worl
 
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(state.state_details.flow_run_id)  # type: ignore[arg-type]
-    assert flow_run.name == "submission-7 leaderboard-20-SENSORS"
+    assert flow_run.name == "submission-7 leaderboard-20-SENSORS attempt 1"
     assert {"leaderboard-20-SENSORS", "submission:7", "team:Team Rocket 🚀"} <= set(flow_run.tags)
+
+
+def test_every_change_of_a_shard_is_a_line_of_the_log_with_the_backends_name_for_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.backend.endings = {2: AGENT_CRASHED}
+
+    with caplog.at_level(logging.INFO, "prefect"):
+        run(*world.submitted(7))
+
+    lines = [each.getMessage() for each in caplog.records if each.getMessage().startswith("shard ")]
+    started = [f"shard {index} (fake submission-7-attempt-1-shard-{index}) is starting" for index in range(4)]
+    ended = ["shard 0 is finished", "shard 1 is finished", "shard 2 is failed", "shard 3 is finished"]
+    assert lines == [*started, *ended]
 
 
 def test_a_report_that_was_not_delivered_is_sent_when_the_run_is_retried(world: World) -> None:

@@ -38,6 +38,7 @@ UNKNOWN_NAMES = {
     r"arn:.*:log-group:\*": "a list of groups is a list of all groups",
     r"arn:.*:secret:[^*?]+-\?{6}": "AWS ends a secret's ARN with six characters of its own",
     r"arn:.*:job-definition/[^*]+-shard-submission-\*": "one definition for each submission's image",
+    r"arn:.*:job-definition/\$\{Prefix\}\$\{Name\}:\*": "Batch numbers a definition's revisions",
     r"arn:.*:batch:.*:job/\*": "Batch numbers its jobs",
     r"arn:.*:ecs:.*:task/\$\{Cluster\}/\*": "ECS numbers its tasks",
     r"arn:.*:(cluster|container-instance)/AWSBatch-\*": "Batch ends its clusters' names with a UUID",
