@@ -1,9 +1,6 @@
 """docs/migration.md: rows of the original system are fenced by the page's own expressions, and stay resumable."""
 
-import json
-import re
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,9 +10,8 @@ from aws_blocks import a_submission, create_table, credentials_of
 from blocks.ledger_table import LedgerTable
 from evaluation.errors import AlreadyClaimed
 from evaluation.lifecycle.ledger_entry import read_entry
+from tests.contract.cut_over import TABLE, fence
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "migration.md").read_text("utf-8")
-TABLE = "leaderboard-20"
 RESUMED = datetime(2026, 11, 22, tzinfo=UTC)
 KEY = {"team-id": {"S": "7"}, "submission-id": {"S": "90"}}
 ROW = KEY | {"team-name": {"S": "Team"}, "status": {"S": "FINISHED"}, "Driving score": {"N": "51.2"}}
@@ -26,33 +22,6 @@ def ledger(aws: dict[str, Any]) -> LedgerTable:
     create_table(aws, TABLE)
     boto3.client("dynamodb", **aws).put_item(TableName=TABLE, Item=ROW)
     return LedgerTable(table=TABLE, credentials=credentials_of(aws))
-
-
-def option(name: str) -> str:
-    """The last value that the page gives to an option of `aws dynamodb`."""
-    return str(re.findall(rf"--{name} '([^']*)'", PAGE)[-1])
-
-
-def fence(aws: dict[str, Any]) -> int:
-    """What the page's function does: returns how many rows it found."""
-    client = boto3.client("dynamodb", **aws)
-    names = json.loads(re.findall(r"--expression-attribute-names '([^']*)'", PAGE)[0])
-    found = client.scan(
-        TableName=TABLE,
-        ProjectionExpression=option("projection-expression"),
-        FilterExpression=option("filter-expression"),
-        ExpressionAttributeNames=names,
-    )["Items"]
-    for key in found:
-        client.update_item(
-            TableName=TABLE,
-            Key=key,
-            UpdateExpression=option("update-expression"),
-            ConditionExpression=option("condition-expression"),
-            ExpressionAttributeNames=json.loads(option("expression-attribute-names")),
-            ExpressionAttributeValues=json.loads(option("expression-attribute-values")),
-        )
-    return len(found)
 
 
 def test_without_the_fence_a_row_of_the_original_is_claimed(ledger: LedgerTable) -> None:

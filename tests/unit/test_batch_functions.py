@@ -62,7 +62,8 @@ def test_a_reason_is_said_in_words_and_a_new_one_at_once() -> None:
 
     line = lines.next(job("RUNNABLE", "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"), 1)
 
-    assert line and line.startswith("[c423-9151] hello is RUNNABLE: AWS has no instance of the queue's types left")
+    assert line
+    assert line.startswith("[c423-9151] hello is RUNNABLE: AWS has no instance of the queue's types left")
 
 
 @pytest.mark.parametrize(
