@@ -14,6 +14,7 @@ from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
 from k8s_jobs.backend import BackendLimits, KubernetesJobBackend
 from k8s_jobs.credentials import Kubeconfig
 from tests.kubernetes_objects import cluster_spec
+from tests.waiting import PATIENCE_SECONDS
 
 SUCCEED = {"outcome": "succeed"}
 Behaviour = Callable[[str], Mapping[str, str] | None]  # of a Job's pod, by the Job's name
@@ -77,7 +78,9 @@ class Harness:
             await asyncio.sleep(0.2)
 
 
-async def follow(backend: KubernetesJobBackend, jobs: Sequence[ShardJob], seconds: float = 60) -> list[ShardStatuses]:
+async def follow(
+    backend: KubernetesJobBackend, jobs: Sequence[ShardJob], seconds: float = PATIENCE_SECONDS
+) -> list[ShardStatuses]:
     """Every snapshot until all have ended."""
     async with asyncio.timeout(seconds):
         return [statuses async for statuses in backend.watch(jobs)]
@@ -87,7 +90,7 @@ async def follow_until(
     backend: KubernetesJobBackend,
     jobs: Sequence[ShardJob],
     done: Callable[[ShardStatus], bool],
-    seconds: float = 60,
+    seconds: float = PATIENCE_SECONDS,
 ) -> ShardStatuses:
     """The first snapshot in which all are as wanted."""
     async with asyncio.timeout(seconds), aclosing(backend.watch(jobs)) as snapshots:

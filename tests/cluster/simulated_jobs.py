@@ -7,6 +7,11 @@ from typing import Any, TypeVar
 
 from kubernetes_asyncio import client
 
+from tests.waiting import PATIENCE_SECONDS
+
+# What a controller waits for before it replaces the pods of a lost node (60 s), and a busy machine's share.
+CONTROLLER_SECONDS = 2 * PATIENCE_SECONDS
+
 T = TypeVar("T")
 
 PREFIX = "kwok.leaderboard/"
@@ -34,7 +39,7 @@ def job(name: str, behaviour: Mapping[str, str] | None = None, *, gpus: int = 1,
     }
 
 
-async def until(read: Callable[[], Awaitable[T | None]], seconds: float = 30) -> T:
+async def until(read: Callable[[], Awaitable[T | None]], seconds: float = PATIENCE_SECONDS) -> T:
     """The first truthy answer of `read`; TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := await read()):
@@ -44,7 +49,9 @@ async def until(read: Callable[[], Awaitable[T | None]], seconds: float = 30) ->
     return answer
 
 
-async def condition(api: client.ApiClient, namespace: str, name: str, kind: str, seconds: float = 30) -> Any:
+async def condition(
+    api: client.ApiClient, namespace: str, name: str, kind: str, seconds: float = PATIENCE_SECONDS
+) -> Any:
     """The Job's condition of type `kind`, once it is true."""
 
     async def read() -> Any:
@@ -55,7 +62,7 @@ async def condition(api: client.ApiClient, namespace: str, name: str, kind: str,
 
 
 async def running_pod(
-    api: client.ApiClient, namespace: str, name: str, *, other_than: str = "", seconds: float = 30
+    api: client.ApiClient, namespace: str, name: str, *, other_than: str = "", seconds: float = PATIENCE_SECONDS
 ) -> Any:
     """The Job's running pod whose uid is not `other_than`."""
 

@@ -10,7 +10,9 @@ from binaries import kubernetes_version
 from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from kubernetes_asyncio import client, watch
-from simulated_jobs import annotate, condition, job, pods, running_pod, until
+from simulated_jobs import CONTROLLER_SECONDS, annotate, condition, job, pods, running_pod, until
+
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +98,7 @@ async def test_evicted_pod_is_replaced_and_not_counted(
     assert await failures(api, namespace) == 0
 
 
-@pytest.mark.timeout(180, func_only=True)
+@pytest.mark.timeout(600, func_only=True)
 async def test_pod_of_a_deleted_node_is_replaced_and_not_counted(
     simulated: ControlPlane, api: client.ApiClient, namespace: str
 ) -> None:
@@ -106,7 +108,9 @@ async def test_pod_of_a_deleted_node_is_replaced_and_not_counted(
     await asyncio.to_thread(simulated.delete_node, lost.spec.node_name)
     try:
         # The pod garbage collector looks every 20 s and gives a missing node 40 s to come back.
-        replacement = await running_pod(api, namespace, "shard", other_than=lost.metadata.uid, seconds=110)
+        replacement = await running_pod(
+            api, namespace, "shard", other_than=lost.metadata.uid, seconds=CONTROLLER_SECONDS
+        )
     finally:
         await asyncio.to_thread(simulated.add_node, lost.spec.node_name)
         await asyncio.to_thread(simulated.await_node, lost.spec.node_name)
@@ -192,10 +196,10 @@ async def test_restart_of_the_server_ends_a_watch_and_loses_no_job(
 
     await asyncio.to_thread(cluster.restart_apiserver, grace_seconds=grace_seconds)
 
-    events = await asyncio.wait_for(watching, 30)
+    events = await asyncio.wait_for(watching, PATIENCE_SECONDS)
     after = await running_pod(api, namespace, "shard")
     await annotate(api, after, outcome="succeed")
-    await condition(api, namespace, "shard", "Complete", seconds=60)
+    await condition(api, namespace, "shard", "Complete")
     assert events[0]["type"] == "ADDED"
     assert after.metadata.uid == before.metadata.uid
 

@@ -26,7 +26,7 @@ from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.shards import Shard, ShardState
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180, func_only=True)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600, func_only=True)]
 ROUTES = Path(__file__).parents[2] / "local_jobs" / "routes" / "leaderboard-20.xml"
 
 

@@ -12,12 +12,13 @@ from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from kubernetes_asyncio import client
 from shard_harness import Harness, drives, follow, follow_until
-from simulated_jobs import annotate, running_pod
+from simulated_jobs import CONTROLLER_SECONDS, annotate, running_pod
 
 from evaluation.errors import CleanupIncomplete
 from evaluation.shards import Budgets, ShardState, ShardStatuses
 from k8s_jobs.removal import RemovalLimits
 from tests.kubernetes_objects import shard_job, shard_jobs
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ async def harness(simulated: ControlPlane, cluster: ClusterUnderTest, api: clien
     return Harness(cluster, api, namespace)
 
 
-@pytest.mark.timeout(170, func_only=True)
+@pytest.mark.timeout(600, func_only=True)
 async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
     harness: Harness, simulated: ControlPlane
 ) -> None:
@@ -55,12 +56,14 @@ async def test_evicted_pod_and_lost_node_are_replaced_and_charged_to_nobody(
         await client.CoreV1Api(harness.api).create_namespaced_pod_eviction(name, harness.namespace, eviction)
         # The pod garbage collector looks every 20 s and gives a missing node 40 s to come back.
         for job, before in zip(jobs, (evicted, lost), strict=True):
-            await running_pod(harness.api, harness.namespace, job.name, other_than=before.metadata.uid, seconds=110)
+            await running_pod(
+                harness.api, harness.namespace, job.name, other_than=before.metadata.uid, seconds=CONTROLLER_SECONDS
+            )
     finally:
         await asyncio.to_thread(simulated.add_node, lost.spec.node_name)
         await asyncio.to_thread(simulated.await_node, lost.spec.node_name)
     async with harness.played():
-        last = await asyncio.wait_for(watching, 30)
+        last = await asyncio.wait_for(watching, PATIENCE_SECONDS)
 
     assert [status.state for status in last.values()] == [ShardState.FINISHED] * 2
     assert [await harness.failed_pods(job) for job in jobs] == [0, 0]
@@ -109,7 +112,7 @@ async def test_jobs_of_a_killed_process_are_adopted_and_there_is_never_a_fifth(h
     command = (sys.executable, "-c", ENSURE_AND_WAIT, str(harness.cluster.kubeconfig), harness.namespace)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"watching\n"
+    assert await asyncio.wait_for(process.stdout.readline(), PATIENCE_SECONDS) == b"watching\n"
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
     before = await harness.jobs()

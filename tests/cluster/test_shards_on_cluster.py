@@ -23,6 +23,7 @@ from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.credentials import Kubeconfig
 from k8s_jobs.manifest import FINAL_EXIT_CODES
 from tests.kubernetes_objects import cluster_spec, shard_job, shard_jobs
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 RBAC = Path(__file__).parents[2] / "deployments/eks/cluster/rbac.yaml"
@@ -68,7 +69,7 @@ async def test_every_exit_code_is_explained_and_charged_as_it_should_be(harness:
         exit_code: failure_of(exit_code, "words") for exit_code in exit_codes
     }
     # The Job controller counts a failed pod some moments after it has judged the Job.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while 0 in (counts := {await harness.failed_pods(job) for job in jobs}):
             await asyncio.sleep(0.2)
     assert counts == {1}
@@ -105,7 +106,7 @@ async def test_waiting_shard_says_the_schedulers_words(harness: Harness, simulat
     backend = harness.backend()
     await backend.ensure(jobs)
 
-    async with asyncio.timeout(60), aclosing(backend.watch(jobs)) as snapshots:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(backend.watch(jobs)) as snapshots:
         async for statuses in snapshots:
             states = Counter(status.state for status in statuses.values())
             words = [status.detail for status in statuses.values() if status.state is ShardState.WAITING]
@@ -123,7 +124,7 @@ async def test_job_without_a_pod_says_why(cluster: ClusterUnderTest, api: client
     await backend.ensure(jobs)
 
     said = 'serviceaccount "submission-worker" not found'
-    (status,) = (await follow_until(backend, jobs, lambda status: said in status.detail, 30)).values()
+    (status,) = (await follow_until(backend, jobs, lambda status: said in status.detail)).values()
 
     assert status.state is ShardState.WAITING
     await backend.remove(7, 1)
@@ -156,6 +157,7 @@ def two_hundred_gpus(simulated: ControlPlane) -> Iterator[None]:
         simulated.delete_node(name)
 
 
+@pytest.mark.timeout(600, func_only=True)
 @pytest.mark.usefixtures("two_hundred_gpus")
 async def test_fifty_submissions_at_once_are_all_accounted_for(
     harness: Harness, capsys: pytest.CaptureFixture[str]
@@ -166,7 +168,7 @@ async def test_fifty_submissions_at_once_are_all_accounted_for(
     async def evaluate(number: int) -> ShardStatuses:
         backend, jobs = harness.backend(), shard_jobs(number)
         await backend.ensure(jobs)
-        async with asyncio.timeout(90), aclosing(backend.watch(jobs)) as snapshots:
+        async with asyncio.timeout(4 * PATIENCE_SECONDS), aclosing(backend.watch(jobs)) as snapshots:
             async for statuses in snapshots:
                 driving.update(jobs[index].name for index, status in statuses.items() if drives(status))
                 if len(driving) == 200:
@@ -177,7 +179,7 @@ async def test_fifty_submissions_at_once_are_all_accounted_for(
     began = time.monotonic()
     evaluating = asyncio.gather(*(evaluate(number) for number in range(1, 51)))
     try:
-        await asyncio.wait_for(everybody_drives.wait(), 60)
+        await asyncio.wait_for(everybody_drives.wait(), 2 * PATIENCE_SECONDS)
     except TimeoutError:
         print(len(driving), Counter(each.status.phase for each in await harness.pods()))
         raise
