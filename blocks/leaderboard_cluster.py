@@ -16,11 +16,16 @@ from blocks.batch_compute import BatchCompute
 from blocks.kubernetes_compute import KubernetesCompute
 from blocks.shard_logs import ShardLogs, shard_logs
 from evaluation import storage_keys
-from evaluation.errors import InvalidConfiguration
+from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 from evaluation.ports import JobBackend
-from evaluation.routes import parse_route_xml
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.routes import parse_route_xml, route_lengths
 from evaluation.shards import Budgets, Shard, ShardJob
 from evaluation.submission.model import LeaderboardVersion, Phase
+from evaluation.verification.drives import DriveLimits
+from evaluation.verification.figures import KnownLengths
+from evaluation.verification.scoring import scoring_of
+from evaluation.verification.verify import Expectations
 from local_jobs.backend import LocalJobBackend
 
 
@@ -83,6 +88,53 @@ class LeaderboardCluster(Block):
     max_attempts: int = Field(
         default=10, ge=1, description="How often one submission is evaluated, the first time and its resumes together."
     )
+
+    scoring: Literal["1.0", "2.0", "2.1"] | None = Field(
+        default=None, description="How the evaluator scores, where that is not as leaderboard_version says: 2.1."
+    )
+    penalty_weights: dict[str, float] = Field(
+        default={}, description="Infractions (keys of a record) that a fork of the evaluator weighs differently."
+    )
+    sensor_limits: dict[str, int] = Field(
+        default={}, description="How many of a sensor (carla_camera) a fork of the evaluator allows."
+    )
+    reference_result: str = Field(
+        default="",
+        description="The host's own result of the same routes, s3://bucket/key or a file's path: a route_length that "
+        "differs from its is held. Without it 2.x is compared with the route file only, within wide limits.",
+    )
+    unconfirmed_crashes: int = Field(
+        default=0,
+        ge=0,
+        description="How many routes a submission may drive again after its evaluator reported a crash of a simulator "
+        "that was alive, before its result is held.",
+    )
+
+    def expectations(self, track: str) -> Expectations:
+        """What a result is compared with. Raises InvalidConfiguration or ServiceUnavailable."""
+        scoring = scoring_of(self.leaderboard_version, self.scoring)
+        if scoring.version is not self.leaderboard_version:
+            raise InvalidConfiguration(
+                f"The cluster {self.cluster} scores as {self.scoring}, but runs {self.leaderboard_version.value}",
+                remedy="Correct `scoring` in the clusters' file, then run `leaderboard setup`.",
+            )
+        lengths = KnownLengths(
+            route_lengths(read_location(self.routes, self.credentials), self.routes), self._driven_lengths()
+        )
+        limits = DriveLimits(not isinstance(self.compute, LocalCompute), self.unconfirmed_crashes)
+        rules = scoring.changed(self.penalty_weights, self.sensor_limits)
+        return Expectations(rules, track, lengths, limits)
+
+    def _driven_lengths(self) -> dict[int, float]:
+        if not self.reference_result:
+            return {}
+        body = read_location(self.reference_result, self.credentials)
+        try:
+            reference = parse_checkpoint(body, self.reference_result, self.leaderboard_version)
+        except InvalidCheckpoint as error:
+            raise InvalidConfiguration("The cluster's reference_result cannot be read", str(error)) from error
+        pairs = zip(reference.runs, reference.records, strict=True)
+        return {run.route: record["meta"]["route_length"] for run, record in pairs if record["meta"]["route_length"]}
 
     @property
     def budgets(self) -> Budgets:

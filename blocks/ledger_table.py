@@ -193,13 +193,15 @@ class LedgerTable(Block):
         token = f"{expression.name(CLAIM_TOKEN)} = {expression.value(CLAIM_TOKEN, claim.token)}"
         self._write(claim.team, claim.submission, expression, token)
 
-    def reopen(self, entry: LedgerEntry) -> None:
+    def reopen(self, entry: LedgerEntry, decided: str | None = None) -> None:
         """Let a run take the ended evaluation once more, to send its kept outcome again; the row counts how often.
 
+        With `decided`, the key of the outcome that an operator has decided, that one is sent instead, and not counted.
         Raises AlreadyClaimed where it has not ended, or is no longer that of the entry: the entry may be old.
         """
         expression = Expression()
-        expression.set({LEASE_UNTIL: self._now(), LEASE_RENEWAL: uuid.uuid4().hex, RESENDS: entry.resends + 1})
+        change = {OUTCOME: decided} if decided else {RESENDS: entry.resends + 1}
+        expression.set({LEASE_UNTIL: self._now(), LEASE_RENEWAL: uuid.uuid4().hex, **change})
         expression.remove(END_TIME, CLAIM_TOKEN)  # whoever ended it cannot end it anew
         self._write(
             entry.team,

@@ -12,6 +12,7 @@ from embedded.aws import EmbeddedAws
 from embedded.evalai_website import EvalAIWebsite
 from evaluation import storage_keys
 from evaluation.errors import DeadlineExceeded, ServiceUnavailable
+from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.pair.protocol import parse_progress
 from evaluation.shards import ENDED, Shard, ShardState, parse_plan
@@ -45,7 +46,12 @@ class Progress:
 
     @property
     def over(self) -> bool:
-        """EvalAI and the ledger agree that it has ended; a cancelled one that never started has no row."""
+        """EvalAI and the ledger agree that it has ended; a cancelled one that never started has no row.
+
+        So has one that is held: it goes on only when an operator decides.
+        """
+        if self.row.get("status") == OutcomeStatus.HELD and "end-time" in self.row:
+            return True
         if self.evalai not in OVER:
             return False
         recorded = self.row.get("status")

@@ -105,8 +105,11 @@ class SubmissionLedger(Protocol):
     def renew(self, claim: Claim, stage: Stage | None = None) -> None:
         """Renew the lease, and set the stage that the run enters; raises AlreadyClaimed, as above."""
 
-    def reopen(self, entry: LedgerEntry) -> None:
-        """Let a takeover run take the ended evaluation once more, to send its kept outcome; raises AlreadyClaimed."""
+    def reopen(self, entry: LedgerEntry, decided: str | None = None) -> None:
+        """Let a takeover run take the ended evaluation once more, to send its kept outcome; raises AlreadyClaimed.
+
+        `decided` is the key of another outcome, which an operator has decided; else the row counts a resend.
+        """
 
     def entries(self) -> Iterable[LedgerEntry]:
         """Every submission that was ever claimed."""

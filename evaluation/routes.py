@@ -1,8 +1,10 @@
 """Routes: CARLA's route XML, and the short forms that people type."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.etree import ElementTree
 
 from evaluation.errors import InvalidConfiguration
@@ -33,6 +35,25 @@ def parse_route_xml(text: str | bytes, source: str) -> tuple[int, ...]:
         if not re.fullmatch(r"[0-9]{1,9}", text_id):
             raise InvalidConfiguration(f"{source}: route {position} has no numeric id", f"id is {text_id!r}")
     return _checked([int(text_id) for text_id in ids], source)
+
+
+def route_lengths(text: str | bytes, source: str) -> dict[int, float]:
+    """Metres between the points of each route of a CARLA route file; 0 for a route without points.
+
+    1.0 has `<waypoint x= y= z=/>` in the route, 2.x `<position/>` in its `<waypoints>`. Raises as `parse_route_xml`.
+    """
+    parse_route_xml(text, source)
+    root = ElementTree.fromstring(text)  # noqa: S314 - as above
+    return {int(route.get("id", "")): _metres(route, source) for route in root.iter("route")}
+
+
+def _metres(route: ElementTree.Element, source: str) -> float:
+    points = route.findall("waypoint") or route.findall("waypoints/position")
+    try:
+        places = [tuple(float(point.get(axis, "0")) for axis in "xyz") for point in points]
+    except ValueError as error:
+        raise InvalidConfiguration(f"{source}: route {route.get('id')} has a point that is none", str(error)) from error
+    return sum(math.dist(a, b) for a, b in pairwise(places))
 
 
 def parse_route_list(text: str) -> tuple[int, ...]:

@@ -2,9 +2,11 @@
 
 <pk>/plan.json                                which shard drives which routes; a resume keeps to it
 <pk>/shards/<i>/checkpoint.json               the last good checkpoint
+<pk>/shards/<i>/observations.json             what its supervisor saw, in all attempts (evaluation.pair.observations)
 <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.protocol.PairProgress)
 <pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, supervisor, init
 <pk>/outcomes/attempt-<a>-epoch-<s>.json      the outcome, stored before it is reported
+<pk>/outcomes/attempt-<a>-decision.json       what an operator made of a held outcome
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
@@ -15,6 +17,10 @@ def plan_key(submission: int) -> str:
 
 def checkpoint_key(submission: int, shard: int) -> str:
     return f"{submission}/shards/{shard}/checkpoint.json"
+
+
+def observations_key(submission: int, shard: int) -> str:
+    return f"{submission}/shards/{shard}/observations.json"
 
 
 def progress_key(submission: int, shard: int) -> str:
@@ -36,6 +42,10 @@ def log_stream(submission: int, attempt: int, shard: int, process: str) -> str:
 
 def outcome_key(submission: int, attempt: int, epoch: int) -> str:
     return f"{submission}/outcomes/attempt-{attempt}-epoch-{epoch}.json"
+
+
+def decision_key(submission: int, attempt: int) -> str:
+    return f"{submission}/outcomes/attempt-{attempt}-decision.json"
 
 
 def result_key(submission: int, name: str) -> str:

@@ -110,6 +110,8 @@ async def end_state(context: EvaluationContext, outcome: Outcome) -> State[Any]:
             return completed_state(None, outcome.sentence)
         case OutcomeStatus.CANCELLED:
             return cancelled_state(StateName.TAKEN_BACK, outcome.sentence)
+        case OutcomeStatus.HELD:
+            return failed_state(StateName.HELD, outcome.sentence)
         case OutcomeStatus.SKIPPED:
             return completed_state(StateName.SKIPPED, outcome.sentence)
         case OutcomeStatus.FAILED:
@@ -125,6 +127,9 @@ def result_markdown(submission: Submission, outcome: Outcome, logs: ShardLogs | 
         lines += [f"**The report has not reached EvalAI:** {outcome.undelivered}", ""]
     if logs and outcome.ending is OutcomeStatus.FAILED:
         lines += [f"For operators: {logs.markdown}", ""]
+    if outcome.reasons:
+        lines += ["## Why it is held" if outcome.ending is OutcomeStatus.HELD else "## Why it was held", ""]
+        lines += [*(f"- {reason}" for reason in outcome.reasons), ""]
     if outcome.metrics:
         lines += ["| metric | value |", "|---|---:|"]
         lines += [f"| {label} | {value:.3f} |" for label, value in outcome.metrics.items()]

@@ -17,16 +17,13 @@ from evaluation.errors import (
     UnknownSubmission,
 )
 from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
-from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, parse_outcome, render_outcome
+from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, held, parse_outcome, render_outcome
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.decisions import SENSORS_INVALID, SETUP_FAILED
-from evaluation.results.checkpoint import Checkpoint, check_expected
-from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.results.evalai_result import accuracies, evalai_result, partial_result
-from evaluation.results.merge import Merged, merge
 from evaluation.results.rejection import rejection
 from evaluation.results.summary import summary_text
 from evaluation.submission.model import SubmissionStatus
@@ -34,6 +31,7 @@ from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion
 from flows.evaluation_context import EvaluationContext
+from flows.shard_results import Collected, collect, reasons_to_hold
 from flows.task_retries import on_transient_errors
 
 
@@ -41,17 +39,20 @@ from flows.task_retries import on_transient_errors
 async def merge_results(context: EvaluationContext) -> Outcome:
     """Merge the shards' checkpoints and store the result; raises InvalidCheckpoint unless every route is there.
 
+    What does not fit what is known from outside (evaluation.verification) is held instead of finished.
     Raises ShardsFailed where the merged result may not be called finished (evaluation.results.rejection).
     """
     await context.renew(Stage.MERGING)
-    merged = await asyncio.to_thread(_merge, context)
-    outcome = await asyncio.to_thread(_store, context, merged)
+    collected = await asyncio.to_thread(collect, context)
+    merged = collected.merged
+    outcome = await asyncio.to_thread(_store, context, collected)
     if failure := rejection(merged):
         raise ShardsFailed(failure.summary, failure.cause, failure.remedy, failure.fault)
     if outcome.ending is not OutcomeStatus.FINISHED:
         done, total = outcome.routes_done, outcome.routes_total
         raise InvalidCheckpoint("The results are incomplete", f"only {done} of {total} routes are there")
-    return outcome
+    reasons = [storable(str(reason)) for reason in await asyncio.to_thread(reasons_to_hold, context, collected)]
+    return held(context.submission, outcome, reasons) if reasons else outcome
 
 
 async def results_so_far(context: EvaluationContext) -> Outcome | None:
@@ -65,13 +66,13 @@ async def results_so_far(context: EvaluationContext) -> Outcome | None:
 @task(name="collect-results", **on_transient_errors(2))
 async def collect_results(context: EvaluationContext) -> Outcome:
     """Merge and store what is there; raises InvalidCheckpoint where that is unreadable."""
-    merged = await asyncio.to_thread(_merge, context)
-    return await asyncio.to_thread(_store, context, merged)
+    collected = await asyncio.to_thread(collect, context)
+    return await asyncio.to_thread(_store, context, collected)
 
 
-def _store(context: EvaluationContext, merged: Merged) -> Outcome:
+def _store(context: EvaluationContext, collected: Collected) -> Outcome:
     """Write the result's files; what may not be called finished gets no figures."""
-    pk = context.submission.pk
+    pk, merged = context.submission.pk, collected.merged
     scored = merged.complete and rejection(merged) is None
     total = len(merged.missing) + merged.routes_done
     records = merged.document["_checkpoint"]["records"]
@@ -79,7 +80,7 @@ def _store(context: EvaluationContext, merged: Merged) -> Outcome:
         record["status"] not in (SENSORS_INVALID, SETUP_FAILED) for record in records
     )  # a resume drives the others anew
     text = render_document(merged.document, merged.version)
-    summary = _summary(merged, total)
+    summary = _summary(collected)
     result = evalai_result(merged.document, merged.version) if scored else []
     files = {
         storage_keys.MERGED: text,
@@ -103,25 +104,12 @@ def _store(context: EvaluationContext, merged: Merged) -> Outcome:
     )
 
 
-def _summary(merged: Merged, total: int) -> str:
+def _summary(collected: Collected) -> str:
+    merged = collected.merged
+    total = len(merged.missing) + merged.routes_done
     with best_effort("The summary is left out"):
-        return storable(summary_text(merged.document, merged.version, total, merged.missing))
+        return storable(summary_text(merged.document, merged.version, total, merged.missing, collected.redriven))
     return ""
-
-
-def _merge(context: EvaluationContext) -> Merged:
-    jobs, artifacts = context.jobs, context.artifacts
-    parts: list[tuple[str, Checkpoint]] = []
-    for job in jobs:
-        key = storage_keys.checkpoint_key(job.submission, job.shard.index)
-        body = artifacts.read(key)
-        if body is None:  # the pair never finished a route; the merge counts its routes as missing
-            continue
-        source = artifacts.location(key)
-        checkpoint = parse_checkpoint(body, source, job.version)
-        check_expected(checkpoint, job.expected, source)
-        parts.append((source, checkpoint))
-    return merge(parts, [run for job in jobs for run in job.expected], jobs[0].version)
 
 
 async def publish_partial(context: EvaluationContext, published: int, permit: WritePermit) -> int:
@@ -132,14 +120,17 @@ async def publish_partial(context: EvaluationContext, published: int, permit: Wr
     Raises SubmissionCancelled, AlreadyClaimed where another run has taken over, InvalidCheckpoint for what cannot be
     merged at the moment: the final merge decides.
     """
-    merged = await asyncio.to_thread(_merge, context)
+    collected = await asyncio.to_thread(collect, context)
+    merged = collected.merged
     if merged.routes_done <= published or merged.complete:
         return published
+    if reasons := await asyncio.to_thread(reasons_to_hold, context, collected):
+        raise InvalidCheckpoint("The results so far do not fit what is known", str(reasons[0]))
     report = Report(
         context.submission,
         SubmissionStatus.PARTIALLY_EVALUATED,
         result=partial_result(merged),
-        stdout=_summary(merged, len(merged.missing) + merged.routes_done),
+        stdout=_summary(collected),
         permit=permit,
     )
     await context.renew()
@@ -238,5 +229,5 @@ def _values(context: EvaluationContext, outcome: Outcome) -> dict[str, object]:
         "routes-done": outcome.routes_done,
         "routes-total": outcome.routes_total,
         "s3-folder": context.artifacts.location(f"{context.submission.pk}/"),
-        **outcome.metrics,
+        **({} if outcome.ending is OutcomeStatus.HELD else outcome.metrics),
     }

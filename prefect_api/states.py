@@ -22,6 +22,7 @@ class StateName(StrEnum):
     TAKEN_BACK = "TakenBack"
     AGENT_FAILED = "AgentFailed"
     INFRASTRUCTURE_FAILED = "InfrastructureFailed"
+    HELD = "Held"  # its result does not fit what is known: an operator decides
     UNDELIVERED = "Undelivered"
     # Of the flow `compute` only, which also ends as Duplicate, TakenOver, Rejected or Postponed.
     COMPUTED = "Computed"

@@ -12,6 +12,7 @@ from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.checkpoint_writing import append_quarantined, empty_document, render_document
 from evaluation.results.records import refuse
 from evaluation.routes import RouteRun
+from shard_pod.observation_log import ObservationLog
 from shard_pod.pair_directory import PairDirectory, read_whole, remove, write_whole
 from shard_pod.settings import PairSettings
 
@@ -35,6 +36,7 @@ class CheckpointStore:
         self._evaluators: Path = settings.checkpoint
         self._good = files.good_checkpoint
         self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when it was last read
+        self.observations = ObservationLog(files)
         self.refused = ""  # why the evaluator's file cannot be used, while it cannot
         self.good = read_whole(self._good)
         self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
@@ -104,12 +106,15 @@ class CheckpointStore:
         if step.give_up:
             version = self._settings.version
             document = append_quarantined(document, step.give_up, version, total=total, status=step.status)
-        self.store(document)
+        self.store(document, step.give_up)
 
-    def store(self, document: Document) -> None:
-        """Make this document both the good copy and what the evaluator resumes from."""
+    def store(self, document: Document, given_up: RouteRun | None = None) -> None:
+        """Make this document both the good copy and what the evaluator resumes from.
+
+        `given_up` is the route whose record the supervisor has written in it.
+        """
         data = render_document(document, self._settings.version).encode()
-        self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE))
+        self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE), given_up)
         if read_whole(self._evaluators) != data:
             self._replace_evaluators(data)
 
@@ -124,7 +129,8 @@ class CheckpointStore:
             refuse(EVALUATOR_FILE, "the file", problem, "The agent may not change its folder's rights.")
         self.refused = ""
 
-    def _keep(self, data: bytes, statuses: tuple[str, ...]) -> None:
+    def _keep(self, data: bytes, statuses: tuple[str, ...], given_up: RouteRun | None = None) -> None:
+        self.observations.checkpoint_changed(self._settings.expected, data, given_up)
         write_whole(self._good, data)
         self.good, self.statuses = data, statuses
 

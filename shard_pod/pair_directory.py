@@ -93,6 +93,7 @@ class PairDirectory:
         self.exit_code = self.supervisor / "exit_code"
         self.good_checkpoint = self.supervisor / "checkpoint.json"
         self.progress = self.supervisor / "progress.json"
+        self.observations = self.supervisor / "observations.json"
         self.shipped = self.supervisor / "shipped.json"
         self.logs = {
             "simulator": self.simulator / "simulator.log",

@@ -69,6 +69,11 @@ def _fetch_results(settings: PairSettings, storage: ShardStorage, files: PairDir
         log.info("This pod goes on after start %d of attempt %d", progress.counters.starts, progress.attempt)
     else:
         files.progress.unlink(missing_ok=True)
+    seen = storage.read_shard_file(storage_keys.observations_key(settings.submission, settings.shard))
+    if seen:
+        write_whole(files.observations, seen)
+    else:
+        files.observations.unlink(missing_ok=True)
     if not earlier:
         log.info("No earlier checkpoint")
         return

@@ -22,6 +22,7 @@ from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, parse
 from evaluation.routes import RouteRun
 from evaluation.shards import ShardState
 from shard_pod.checkpoint_store import CheckpointStore
+from shard_pod.clock import now
 from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
 from shard_pod.pair_directory import PairDirectory, read_whole
@@ -29,7 +30,7 @@ from shard_pod.prepare import exit_code, prepare
 from shard_pod.settings import PairSettings, read_settings
 from shard_pod.start_watch import StartWatch, Stopwatch
 from shard_pod.storage import ShardStorage
-from shard_pod.upload import Upload, now
+from shard_pod.upload import Upload
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ class PairSupervisor:
 
     def _begin(self, start: int, counters: Counters, detail: str) -> int:
         counters = replace(counters, starts=counters.starts + 1)
+        unrecorded = self._settings.expected[len(self._results.statuses) :]
+        self._results.observations.start_begins(self._settings.attempt, counters.starts, unrecorded)
         self._files.publish(f"start{start}", _BEGUN.dump_json(BegunStart(counters, detail)).decode())
         self._show(start)
         return start
@@ -109,7 +112,9 @@ class PairSupervisor:
     def _decide(self, start: int) -> Decision:
         ending = self._follow(start)
         self._results.refresh()
-        step = decide(self._begun(start).counters, self._settings.budgets, ending, self._results.summary)
+        counters = self._begun(start).counters
+        step = decide(counters, self._settings.budgets, ending, self._results.summary)
+        self._results.observations.start_ended(ending, counters, step)
         self._files.publish(f"next{start}", step.render())
         return step
 
@@ -132,6 +137,8 @@ class PairSupervisor:
                 reason = StopReason(stop) if stop else None
                 driving = files.ready_port(start) is not None
                 return EndedStart(simulator, agent, reason, driving, files.agent_was_there)
+            if files.ready_port(start) is not None:
+                self._results.observations.simulator_is_ready()
             if stop is None and (why := watch.reason_to_stop(simulator, agent, self._results.summary)):
                 log.info("Stopping start %d: %s", start, why)
                 files.publish(f"stop{start}", why)

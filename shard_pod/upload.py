@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from evaluation import storage_keys
@@ -39,6 +38,7 @@ class Upload:
         self._suffix = f"-from-start-{starts_before + 1}" if starts_before else ""
         self._sent_checkpoint: bytes | None = None
         self._shown: PairProgress | None = None
+        self._sent_observations: bytes | None = None
         self._sent_progress: bytes | None = None
         self._sent_sizes: dict[str, int] = {}
 
@@ -61,6 +61,10 @@ class Upload:
         """Send what is new, and with `everything` every log's last lines; raises what the storage raises."""
         pk, shard = self._settings.submission, self._settings.shard
         good = self._results.good
+        observations = read_whole(self._files.observations)  # before the checkpoint: whatever lies there was seen
+        if observations and observations != self._sent_observations:
+            self._storage.write(storage_keys.observations_key(pk, shard), observations, "application/json")
+            self._sent_observations = observations
         if good and good != self._sent_checkpoint:
             self._storage.write(storage_keys.checkpoint_key(pk, shard), good, "application/json")
             self._sent_checkpoint = good
@@ -84,7 +88,3 @@ class Upload:
 
 def _stale(shown: PairProgress, progress: PairProgress) -> bool:
     return (progress.updated_at - shown.updated_at).total_seconds() > _FRESH_SECONDS
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

@@ -63,14 +63,14 @@ class FakeLedger:
             raise self._taken(claim.submission, row)
         self._put(claim.submission, {**row, **values, **self._lease()})
 
-    def reopen(self, entry: LedgerEntry) -> None:
+    def reopen(self, entry: LedgerEntry, decided: str | None = None) -> None:
         row = self.rows.get(entry.submission, {})
         same = (row.get("claim-owner"), row.get("claim-key"), row.get("claim-epoch", 1))
         if same != (entry.owner, entry.key, entry.epoch) or not (row.get("end-time") and row.get("outcome")):
             raise self._taken(entry.submission, row)
         open_row = {name: value for name, value in row.items() if name not in ("end-time", "claim-token")}
-        resends = {"report-resends": entry.resends + 1}
-        self._put(entry.submission, {**open_row, **resends, **self._lease(), "lease-until": self.now()})
+        change = {"outcome": decided} if decided else {"report-resends": entry.resends + 1}
+        self._put(entry.submission, {**open_row, **change, **self._lease(), "lease-until": self.now()})
 
     def entries(self) -> Iterable[LedgerEntry]:
         return [entry for row in self.rows.values() if (entry := read_entry(row))]

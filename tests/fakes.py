@@ -4,9 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from evaluation import storage_keys
 from evaluation.errors import Failure, Fault, InvalidConfiguration
+from evaluation.pair.observations import Observations, SeenStart
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.message import Delivery
 from evaluation.submission.model import Phase, parse_phase
@@ -66,6 +68,7 @@ class FakeBackend:
 
     store: FakeStore
     checkpoint: Callable[[ShardJob], bytes | None]
+    observed: Callable[[ShardJob, bytes], Observations | None] = lambda job, body: observations_of(job, body)
     endings: dict[int, Failure] = field(default_factory=dict)
     runs_for_ever: bool = False
     jobs: dict[str, ShardJob] = field(default_factory=dict)
@@ -89,8 +92,16 @@ class FakeBackend:
         for job in jobs:
             body = self.checkpoint(job)
             if body is not None:
-                self.store.write(storage_keys.checkpoint_key(job.submission, job.shard.index), body, "application/json")
+                self.put(job, body)
         yield {job.shard.index: self._ended(job.shard.index) for job in jobs}
+
+    def put(self, job: ShardJob, body: bytes) -> None:
+        """What a shard's supervisor copies to S3."""
+        pk, shard = job.submission, job.shard.index
+        seen = self.observed(job, body)
+        if seen is not None:
+            self.store.write(storage_keys.observations_key(pk, shard), seen.render(), "application/json")
+        self.store.write(storage_keys.checkpoint_key(pk, shard), body, "application/json")
 
     async def remove(self, submission: int, attempt: int) -> None:
         self.removed.append((submission, attempt))
@@ -106,6 +117,18 @@ class FakeBackend:
         failure = self.endings.get(index)
         state = ShardState.FAILED if failure else ShardState.FINISHED
         return ShardStatus(index, state, failure=failure)
+
+
+_BEGIN = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+
+def observations_of(job: ShardJob, body: bytes) -> Observations:
+    """What a supervisor sees of a shard that is driven to this checkpoint in one start, a record each ten minutes."""
+    seen = Observations().with_new_start(SeenStart(job.attempt, 1, _BEGIN, _BEGIN), job.expected)
+    records = json.loads(body)["_checkpoint"]["records"]
+    for count in range(1, len(records) + 1):
+        seen = seen.with_records(job.expected, records[:count], _BEGIN + count * timedelta(minutes=10))
+    return seen
 
 
 AGENT_CRASHED = Failure("The agent crashed", "it ended with exit code 139", "Run it on the public routes.", Fault.TEAM)
@@ -139,7 +162,7 @@ def _record(index: int, route_id: str) -> dict[str, object]:
         "route_id": route_id,
         "status": "Completed",
         "num_infractions": 1,
-        "infractions": {name: [] for name in _INFRACTIONS} | {"red_light": ["Agent ran a red light 7 at (1, 2, 3)"]},
+        "infractions": {name: [] for name in _INFRACTIONS} | {"collisions_pedestrian": ["Agent collided with 7"]},
         "scores": {"score_route": 100.0, "score_penalty": 0.5, "score_composed": 50.0},
         "meta": {"route_length": 1000.0, "duration_game": 100.0, "duration_system": 200.0},
     }

@@ -19,6 +19,7 @@ class OutcomeStatus(StrEnum):
     FINISHED = "finished"  # scored
     FAILED = "failed"  # no score; `fault` says who is charged
     CANCELLED = "cancelled"  # the team took it back; EvalAI says so already
+    HELD = "held"  # complete, but it does not fit what is known: an operator decides whether it is published
     SKIPPED = "skipped"  # EvalAI's status asked for no evaluation
 
 
@@ -36,9 +37,10 @@ class Outcome:
     logs: str = ""  # the last lines of the agents that failed
     undelivered: str = ""  # why the report has not reached EvalAI, if it has not
     refused: bool = False  # EvalAI understood the report and said no
+    reasons: Sequence[str] = ()  # why it is, or was, held
 
     def report(self, submission: Submission) -> Report:
-        """The report for EvalAI, which gets FINISHED and FAILED only."""
+        """The report for EvalAI, which gets FINISHED and FAILED only; what is held stays `running` there."""
         finished = self.ending is OutcomeStatus.FINISHED
         return Report(
             submission,
@@ -118,6 +120,42 @@ def cancelled(reason: str, so_far: Outcome | None = None) -> Outcome:
         result=(),
         metrics={},
     )
+
+
+def held(submission: Submission, result: Outcome, reasons: Sequence[str]) -> Outcome:
+    """A complete result that is not published before an operator has decided; its figures are kept."""
+    count = f"are {len(reasons)} reasons" if len(reasons) > 1 else "is a reason"
+    more = f" And {len(reasons) - 3} more." if len(reasons) > 3 else ""
+    sentence = (
+        f"Submission {submission.pk} is held: there {count} not to believe its result. {' '.join(reasons[:3])}{more} "
+        f"Nothing is published until an operator decides: `leaderboard verify {submission.pk}`."
+    )
+    return replace(result, ending=OutcomeStatus.HELD, sentence=sentence, reasons=tuple(reasons))
+
+
+def released(submission: int, outcome: Outcome, who: str, because: str) -> Outcome:
+    """What was held, published all the same."""
+    score = f": driving score {outcome.metrics['Driving score']:.3f}" if "Driving score" in outcome.metrics else ""
+    sentence = (
+        f"Submission {submission} finished{score} over {outcome.routes_done} of {outcome.routes_total} routes. "
+        f"It was held, and released by {who}{_why(because)}."
+    )
+    return replace(outcome, ending=OutcomeStatus.FINISHED, sentence=sentence)
+
+
+def rejected(submission: int, outcome: Outcome, who: str, because: str) -> Outcome:
+    """What was held, ended without a score. The team is told that it was checked, and not how."""
+    sentence = (
+        f"Submission {submission} failed: its result does not fit what the challenge's organisers know of its drives. "
+        f"It was held, and rejected by {who}{_why(because)}."
+    )
+    return replace(
+        outcome, ending=OutcomeStatus.FAILED, sentence=sentence, fault=Fault.TEAM, result=(), metrics={}, logs=""
+    )
+
+
+def _why(because: str) -> str:
+    return f": {because.rstrip('.')}" if because else ""
 
 
 def _skipped(submission: Submission) -> Outcome:

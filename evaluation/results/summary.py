@@ -14,11 +14,16 @@ _TICKS_PER_SECOND = 20  # of game time, in both versions
 
 
 def summary_text(
-    document: Mapping[str, Any], version: LeaderboardVersion, total_routes: int, missing: Sequence[RouteRun] = ()
+    document: Mapping[str, Any],
+    version: LeaderboardVersion,
+    total_routes: int,
+    missing: Sequence[RouteRun] = (),
+    redriven: Sequence[str] = (),
 ) -> str:
     """Sensors, routes, speed, metrics and one line a route, of a merged file that may be incomplete.
 
-    `missing` names what is missing, which the file itself does not know. Ends with a newline.
+    `missing` and `redriven` name what is missing and what was driven again, which the file itself does not know. Ends
+    with a newline.
     Source: docs/reference/results.md, "What EvalAI is sent".
     """
     records = document["_checkpoint"]["records"]
@@ -30,6 +35,7 @@ def summary_text(
         "",
         *_metrics(records, document["_checkpoint"]["global_record"], version),
         *_quarantined(records),
+        *_redriven(redriven),
         "",
         *_routes(records),
     ]
@@ -76,6 +82,10 @@ def _quarantined(records: Sequence[Record]) -> list[str]:
     if not names:
         return []
     return ["", f"Quarantined and scored 0, because the simulator crashed on them again and again: {', '.join(names)}"]
+
+
+def _redriven(redriven: Sequence[str]) -> list[str]:
+    return ["", f"Routes driven more than once: {len(redriven)}", *redriven] if redriven else []
 
 
 def _routes(records: Sequence[Record]) -> list[str]:

@@ -31,6 +31,8 @@ def unreported(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
         return []
     if now - entry.ended_at <= view.timeouts.settle:
         return []
+    if entry.status == OutcomeStatus.HELD:
+        return _held(view, entry, shown.status)
     differs = f"The ledger says {entry.status} since {at(entry.ended_at)}, EvalAI {shown.status}"
     if entry.status == OutcomeStatus.CANCELLED and shown.status in UNDER_WAY:
         return [notify(view, f"{differs}: a late write undid the cancellation. Set it to cancelled at EvalAI.")]
@@ -45,6 +47,14 @@ def unreported(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
         again = f"also after its report was sent again ({entry.resends} of {most})"
         return [notify(view, f"{differs}, {again}: another system wrote there. Decide which is right.")]
     return [Finding(view.submission, f"{differs}; the report is sent again.", Action.RESEND_REPORT)]
+
+
+def _held(view: SubmissionSnapshot, entry: LedgerEntry, status: SubmissionStatus) -> list[Finding]:
+    """Nobody but an operator goes on with it, and one that its team has taken back needs no decision."""
+    if status is SubmissionStatus.CANCELLED:
+        return []
+    elsewhere = "" if status in UNDER_WAY else f" EvalAI says {status}: somebody else wrote there."
+    return [notify(view, f"Its result is held since {at(entry.ended_at)}.{elsewhere} {entry.reason}")]
 
 
 def _most_resends(entry: LedgerEntry, status: SubmissionStatus) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, ServiceUnavailable
+from evaluation.pair.observations import Observations, parse_observations, record_digest
 from evaluation.pair.protocol import PairExitCode
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.routes import RouteRun, expand
@@ -21,8 +22,10 @@ from tests.contract.pair_bench import (
     BUCKET,
     CRASHED,
     GOOD,
+    ROUTES,
     SENSORS,
     SETUP,
+    Bench,
     Make,
     benches,
     container,
@@ -482,3 +485,83 @@ def test_prepare_and_the_supervisor_work_as_two_containers(bench: Make, aws: dic
     assert supervisor.returncode == PairExitCode.CANCELLED
     assert pair.files.published("exit_code") == "30"
     assert pair.storage.read(storage_keys.log_key(7, 0, 1, "supervisor"))
+
+
+def seen_by(pair: Bench) -> Observations:
+    return parse_observations(pair.stored(storage_keys.observations_key) or b"", "observations.json")
+
+
+def test_what_the_supervisor_saw_lies_beside_the_checkpoint(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD))
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
+    pair.writes(text(GOOD, CRASHED, entry="Crashed"))
+    pair.ends(1, "stopped", "died 255")  # the simulator lives: nobody but the evaluator says that it crashed
+    pair.started(2)
+    pair.writes(text(GOOD, GOOD, GOOD))
+    pair.ends(2, "stopped", "died 0")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+    seen = seen_by(pair)
+    assert [(start.number, start.ready_at is not None, start.simulator_lost) for start in seen.starts] == [
+        (1, True, False),
+        (2, True, False),
+    ]
+    [again] = seen.redrives
+    assert (again.run, again.start, again.claimed_crash) == (RouteRun(1), 2, True)
+    records = json.loads(pair.stored(storage_keys.checkpoint_key) or b"")["_checkpoint"]["records"]
+    assert [seen.records_of(RouteRun(route))[-1].digest for route in ROUTES] == list(map(record_digest, records))
+
+
+def test_a_crash_that_the_supervisor_saw_is_no_claim(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text(GOOD, CRASHED, entry="Crashed"))
+    pair.ends(1, "died 139", "died 255")
+    pair.started(2)
+    pair.writes(text(GOOD, GOOD, GOOD))
+    pair.ends(2, "stopped", "died 0")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+    [again] = seen_by(pair).redrives
+    assert (again.run, again.claimed_crash, again.charged_to_agent) == (RouteRun(1), False, False)
+
+
+def test_a_record_that_is_written_anew_is_seen_twice(bench: Make) -> None:
+    pair = bench()
+    pair.keep()
+    pair.started(1)
+    pair.writes(text("Failed - Agent got blocked"))
+    eventually(lambda: pair.stored(storage_keys.checkpoint_key) is not None)
+    pair.writes(text(GOOD, GOOD, GOOD))
+    pair.ends(1, "stopped", "died 0")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+    seen = seen_by(pair)
+    assert [record.status for record in seen.records_of(RouteRun(0))] == ["Failed - Agent got blocked", GOOD]
+    assert seen.redrives == []
+
+
+def test_the_next_pod_goes_on_with_what_was_seen(bench: Make) -> None:
+    first = bench()
+    first.keep()
+    first.started(1)
+    first.writes(text(GOOD))
+    eventually(lambda: first.stored(storage_keys.checkpoint_key) is not None)
+    first.stop.set()
+    assert first.exit_code() == "stopped"
+
+    second = bench(pod="second", attempt=2)
+    prepare(second.settings, second.storage)
+    second.keep()
+    second.started(1)
+    second.writes(text(GOOD, GOOD, GOOD))
+    second.ends(1, "stopped", "died 0")
+
+    assert second.exit_code() is PairExitCode.FINISHED
+    seen = seen_by(second)
+    assert [(start.attempt, start.number) for start in seen.starts] == [(1, 1), (2, 1)]
+    assert [(each.run, each.cause) for each in seen.redrives] == [(RouteRun(1), "its pod was lost")]

@@ -53,8 +53,7 @@ def drive_until(world: World, enough: Callable[[], bool]) -> State[None]:
     async def watch(jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
         def put(done: int | None) -> None:
             for job in jobs:
-                key = storage_keys.checkpoint_key(job.submission, job.shard.index)
-                world.store.write(key, checkpoint_of(job, done), "application/json")
+                world.backend.put(job, checkpoint_of(job, done))
 
         put(2)
         yield {job.shard.index: ShardStatus(job.shard.index, ShardState.DRIVING) for job in jobs}

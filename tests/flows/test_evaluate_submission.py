@@ -404,7 +404,7 @@ def test_partial_results_are_published_while_the_shards_drive(world: World) -> N
         task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
         await eventually_in_loop(lambda: world.backend.jobs)
         first = next(iter(world.backend.jobs.values()))
-        world.store.write("7/shards/0/checkpoint.json", checkpoint_of(first, 2), "application/json")
+        world.backend.put(first, checkpoint_of(first, 2))
         await eventually_in_loop(lambda: world.evalai.partial_reports)
         world.backend.runs_for_ever = False
         await task
@@ -437,7 +437,7 @@ def test_a_partial_result_that_waits_for_its_turn_is_not_written_after_the_end(w
         while not world.backend.jobs:
             await asyncio.sleep(0.02)
         first = next(iter(world.backend.jobs.values()))
-        world.store.write("7/shards/0/checkpoint.json", checkpoint_of(first, 2), "application/json")
+        world.backend.put(first, checkpoint_of(first, 2))
         while not waits.is_set():
             await asyncio.sleep(0.02)
         world.backend.runs_for_ever = False

@@ -10,6 +10,7 @@ from evaluation.lifecycle.stages import ReconcilerTimeouts, Stage
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.model import SubmissionStatus
 from flows.reconciler.decisions import find_discrepancies, needs_runs
+from flows.reconciler.explanation import explain
 from flows.reconciler.model import Action, EvalAIRow, Finding, Lease, Run, RunState, SubmissionSnapshot
 from flows.reconciler.reports import MOST_RESENDS, MOST_RESENDS_OVER_AN_END
 
@@ -337,3 +338,28 @@ def test_a_run_with_nothing_left_to_do_is_shown_as_crashed(entry: LedgerEntry, d
     assert [(finding.action, finding.dead_runs) for finding in findings] == (
         [(Action.MARK_CRASHED, dead)] if dead else []
     )
+
+
+HELD_RESULT = replace(ENDED, status="held", reason="Submission 7 is held: there is a reason.")
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(SubmissionStatus.RUNNING, ""), (SubmissionStatus.FINISHED, "EvalAI says finished: somebody")]
+)
+def test_a_held_result_waits_for_an_operator_and_is_not_taken_over(status: SubmissionStatus, says: str) -> None:
+    finding = only(view(HELD_RESULT, status))
+
+    assert finding.action is Action.NOTIFY_OPERATOR
+    assert says in finding.sentence
+    assert finding.sentence.endswith("Submission 7 is held: there is a reason.")
+
+
+def test_a_held_result_that_its_team_has_taken_back_needs_nobody() -> None:
+    assert find_discrepancies(view(HELD_RESULT, SubmissionStatus.CANCELLED), NOW) == []
+
+
+def test_a_held_result_is_explained() -> None:
+    explained = dict(explain(view(HELD_RESULT, SubmissionStatus.RUNNING), [], NOW).lines)
+
+    assert explained["where"] == "held after attempt 2; EvalAI says running. Submission 7 is held: there is a reason."
+    assert explained["waits for"] == "an operator's decision"

@@ -74,3 +74,11 @@ def test_quarantined_routes_are_named() -> None:
     text = text_of(merged, 2)
     assert "Quarantined and scored 0, because the simulator crashed" in text
     assert "again: RouteScenario_5_rep0\n" in text
+
+
+def test_routes_that_were_driven_again_are_counted_and_named() -> None:
+    checkpoint = make_checkpoint([RouteRun(0)])
+    text = summary_text(checkpoint.document, V2, 1, redriven=["route 0: 2 drives (the simulator died)"])
+
+    assert "Routes driven more than once: 1\nroute 0: 2 drives (the simulator died)\n" in text
+    assert "more than once" not in summary_text(checkpoint.document, V2, 1)

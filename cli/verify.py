@@ -1,0 +1,76 @@
+"""`leaderboard verify`: why a result is held, and an operator's decision about it."""
+
+import asyncio
+import getpass
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from cli.arguments import SubmissionId
+from deployments.installation import installation
+from deployments.settings import load_settings
+from evaluation.errors import RequestRefused
+from evaluation.lifecycle.outcome import Outcome
+from flows.held_results import KeptResult, kept_result, reject, release
+from flows.services import load_services
+
+Flag = Annotated[bool, Parameter(negative=())]
+HELD = 3
+
+
+def verify(
+    submission: SubmissionId,
+    /,
+    *,
+    release: Flag = False,
+    reject: Flag = False,
+    because: str = "",
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> int:
+    """Show why a submission's result is held; release or reject it. Exit code 3 while it is held.
+
+    Parameters
+    ----------
+    submission
+        The submission's id at EvalAI.
+    release
+        Publish the result all the same.
+    reject
+        End the submission as failed, without a score.
+    because
+        A sentence about the decision, which the team reads.
+    as_json
+        Print JSON.
+    """
+    if release and reject:
+        raise RequestRefused("A result is released or rejected, not both")
+    decision = "release" if release else "reject" if reject else ""
+    with installation(load_settings()):
+        kept, decided = asyncio.run(_verify(submission, decision, because))
+    shown = decided or kept.outcome
+    if as_json:
+        values = {"submission": submission, "held": kept.held and not decided, "outcome": shown.ending.value}
+        print(json.dumps({**values, "sentence": shown.sentence, "reasons": list(shown.reasons)}, indent=2))
+    else:
+        _show(kept, shown)
+    return HELD if kept.held and not decided else 0
+
+
+async def _verify(submission: int, decision: str, because: str) -> tuple[KeptResult, Outcome | None]:
+    kept = await kept_result(await load_services(), submission)
+    if not decision:
+        return kept, None
+    act = release if decision == "release" else reject
+    return kept, await act(kept, getpass.getuser(), because)
+
+
+def _show(kept: KeptResult, outcome: Outcome) -> None:
+    screen = Console(highlight=False, soft_wrap=True)
+    screen.print(escape(outcome.sentence))
+    for reason in outcome.reasons:
+        screen.print(f"  - {escape(reason)}")
+    for name, value in outcome.metrics.items() if kept.held else ():
+        screen.print(f"  {escape(name)}: {value:.3f}")

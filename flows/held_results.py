@@ -1,0 +1,88 @@
+"""What an operator does about a held result: look at the reasons, then release or reject it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prefect import get_client
+
+from evaluation import storage_keys
+from evaluation.errors import AlreadyClaimed, InvalidCheckpoint, RequestRefused, UnknownSubmission
+from evaluation.lifecycle.ledger_entry import LedgerEntry
+from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, parse_outcome, rejected, released, render_outcome
+from evaluation.lifecycle.takeover import Takeover
+from evaluation.submission.message import SubmissionMessage
+from flows.services import Cluster, Services, load_cluster
+from flows.takeover_runs import start_takeover_run
+
+
+@dataclass(frozen=True)
+class KeptResult:
+    """A submission's row, its outcome as it is kept, and its cluster."""
+
+    entry: LedgerEntry
+    outcome: Outcome
+    cluster: Cluster
+
+    @property
+    def held(self) -> bool:
+        return not self.entry.open and self.entry.status == OutcomeStatus.HELD
+
+
+async def kept_result(services: Services, submission: int) -> KeptResult:
+    """The outcome that is kept of a submission. Raises UnknownSubmission; InvalidCheckpoint where none is kept."""
+    for name in services.phases.clusters:
+        cluster = await load_cluster(name)
+        entry = await asyncio.to_thread(_entry, cluster, submission)
+        if entry:
+            return KeptResult(entry, await asyncio.to_thread(_outcome, cluster, entry), cluster)
+    raise UnknownSubmission(f"No ledger knows submission {submission}", remedy="Check the submission's id.")
+
+
+async def release(kept: KeptResult, who: str, because: str) -> Outcome:
+    """Publish what was held: a takeover run reports it. Raises RequestRefused for what is not held."""
+    return await _decide(kept, lambda: released(kept.entry.submission, kept.outcome, who, because))
+
+
+async def reject(kept: KeptResult, who: str, because: str) -> Outcome:
+    """End what was held without a score: a takeover run reports that. Raises RequestRefused for what is not held."""
+    return await _decide(kept, lambda: rejected(kept.entry.submission, kept.outcome, who, because))
+
+
+async def _decide(kept: KeptResult, decision: Callable[[], Outcome]) -> Outcome:
+    """Store the decision, point the row at it, start the run; if that does not start, the reconciler starts it."""
+    entry = kept.entry
+    refusal = RequestRefused(f"Submission {entry.submission} is not held", f"it is {entry.status or 'under way'}")
+    if not kept.held:
+        raise refusal
+    outcome = decision()
+    key = storage_keys.decision_key(entry.submission, entry.attempt)
+    artifacts, ledger = kept.cluster.artifacts, kept.cluster.ledger
+    await asyncio.to_thread(artifacts.write, key, render_outcome(outcome), "application/json")
+    try:
+        await asyncio.to_thread(ledger.reopen, entry, key)
+    except AlreadyClaimed as error:
+        raise refusal from error
+    message = SubmissionMessage(
+        challenge_pk=entry.challenge,
+        phase_pk=entry.phase_pk,
+        submission_pk=entry.submission,
+        submitted_image_uri=entry.image,
+    )
+    parameters = {"message": message.model_dump(mode="json"), "delivery": None}
+    async with get_client() as client:
+        await start_takeover_run(client, parameters, Takeover(owner=entry.owner, epoch=entry.epoch + 1), [])
+    return outcome
+
+
+def _entry(cluster: Cluster, submission: int) -> LedgerEntry | None:
+    return next((entry for entry in cluster.ledger.entries() if entry.submission == submission), None)
+
+
+def _outcome(cluster: Cluster, entry: LedgerEntry) -> Outcome:
+    key = entry.outcome or ""
+    body = cluster.artifacts.read(key) if key else None
+    if body is None:
+        what = f"No outcome of submission {entry.submission} is kept"
+        raise InvalidCheckpoint(what, "its evaluation has not ended", f"See `leaderboard explain {entry.submission}`.")
+    return parse_outcome(body, cluster.artifacts.location(key))

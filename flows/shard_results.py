@@ -1,0 +1,57 @@
+"""What the shards left in S3, merged, and beside it what their supervisors saw."""
+
+from dataclasses import dataclass
+
+from evaluation import storage_keys
+from evaluation.pair.observations import Observations, parse_observations
+from evaluation.results.checkpoint import check_expected
+from evaluation.results.checkpoint_reading import parse_checkpoint
+from evaluation.results.merge import Merged, merge
+from evaluation.verification.drives import drives_again
+from evaluation.verification.reasons import Reason
+from evaluation.verification.verify import ShardEvidence, verify
+from flows.evaluation_context import EvaluationContext
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The merged file, and the shards that it was made of."""
+
+    merged: Merged
+    shards: tuple[ShardEvidence, ...]
+
+    @property
+    def redriven(self) -> list[str]:
+        """A line for each route that was driven more than once."""
+        seen = [shard.observations for shard in self.shards if shard.observations]
+        return [str(drives) for each in seen for drives in drives_again(each)]
+
+
+def collect(context: EvaluationContext) -> Collected:
+    """Read and merge the checkpoints; a shard without one never finished a route. Raises InvalidCheckpoint. Blocks."""
+    jobs, artifacts = context.jobs, context.artifacts
+    parts, shards = [], []
+    for job in jobs:
+        key = storage_keys.checkpoint_key(job.submission, job.shard.index)
+        body = artifacts.read(key)
+        if body is None:
+            continue
+        source = artifacts.location(key)
+        checkpoint = parse_checkpoint(body, source, job.version)
+        check_expected(checkpoint, job.expected, source)
+        parts.append((source, checkpoint))
+        seen = _observations(context, job.shard.index)
+        shards.append(ShardEvidence(job.shard.index, checkpoint, seen))
+    expected = [run for job in jobs for run in job.expected]
+    return Collected(merge(parts, expected, jobs[0].version), tuple(shards))
+
+
+def reasons_to_hold(context: EvaluationContext, collected: Collected) -> tuple[Reason, ...]:
+    """Why the result may not be published without an operator; empty where all fits. Blocks."""
+    return verify(collected.shards, context.settings.expectations(context.submission.phase.track))
+
+
+def _observations(context: EvaluationContext, shard: int) -> Observations | None:
+    key = storage_keys.observations_key(context.submission.pk, shard)
+    body = context.artifacts.read(key)
+    return parse_observations(body, context.artifacts.location(key)) if body else None

@@ -1,0 +1,149 @@
+"""A result that does not fit is held: nothing is published, operators are notified, and one of them decides."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from evaluation.errors import RequestRefused, UnknownSubmission
+from evaluation.lifecycle.outcome import Outcome
+from evaluation.lifecycle.takeover import Takeover
+from evaluation.pair.observations import Observations
+from evaluation.shards import ShardJob
+from evaluation.submission.model import SubmissionStatus
+from flows.evaluate_submission import evaluate_submission
+from flows.held_results import KeptResult, kept_result, reject, release
+from flows.reconciler.flow import reconcile_once
+from tests.fakes import checkpoint_of, observations_of
+from tests.flows.conftest import World
+
+
+def forged(job: ShardJob, body: bytes) -> Observations | None:
+    """Shard 2 has no file of its supervisor."""
+    return None if job.shard.index == 2 else observations_of(job, body)
+
+
+def forged_arithmetic(job: ShardJob) -> bytes:
+    document = json.loads(checkpoint_of(job))
+    document["_checkpoint"]["records"][0]["scores"]["score_composed"] = 100.0
+    return json.dumps(document).encode()
+
+
+def drive(world: World) -> State[None]:
+    return asyncio.run(evaluate_submission(*world.submitted(7), return_state=True))
+
+
+@pytest.fixture
+def takeovers(monkeypatch: pytest.MonkeyPatch) -> list[Takeover]:
+    """The takeover runs that were started."""
+    started: list[Takeover] = []
+
+    async def start(client: Any, parameters: Any, takeover: Takeover, tags: Any) -> None:
+        assert parameters["message"]["submission_pk"] == 7
+        started.append(takeover)
+
+    monkeypatch.setattr("flows.held_results.start_takeover_run", start)
+    return started
+
+
+@pytest.fixture
+def held(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr("flows.held_results.load_cluster", world.load_cluster)
+    world.backend.checkpoint = forged_arithmetic
+    world.backend.observed = forged
+    assert drive(world).name == "Held"
+    return world
+
+
+def kept(world: World) -> KeptResult:
+    async def ask() -> KeptResult:
+        return await kept_result(await world.load_services(), 7)
+
+    return asyncio.run(ask())
+
+
+def decide(world: World, how: Any) -> Outcome:
+    outcome: Outcome = asyncio.run(how(kept(world), "alice", "the host has driven it again"))
+    return outcome
+
+
+def goes_on(world: World, takeover: Takeover) -> State[None]:
+    message, _ = world.submitted(7)
+    return asyncio.run(evaluate_submission(message, None, takeover, return_state=True))
+
+
+def test_nothing_is_published_and_the_reasons_are_kept(held: World) -> None:
+    assert (held.evalai.reports, held.evalai.statuses[7]) == ([], SubmissionStatus.RUNNING)
+    row = held.ledger.rows[7]
+    assert (row["status"], "Driving score" in row, "end-time" in row) == ("held", False, True)
+    result = kept(held)
+    assert result.held
+    assert result.outcome.reasons[0] == ("route 0: score_composed is 100.0, but 100.0 x 0.5 (route x penalty) is 50.")
+    assert "shard 2: no file says what its supervisor saw of it" in result.outcome.reasons[-1]
+    assert "`leaderboard verify 7`" in result.outcome.sentence
+
+
+def test_the_reconciler_notifies_an_operator_and_takes_nothing_over(held: World) -> None:
+    async def once() -> list[Any]:
+        rows, _ = await reconcile_once(await held.load_services())
+        return rows
+
+    held.ledger.rows[7]["end-time"] = "2026-01-01T00:00:00+00:00"
+    [row] = asyncio.run(once())
+
+    assert row["action"] == "notify an operator"
+    assert row["finding"].startswith(
+        "Its result is held since 2026-01-01 00:00:00 UTC. Submission 7 is held: there are"
+    )
+
+
+def test_a_released_result_is_published_once_by_a_takeover_run(held: World, takeovers: list[Takeover]) -> None:
+    outcome = decide(held, release)
+
+    assert goes_on(held, takeovers[0]).is_completed()
+    [report] = held.evalai.reports
+    assert report.status is SubmissionStatus.FINISHED
+    assert report.result[0]["accuracies"]["Driving score"] == pytest.approx(60.0)  # type: ignore[index]
+    row = held.ledger.rows[7]
+    assert (row["status"], row["reason"]) == ("finished", outcome.sentence)
+    assert "It was held, and released by alice: the host has driven it again." in outcome.sentence
+
+
+def test_a_rejected_result_ends_without_a_score(held: World, takeovers: list[Takeover]) -> None:
+    decide(held, reject)
+
+    assert goes_on(held, takeovers[0]).name == "AgentFailed"
+    [report] = held.evalai.reports
+    assert (report.status, report.result) == (SubmissionStatus.FAILED, ())
+    assert "score_composed" not in report.stderr  # how it was found is the host's
+    assert "rejected by alice: the host has driven it again." in report.stderr
+
+
+def test_what_an_operator_decided_is_decided_once(held: World, takeovers: list[Takeover]) -> None:
+    before = kept(held)
+    asyncio.run(release(before, "alice", ""))
+
+    with pytest.raises(RequestRefused, match="Submission 7 is not held"):
+        asyncio.run(reject(before, "bob", ""))
+    goes_on(held, takeovers[0])
+    with pytest.raises(RequestRefused, match="it is finished"):
+        asyncio.run(reject(kept(held), "bob", ""))
+
+
+def test_a_decision_about_what_its_team_has_taken_back_publishes_nothing(
+    held: World, takeovers: list[Takeover]
+) -> None:
+    decide(held, release)
+    held.evalai.statuses[7] = SubmissionStatus.CANCELLED
+
+    assert goes_on(held, takeovers[0]).name == "TakenBack"
+    assert held.evalai.reports == []
+
+
+def test_an_unknown_submission_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.held_results.load_cluster", world.load_cluster)
+
+    with pytest.raises(UnknownSubmission, match="No ledger knows submission 7"):
+        kept(world)
