@@ -24,7 +24,7 @@ from evalai_api.fields import (
 from evalai_api.http import EvalAIHttp, RetryPolicy, Timeouts, Upload
 from evalai_api.input_file import handed_in_image
 from evalai_api.report_body import report_body
-from evaluation.errors import InvalidMessage, RequestRefused, SubmissionCancelled, UnknownSubmission
+from evaluation.errors import InvalidMessage, RequestRefused, ServiceUnavailable, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.report import Report
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, Submission, SubmissionStatus
@@ -72,6 +72,14 @@ class EvalAIClient:
                 f"EvalAI says phase {row.phase_pk}, the message {message.phase_pk}",
                 "A score would land on the wrong leaderboard, so nothing was evaluated.",
             )
+        named = message.submitted_image_uri
+        handed_in = self._image_to_compare(row) if named else None
+        if named and handed_in and handed_in != named:
+            raise InvalidMessage(
+                f"The message names another image than submission {row.pk} has",
+                f"its team handed in {handed_in[:200]!r}, the message says {named[:200]!r}",
+                "Nothing was evaluated. Find out who wrote the message.",
+            )
         return Submission(
             pk=row.pk,
             challenge_pk=message.challenge_pk,
@@ -80,7 +88,7 @@ class EvalAIClient:
             team_pk=row.team_pk,
             team_name=row.team_name,
             status=row.status,
-            image=message.submitted_image_uri or self._http.retrying(partial(self._handed_in_image, row), requests=0),
+            image=named or self._http.retrying(partial(self._handed_in_image, row), requests=0),
             submitted_at=row.submitted_at,
             rerun_resumed_at=row.rerun_resumed_at,
         )
@@ -195,6 +203,13 @@ class EvalAIClient:
     def _handed_in_image(self, row: SubmissionRow) -> str | None:
         """For a message that was re-sent, or lost and never queued."""
         return handed_in_image(row.input_file, self._http.timeouts, trust_env=not self._http.on_this_machine)
+
+    def _image_to_compare(self, row: SubmissionRow) -> str | None:
+        """None where the file cannot be had now: the message is what EvalAI itself made of it."""
+        try:
+            return self._handed_in_image(row)
+        except ServiceUnavailable:
+            return None
 
     def _mark_running(self, submission: Submission, job_name: str) -> None:
         row = self._read_row(submission.pk)

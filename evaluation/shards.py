@@ -107,6 +107,7 @@ class ShardStatus:
     detail: str = ""  # plain words: the scheduler's reason, the budget in use
     since: datetime | None = None
     failure: Failure | None = None
+    image_digest: str = ""  # of the agent's image as it runs, where the backend knows it
     warning: str = ""  # why this may be old news: the backend cannot see the shard now
     backend_id: str = ""  # what the backend calls it: name of the Kubernetes pod or Job, id of the Batch job, pid here
 

@@ -6,7 +6,7 @@
 <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.protocol.PairProgress)
 <pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, supervisor, init
 <pk>/outcomes/attempt-<a>-epoch-<s>.json      the outcome, stored before it is reported
-<pk>/outcomes/attempt-<a>-decision.json       what an operator made of a held outcome
+<pk>/outcomes/attempt-<a>-decision-<id>.json  what an operator made of a held outcome
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
@@ -44,8 +44,8 @@ def outcome_key(submission: int, attempt: int, epoch: int) -> str:
     return f"{submission}/outcomes/attempt-{attempt}-epoch-{epoch}.json"
 
 
-def decision_key(submission: int, attempt: int) -> str:
-    return f"{submission}/outcomes/attempt-{attempt}-decision.json"
+def decision_key(submission: int, attempt: int, decision: str) -> str:
+    return f"{submission}/outcomes/attempt-{attempt}-decision-{decision}.json"
 
 
 def result_key(submission: int, name: str) -> str:

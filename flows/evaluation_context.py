@@ -31,6 +31,8 @@ class EvaluationContext:
         self.claim = claim
         self.takeover = takeover
         self.jobs: tuple[ShardJob, ...] = ()
+        self.image_digest = ""  # of the first attempt, once it is known
+        self.images: dict[int, str] = {}  # shard -> digest that ran there last, where the backend says it
 
     @property
     def evalai(self) -> EvaluationServer:

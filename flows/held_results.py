@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import uuid4
 
 from prefect import get_client
 
@@ -56,7 +57,7 @@ async def _decide(kept: KeptResult, decision: Callable[[], Outcome]) -> Outcome:
     if not kept.held:
         raise refusal
     outcome = decision()
-    key = storage_keys.decision_key(entry.submission, entry.attempt)
+    key = storage_keys.decision_key(entry.submission, entry.attempt, uuid4().hex)  # of two, the row names one
     artifacts, ledger = kept.cluster.artifacts, kept.cluster.ledger
     await asyncio.to_thread(artifacts.write, key, render_outcome(outcome), "application/json")
     try:

@@ -1,6 +1,6 @@
 """What the shards left in S3, merged, and beside it what their supervisors saw."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation import storage_keys
 from evaluation.pair.observations import Observations, parse_observations
@@ -48,7 +48,11 @@ def collect(context: EvaluationContext) -> Collected:
 
 def reasons_to_hold(context: EvaluationContext, collected: Collected) -> tuple[Reason, ...]:
     """Why the result may not be published without an operator; empty where all fits. Blocks."""
-    return verify(collected.shards, context.settings.expectations(context.submission.phase.track))
+    known = context.settings.expectations(context.submission.phase.track)
+    by_digest: dict[str, list[int]] = {}
+    for shard, digest in sorted(context.images.items()):
+        by_digest.setdefault(digest, []).append(shard)
+    return verify(collected.shards, replace(known, images=by_digest, image_digest=context.image_digest))
 
 
 def _observations(context: EvaluationContext, shard: int) -> Observations | None:

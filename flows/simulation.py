@@ -8,13 +8,14 @@ from prefect import task
 
 from evaluation import storage_keys
 from evaluation.errors import ShardsFailed, UnknownSubmission
+from evaluation.lifecycle.ledger_entry import IMAGE, IMAGE_DIGEST
 from evaluation.lifecycle.outcome import raise_for_failures
 from evaluation.lifecycle.shard_progress import explained
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
-from evaluation.submission.image import require_allowed_image
+from evaluation.submission.image import pinned, require_allowed_image
 from evaluation.submission.model import SubmissionStatus
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion, wait_for_cancellation
@@ -30,19 +31,19 @@ LOG_LINES = 40
 
 @task(name="plan-shards", **on_transient_errors(8))
 async def plan_shards(context: EvaluationContext) -> tuple[ShardJob, ...]:
-    """Check the image, then split the routes; an earlier attempt's plan is kept, so that its checkpoints fit."""
+    """Check the image, then split the routes.
+
+    An earlier attempt's plan is kept, so that its checkpoints fit; so is the digest of its image.
+    """
     submission, settings = context.submission, context.settings
-    image = submission.image or await asyncio.to_thread(_earlier_image, context)
-    image = require_allowed_image(image, settings.image_registries)
+    row = await asyncio.to_thread(context.ledger.row, submission.team_pk, submission.pk) or {}
+    context.image_digest = str(row.get(IMAGE_DIGEST) or "")
+    # EvalAI sends a resume without its image when its storage does not answer.
+    image = submission.image or (str(row[IMAGE]) if row.get(IMAGE) else None)
+    image = pinned(require_allowed_image(image, settings.image_registries), context.image_digest)
     shards, repetitions = await asyncio.to_thread(_plan, context)
     phase, team = submission.phase, submission.team_name
     return settings.shard_jobs(submission.pk, context.claim.attempt, phase, team, image, shards, repetitions)
-
-
-def _earlier_image(context: EvaluationContext) -> str | None:
-    """The image of an earlier attempt: EvalAI sends a resume without it when its storage does not answer."""
-    row = context.ledger.row(context.submission.team_pk, context.submission.pk) or {}
-    return str(row["image"]) if row.get("image") else None
 
 
 def _plan(context: EvaluationContext) -> tuple[tuple[Shard, ...], int]:
@@ -119,9 +120,21 @@ async def _follow(context: EvaluationContext) -> ShardStatuses:
     statuses: ShardStatuses = {}
     async for statuses in context.backend.watch(context.jobs):
         log.show(statuses)
+        await _note_images(context, statuses)
         await _show(context, display, statuses)
     await _show(context, display, statuses)  # what the pairs wrote last
     return explained(statuses, display.progress)
+
+
+async def _note_images(context: EvaluationContext, statuses: ShardStatuses) -> None:
+    """Keep which image runs where; the first that is known is the submission's from now on."""
+    found = {index: status.image_digest for index, status in statuses.items() if status.image_digest}
+    context.images |= found
+    if not context.image_digest and found:
+        digest = found[min(found)]
+        with best_effort("The image's digest is written with the next change"):
+            await asyncio.to_thread(context.ledger.update, context.claim, {IMAGE_DIGEST: digest})
+            context.image_digest = digest
 
 
 async def _show(context: EvaluationContext, display: ProgressDisplay, statuses: ShardStatuses) -> None:

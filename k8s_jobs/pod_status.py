@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evaluation.pair.diagnosis import AGENT, SIMULATOR, SUPERVISOR, quoted
+from evaluation.submission.image import repository_digest
 
 Json = dict[str, Any]
 
@@ -28,6 +29,7 @@ class Container:
     message: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    image_digest: str = ""  # of the image that the node pulled
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def _container(status: Json) -> Container:
         message=quoted(said.get("message")),
         started_at=time_of((running or ended or {}).get("startedAt")),
         finished_at=time_of((ended or {}).get("finishedAt")),
+        image_digest=repository_digest(str(status.get("imageID") or "")),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from evaluation.errors import Fault
-from evaluation.pair.diagnosis import SIMULATOR, ContainerEnd, StartFailure, failure_to_start, quoted
+from evaluation.pair.diagnosis import AGENT, SIMULATOR, ContainerEnd, StartFailure, failure_to_start, quoted
 from evaluation.pair.shard_limits import ShardTimeouts, failed, lasts, overdue, running, within_limits
 from evaluation.shards import ShardState, ShardStatus
 from k8s_jobs.pod_status import (
@@ -57,6 +57,24 @@ def shard_status(
     refusal_limits: RefusalLimits | None = None,
 ) -> ShardStatus:
     """The state of one shard. `pods` are the Job's own, in any order, deleted ones included."""
+    status = _status(index, job, pods, now, timeouts, refusal_limits)
+    return replace(status, image_digest=_image_digest(pods))
+
+
+def _image_digest(pods: Sequence[Json]) -> str:
+    """Of the agent's image in the newest pod whose node has told it."""
+    told = (containers(pod)[AGENT].image_digest for pod in reversed(by_age(pods)) if AGENT in containers(pod))
+    return next((digest for digest in told if digest), "")
+
+
+def _status(
+    index: int,
+    job: Json,
+    pods: Sequence[Json],
+    now: datetime,
+    timeouts: ShardTimeouts,
+    refusal_limits: RefusalLimits | None,
+) -> ShardStatus:
     if ended := _ended(index, job, pods, refusal_limits or RefusalLimits()):
         return ended
     started = time_of(status_of(job).get("startTime"))

@@ -131,14 +131,14 @@ class PairSupervisor:
         watch = StartWatch(start, self._settings, files, self._stop)
         stopped = Stopwatch()
         while True:
+            if files.ready_port(start) is not None:
+                self._results.observations.simulator_is_ready()
             simulator, agent = files.simulator_exit(start), files.agent_exit(start)
             stop = files.published(f"stop{start}")
             if (simulator and agent) or stopped.seconds_since(stop is not None) > ANSWER_SECONDS:
                 reason = StopReason(stop) if stop else None
                 driving = files.ready_port(start) is not None
                 return EndedStart(simulator, agent, reason, driving, files.agent_was_there)
-            if files.ready_port(start) is not None:
-                self._results.observations.simulator_is_ready()
             if stop is None and (why := watch.reason_to_stop(simulator, agent, self._results.summary)):
                 log.info("Stopping start %d: %s", start, why)
                 files.publish(f"stop{start}", why)

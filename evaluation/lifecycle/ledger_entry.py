@@ -8,7 +8,7 @@ from evaluation.lifecycle.stages import Stage
 
 TEAM, SUBMISSION = "team-id", "submission-id"
 CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase", "cluster", "image"
-TEAM_NAME = "team-name"
+TEAM_NAME, IMAGE_DIGEST = "team-name", "image-digest"  # the digest: of what the first attempt ran; a resume uses it
 CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
 CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL = "claim-epoch", "claim-token", "lease-until"
 LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: whoever compares two of them needs no clock

@@ -37,7 +37,7 @@ class Outcome:
     logs: str = ""  # the last lines of the agents that failed
     undelivered: str = ""  # why the report has not reached EvalAI, if it has not
     refused: bool = False  # EvalAI understood the report and said no
-    reasons: Sequence[str] = ()  # why it is, or was, held
+    reasons: tuple[str, ...] = ()  # why it is, or was, held
 
     def report(self, submission: Submission) -> Report:
         """The report for EvalAI, which gets FINISHED and FAILED only; what is held stays `running` there."""

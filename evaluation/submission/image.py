@@ -9,6 +9,24 @@ from evaluation.errors import ImageRefused
 _IMAGE = re.compile(r"[a-z0-9][\w.:@-]*(/[a-z0-9][\w.:@-]*)*", re.ASCII | re.IGNORECASE)
 
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def repository_digest(reference: str) -> str:
+    """The digest in `registry.example/name@sha256:...`, as runtimes report what they pulled; "" where there is none."""
+    _, _, digest = reference.rpartition("@")
+    return digest if "@" in reference and _DIGEST.fullmatch(digest) else ""
+
+
+def pinned(image: str, digest: str) -> str:
+    """The image by its digest, whatever its tag points to now; as it is where no digest is known."""
+    if not digest:
+        return image
+    name = image.partition("@")[0]
+    path, slash, last = name.rpartition("/")
+    return f"{path}{slash}{last.partition(':')[0]}@{digest}"
+
+
 def require_allowed_image(image: str | None, registries: Iterable[str]) -> str:
     """Return the image if one of the registries (host, or host/path prefix) holds it; raises ImageRefused.
 

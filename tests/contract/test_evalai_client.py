@@ -404,3 +404,32 @@ def test_no_proxy_is_used_for_this_machine(world: World, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
 
     assert world.client().status(row.pk) is SubmissionStatus.SUBMITTED
+
+
+def test_a_message_with_another_image_than_was_handed_in_is_refused(world: World) -> None:
+    row = world.add()
+    row.input_file = "handed-in.json"
+    world.state.media[row.input_file] = b'{"submitted_image_uri": "registry.test/team:2"}'
+    own, other = (message(row, submitted_image_uri=f"registry.test/{image}") for image in ("team:2", "mallory:1"))
+
+    assert world.client().submission(own, PHASE).image == "registry.test/team:2"
+    with pytest.raises(InvalidMessage, match=r"its team handed in 'registry.test/team:2', the message says"):
+        world.client().submission(other, PHASE)
+
+
+def test_a_message_is_believed_where_the_file_that_was_handed_in_cannot_be_had(
+    world: World, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = world.add()
+    httpserver.expect_request("/gone").respond_with_data("no", status=503)
+    read_row = EvalAIClient._read_row
+    monkeypatch.setattr(
+        EvalAIClient,
+        "_read_row",
+        lambda self, pk: read_row(self, pk).model_copy(update={"input_file": httpserver.url_for("/gone")}),
+    )
+
+    assert (
+        world.client().submission(message(row, submitted_image_uri="registry.test/a:1"), PHASE).image
+        == "registry.test/a:1"
+    )

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from evaluation.errors import RequestRefused, UnknownSubmission
 from evaluation.lifecycle.outcome import Outcome
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.pair.observations import Observations
-from evaluation.shards import ShardJob
+from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from flows.held_results import KeptResult, kept_result, reject, release
@@ -81,7 +83,7 @@ def test_nothing_is_published_and_the_reasons_are_kept(held: World) -> None:
     result = kept(held)
     assert result.held
     assert result.outcome.reasons[0] == ("route 0: score_composed is 100.0, but 100.0 x 0.5 (route x penalty) is 50.")
-    assert "shard 2: no file says what its supervisor saw of it" in result.outcome.reasons[-1]
+    assert "shard 2: no file says what its supervisor saw of it (observations.json)." in result.outcome.reasons
     assert "`leaderboard verify 7`" in result.outcome.sentence
 
 
@@ -147,3 +149,39 @@ def test_an_unknown_submission_is_said(world: World, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(UnknownSubmission, match="No ledger knows submission 7"):
         kept(world)
+
+
+FIRST, OTHER = (f"sha256:{letter * 64}" for letter in "ab")
+
+
+def running(world: World, digests: dict[int, str]) -> None:
+    """The backend tells the digest of each shard's image."""
+    watch = world.backend.watch
+
+    async def telling(jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
+        async for statuses in watch(jobs):
+            yield {index: replace(each, image_digest=digests.get(index, FIRST)) for index, each in statuses.items()}
+
+    world.backend.watch = telling  # type: ignore[method-assign]
+
+
+def test_the_first_images_digest_is_recorded_and_a_resume_runs_it(world: World) -> None:
+    running(world, {})
+    drive(world)
+    assert world.ledger.rows[7]["image-digest"] == FIRST
+
+    jobs: list[ShardJob] = []
+    world.backend.checkpoint = lambda job: jobs.append(job) or checkpoint_of(job)  # type: ignore[func-returns-value]
+    world.evalai.statuses[7] = SubmissionStatus.RESUMING
+    world.ledger.rows[7].pop("claim-key")  # a resume has a later one than this
+    drive(world)
+
+    assert {job.image for job in jobs} == {f"demo/agent@{FIRST}"}
+
+
+def test_a_submission_whose_shards_ran_different_images_is_held(world: World) -> None:
+    running(world, {2: OTHER})
+
+    assert drive(world).name == "Held"
+    assert world.evalai.reports == []
+    assert f"shard 2: the image {OTHER} ran" in str(world.ledger.rows[7]["reason"])

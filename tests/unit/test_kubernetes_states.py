@@ -203,3 +203,17 @@ def test_slow_pull_before_is_not_held_against_the_image_that_fails_now() -> None
 def test_gone_says_whether_it_was_there() -> None:
     assert gone(1, seen=True).state is gone(1, seen=False).state is ShardState.GONE
     assert "deleted from outside" in gone(1, seen=True).detail
+
+
+DIGEST = f"sha256:{'a1' * 32}"
+
+
+@pytest.mark.parametrize(("image_id", "digest"), [
+    (f"registry.example/team@{DIGEST}", DIGEST), (DIGEST, ""), ("", ""), (None, ""), ("registry.example/team:1", ""),
+])  # fmt: skip
+def test_the_agents_image_is_known_by_what_its_node_pulled(image_id: str | None, digest: str) -> None:
+    pod = pod_object(ALL_RUN)
+    [agent] = [each for each in pod["status"]["containerStatuses"] if each["name"] == "agent"]
+    agent["imageID"] = image_id
+
+    assert shard_status(3, job_object(), [pod], NOW, ShardTimeouts()).image_digest == digest

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.errors import ImageRefused, InvalidConfiguration, InvalidMessage
-from evaluation.submission.image import require_allowed_image
+from evaluation.submission.image import pinned, require_allowed_image
 from evaluation.submission.message import parse_message
 from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, SubmissionStatus, parse_phase
 
@@ -122,3 +122,17 @@ def test_without_a_registry_nothing_is_allowed(registries: list[str]) -> None:
 
 def test_every_status_of_evalai_waits_is_under_way_or_has_ended() -> None:
     assert sorted([*WAITING, *UNDER_WAY, *CLOSED]) == sorted(SubmissionStatus)
+
+
+DIGEST = f"sha256:{'a1' * 32}"
+
+
+@pytest.mark.parametrize(("image", "digest", "runs"), [
+    ("registry.example:5000/team/agent:v1", DIGEST, f"registry.example:5000/team/agent@{DIGEST}"),
+    ("registry.example:5000/team/agent", DIGEST, f"registry.example:5000/team/agent@{DIGEST}"),
+    (f"registry.example/agent:v1@sha256:{'b2' * 32}", DIGEST, f"registry.example/agent@{DIGEST}"),
+    ("registry.example/agent:v1", "", "registry.example/agent:v1"),
+])  # fmt: skip
+def test_a_resume_runs_the_image_by_its_digest(image: str, digest: str, runs: str) -> None:
+    assert pinned(image, digest) == runs
+    assert require_allowed_image(pinned(image, digest), ["registry.example", "registry.example:5000"]) == runs
