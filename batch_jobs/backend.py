@@ -186,7 +186,7 @@ class BatchJobBackend:
 
 
 def _require_same(existing: BatchJob | None, job: ShardJob) -> None:
-    """Adopt what bears our tags for the same shard of the same attempt, nothing else."""
+    """Adopt what has our tags for the same shard of the same attempt, nothing else."""
     if existing is None:
         return
     wrong = [key for key, value in identity(job).items() if existing.tags.get(key) != value]

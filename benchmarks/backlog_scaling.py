@@ -240,7 +240,7 @@ def draw(world: World, outcomes: list[Outcome], file: Path) -> None:
 
     figure, panels = pyplot.subplots(2, 1, sharex=True, figsize=(7, 4.6), layout="constrained")
     for number, each in enumerate(outcomes):
-        style = {"linewidth": 1.2 if number else 3.0}  # the first one would lie under others
+        style = {"linewidth": 1.2 if number else 3.0}  # the first one would be under others
         minutes = [now / MINUTE for now, _, _ in each.history]
         for panel, column in zip(panels, (1, 2), strict=True):
             panel.plot(minutes, [row[column] for row in each.history], label=each.policy.name, **style)

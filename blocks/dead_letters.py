@@ -65,7 +65,7 @@ def queue_facts(queue: SubmissionQueue, url: str) -> QueueFacts:
 class DeadLetter:
     """One message of the dead-letter queue, and what is known of its way there."""
 
-    received: Received  # as it lies there, but with the group and the deliveries of the queue that it came from
+    received: Received  # as it is there, but with the group and the deliveries of the queue that it came from
     reason: str
     since: datetime  # UTC; for one that SQS moved on a standard queue, when EvalAI sent it
     deliveries: int | None  # how often it was delivered before; None where nobody counted

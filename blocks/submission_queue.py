@@ -145,7 +145,7 @@ class SubmissionQueue(Block):
 
 
 def sqs_client(queue_url: str, credentials: AwsCredentials) -> "SQSClient":
-    """A client for that queue, which may lie in another region (EvalAI's: us-east-1) than everything else."""
+    """A client for that queue, which may be in another region (EvalAI's: us-east-1) than everything else."""
     region = _AWS_HOST.fullmatch(urlsplit(queue_url).hostname or "")
     if region and region[1] != credentials.region_name:
         credentials = credentials.model_copy(update={"region_name": region[1]})

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def count_primes(body: dict[str, Any], message_id: str) -> dict[str, object]:
-    """The function: how many primes lie below `body["below"]`. It runs where the workers are."""
+    """The function: how many primes are below `body["below"]`. It runs where the workers are."""
     below = int(body["below"])
     if below < 0:
         raise ValueError(f"below is {below}; it has to be 0 or more")

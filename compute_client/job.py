@@ -135,7 +135,7 @@ class Lease:
 @dataclass(frozen=True)
 class ClaimedJob:
     lease: Lease
-    place: Mapping[str, str]  # where its body lies: `body_json` or `body_key`
+    place: Mapping[str, str]  # where its body is: `body_json` or `body_key`
 
 
 def require_id(job_id: str) -> str:
@@ -162,7 +162,7 @@ def digest(text: str) -> str:
 
 
 def write_message(job_id: str) -> str:
-    """What lies on the queue: the id alone. Everything else is in the table, which is there before the message."""
+    """What is on the queue: the id alone. Everything else is in the table, which is there before the message."""
     return json.dumps({"job_id": job_id})
 
 

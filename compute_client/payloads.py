@@ -23,7 +23,7 @@ class Contents:
         self._client = client
 
     def put(self, kind: str, text: str, inline: int, key: str) -> dict[str, str]:
-        """The attributes that hold the text: `<kind>_json`, or `<kind>_key` once it lies in S3 under that key.
+        """The attributes that hold the text: `<kind>_json`, or `<kind>_key` once it is in S3 under that key.
 
         Raises RequestRefused where it fits nowhere.
         """

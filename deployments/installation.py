@@ -15,7 +15,7 @@ from prefect_api.errors import prefect_errors
 
 @dataclass(frozen=True)
 class Installation:
-    """Everything else about it lies in the blocks of its Prefect server."""
+    """Everything else about it is in the blocks of its Prefect server."""
 
     prefect_api_url: str
     stack: StackState | None = None  # None for a real one

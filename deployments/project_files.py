@@ -1,4 +1,4 @@
-"""Where prefect.yaml lies: in a checkout at its root, in a wheel inside this package."""
+"""Where prefect.yaml is: in a checkout at its root, in a wheel inside this package."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ class EvalAIClient:
 
     Every method may raise ServiceUnavailable (retries used up), InvalidConfiguration (token or address wrong) and
     RequestRefused. `throttle` is called before every single request and may block; a step that reads and then writes
-    takes both slots first, so that only one request's time lies between what it has read and what it writes.
+    takes both slots first, so that only one request's time passes between its reading and its writing.
     """
 
     def __init__(

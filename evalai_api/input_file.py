@@ -14,7 +14,7 @@ LIMIT_BYTES = 64 * 1024  # EvalAI's own command line writes a hundred
 def handed_in_image(url: str, timeouts: Timeouts, trust_env: bool) -> str | None:
     """`submitted_image_uri` of the JSON at `url`, or None where the file is gone, is too large or names none.
 
-    Sent without any token: the file lies on EvalAI's storage, which is not EvalAI. Raises ServiceUnavailable.
+    Sent without any token: the file is on EvalAI's storage, which is not EvalAI. Raises ServiceUnavailable.
     Source: docs/evalai.md, "The queue message"; the file is what `evalai push` writes.
     """
     if not url.startswith(("http://", "https://")):

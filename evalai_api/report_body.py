@@ -9,7 +9,7 @@ from evaluation.errors import RequestRefused
 from evaluation.lifecycle.report import Report
 from evaluation.submission.model import SubmissionStatus
 
-# EvalAI took 50 MB; what people read fits in far less, and the whole text lies in S3 anyway.
+# EvalAI took 50 MB; what people read fits in far less, and the whole text is in S3 anyway.
 TEXT_LIMIT_BYTES = 200_000
 METADATA_LIMIT_BYTES = 300_000
 
@@ -62,7 +62,7 @@ def _short_metadata(metadata: str) -> str:
     if size <= METADATA_LIMIT_BYTES:
         return storable_json(metadata)
     # Half a JSON text would be no JSON.
-    return json.dumps({"left_out": f"the merged results have {size} bytes; they lie in the submission's S3 folder"})
+    return json.dumps({"left_out": f"the merged results have {size} bytes; they are in the submission's S3 folder"})
 
 
 def _is_plain_number(value: object) -> bool:

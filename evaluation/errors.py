@@ -10,7 +10,7 @@ EvaluationError
 ├── NeedsOperator                 an operator must act: the submission waits, and no budget is charged
 │   ├── InvalidConfiguration      a secret, block, setting, phase codename or route file is wrong
 │   └── RequestRefused            a service understood the request and said no (4xx)
-├── SubmissionFailed              it lies in this one submission: it ends, by `fault` of its team or of ours
+├── SubmissionFailed              this one submission is at fault: it ends, by `fault` of its team or of ours
 │   ├── InvalidMessage            the body on the queue is not a submission message, or fits no submission
 │   ├── UnknownSubmission         EvalAI does not know the submission
 │   ├── ImageRefused              the image is missing or outside the allowed registries
@@ -101,7 +101,7 @@ class RequestRefused(NeedsOperator):
 
 
 class SubmissionFailed(EvaluationError):
-    """It lies in this one submission (or job of the compute client), and not in its surroundings."""
+    """This one submission (or job of the compute client) is at fault, not the installation."""
 
     fault: Fault = Fault.INFRASTRUCTURE  # the team has the benefit of the doubt
     logs: str = ""  # the last lines of the shards that failed, for the team

@@ -1,4 +1,4 @@
-"""Where everything of a submission lies in its S3 folder, which is named by its EvalAI id.
+"""Where everything of a submission is in its S3 folder, which is named by its EvalAI id.
 
 <pk>/plan.json                                which shard drives which routes; a resume keeps to it
 <pk>/shards/<i>/checkpoint.json               the last good checkpoint

@@ -36,7 +36,7 @@ async def compute(
 ) -> State[Any]:
     """Call `function` (`module:function`) with the job's body and keep what it returns.
 
-    `delivery` says where the message lies; a run started by hand has none. `jobs` names the blocks of queue and table.
+    `delivery` says where the message is; a run started by hand has none. `jobs` names the blocks of queue and table.
     A function that fails has ended its job: it is not called again. One whose process dies is, on another run.
     """
     began = time.monotonic()

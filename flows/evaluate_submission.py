@@ -40,7 +40,7 @@ async def evaluate_submission(
 ) -> State[Any]:
     """Evaluate one submission and report to EvalAI, the ledger and the UI how it ended.
 
-    `delivery` says where the message lies, so that it is deleted once the submission is claimed; without it (a run
+    `delivery` says where the message is, so that it is deleted once the submission is claimed; without it (a run
     started by hand) there is nothing to delete. A duplicate of a claimed message ends as a no-op. `takeover` is for a
     run that continues what another began: it takes over the claim and adopts the shards that still run.
     """
@@ -83,7 +83,7 @@ async def evaluate(context: EvaluationContext) -> Outcome:
 
 
 async def simulate(context: EvaluationContext) -> Outcome:
-    """From the Choice to the results: every end that lies in the submission is an outcome that can be reported.
+    """From the Choice to the results: every end that the submission causes is an outcome that can be reported.
 
     In an outage, or where an operator has to act, the shards drive on, and a takeover run adopts them.
     """

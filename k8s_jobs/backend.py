@@ -169,7 +169,7 @@ class KubernetesJobBackend:
 
 
 def _require_same(existing: Json, manifest: Json) -> None:
-    """Adopt what bears our labels for the same shard of the same attempt, nothing else."""
+    """Adopt what has our labels for the same shard of the same attempt, nothing else."""
     theirs, ours = existing["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
     wrong = [key for key in (*SHARD_LABELS, *_IDENTITY) if theirs.get(key) != ours[key]]
     if wrong:

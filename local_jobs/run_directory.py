@@ -27,14 +27,14 @@ _EXIT_CODES = frozenset(str(int(exit_code)) for exit_code in PairExitCode)
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment of every process of a pod: a short list of harmless variables, and where our packages lie."""
+    """The environment of every process of a pod: a short list of harmless variables, and where our packages are."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {**passed, "PYTHONPATH": str(_PACKAGES), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The directory of one Job; everything that is known of it lies there, so that any process can take over."""
+    """The directory of one Job; everything that is known of it is there, so that any process can take over."""
 
     path: Path
 

@@ -256,7 +256,7 @@ def serve_bridge(
         finally:
             stop.set()
 
-    # In the caller's context: a thread of its own would not know the installation's address, which may lie in there.
+    # In the caller's context: a thread of its own would not know the installation's address, which may be in there.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(loop,), name="bridge", daemon=True)
     with stopped_by_signals(stop):
         thread.start()

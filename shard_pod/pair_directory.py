@@ -31,7 +31,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Take away what lies there; a folder, which only an agent puts in a file's place, is renamed with all it holds."""
+    """Take away what is there; a folder, which only an agent puts in a file's place, is renamed with all it holds."""
     try:
         path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):  # Linux, macOS
@@ -75,7 +75,7 @@ def size(path: Path) -> int:
 
 
 def changed(path: Path) -> tuple[int, int] | None:
-    """Time and size of what lies there, to be compared with later ones; None where there is nothing."""
+    """Time and size of what is there, to be compared with later ones; None where there is nothing."""
     try:
         status = path.lstat()
     except OSError:
@@ -125,7 +125,7 @@ class PairDirectory:
         return None if content is None else parse_exit(content.decode(errors="replace"))
 
     def agent_exit(self, start: int) -> Exit | None:
-        """None where nothing lies there. What is no file was put there by the agent: an end by itself with code 1."""
+        """None where nothing is there. What is not a file was put there by the agent: an end by itself with code 1."""
         path = self.agent / f"exit{start}"
         content = read_whole(path, 100)
         if content is not None:

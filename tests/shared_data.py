@@ -1,4 +1,4 @@
-"""Real result files that lie beside the checkout; tests that need them skip where they are absent."""
+"""Real result files that are beside the checkout; tests that need them skip where they are absent."""
 
 import os
 from pathlib import Path

@@ -136,7 +136,7 @@ def _not_started(pod: PodEnd) -> Failure | None:
 
 
 def _by_exit_code(pod: PodEnd) -> Failure | None:
-    """Who failed by itself: one of ours, else the agent; if all were stopped, the reason lies outside."""
+    """Who failed by itself: one of ours, else the agent; if all were stopped, the reason is outside."""
     ours = next((each for each in pod.ours if pod.by_itself(each)), None)
     if ours is not None:
         return failure_of_exit(ours.exit_code or 0, _cause(ours))

@@ -1,4 +1,4 @@
-"""The queue's message, and where it lies on the queue."""
+"""The queue's message, and where it is on the queue."""
 
 import json
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class SubmissionMessage(BaseModel):
 
 
 class Delivery(BaseModel):
-    """Where a message lies on the queue, so that the run which claims the submission can delete it."""
+    """Where a message is on the queue, so that the run which claims the submission can delete it."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -97,7 +97,7 @@ def run_tool(program: str, *arguments: str, check: bool = True) -> str:
 
 
 def free_subnet() -> ipaddress.IPv4Network:
-    """A private /24 that no address of this machine lies in."""
+    """A private /24 that no address of this machine is in."""
     links = json.loads(run_tool("ip", "-json", "-4", "address"))
     taken = [ipaddress.ip_address(each["local"]) for link in links for each in link["addr_info"]]
     for number in range(secrets.randbelow(128), 256):

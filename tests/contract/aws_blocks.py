@@ -48,7 +48,7 @@ def create_queue(aws: dict[str, Any], name: str = "submissions", visibility: int
 
 
 def received_dead(aws: dict[str, Any], queue: SubmissionQueue) -> list[tuple[str, dict[str, str]]]:
-    """Body and attributes of what lies in the dead-letter queue."""
+    """Body and attributes of what is in the dead-letter queue."""
     answer = boto3.client("sqs", **aws).receive_message(
         QueueUrl=queue.dead_letter_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
     )

@@ -190,7 +190,7 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
 
 
 def container(module: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    """The module as a container runs it, from where our packages lie."""
+    """The module as a container runs it, from where our packages are."""
     return subprocess.Popen(
         [sys.executable, "-m", module],
         env=environment,

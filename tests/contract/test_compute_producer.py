@@ -148,7 +148,7 @@ def test_a_job_whose_message_is_gone_can_be_sent_again(harness: ComputeAws) -> N
     producer.post_non_blocking({"number": 4}, job_id="mine")
     harness.client("sqs").purge_queue(QueueUrl=harness.queue.queue_url)
 
-    assert producer.resend() == []  # its message may still lie on the queue
+    assert producer.resend() == []  # its message may still be on the queue
     assert producer.resend(older_seconds=0) == ["mine"]
 
     assert [read_message(message.body) for message in harness.received()] == ["mine"]

@@ -77,7 +77,7 @@ def test_messages_that_nobody_can_evaluate_go_aside_with_their_reasons_and_the_n
 
 
 def set_aside(harness: Harness, count: int) -> dict[str, str]:
-    """Body -> reason of what lies on the dead-letter queue, once so many messages do."""
+    """Body -> reason of what is on the dead-letter queue, once so many are there."""
     found: dict[str, str] = {}
 
     def received() -> dict[str, str]:
