@@ -106,7 +106,7 @@ class FakeEvalAI:
         if report.status is not SubmissionStatus.PARTIALLY_EVALUATED:
             raise RequestRefused("EvalAI's partial report must be partially_evaluated", f"not {report.status}")
         self._refuse_withdrawn(report.submission.pk)
-        if self.status(report.submission.pk) not in CLOSED:
+        if self._row(report.submission.pk).status not in CLOSED:
             self._write(report, self.partial_reports)
 
     def _row(self, pk: int) -> Listed:
