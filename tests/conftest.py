@@ -9,6 +9,11 @@ from hypothesis import HealthCheck, settings
 os.environ["DO_NOT_TRACK"] = "1"  # before Prefect is imported, because it reads its settings then
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
+if "COVERAGE_PROCESS_CONFIG" in os.environ:  # of `make coverage`: a pair's processes get a short list of variables
+    from local_jobs import run_directory
+
+    run_directory.PASSED_ON = (*run_directory.PASSED_ON, "COVERAGE_PROCESS_CONFIG")
+
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
