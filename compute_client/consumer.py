@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aws_api.ecs_task_protection import protect_task
 from compute_client.function_main import Function, call
 from compute_client.function_process import END_SECONDS, MARKER, ProcessDied, end_marked, read_outcome
 from compute_client.job import Abandoned, AlreadyComputed, ClaimedJob, Held, JobError, UnknownJob, read_message
@@ -121,6 +122,7 @@ class Consumer:
                 target=_run_in_child, args=(self._function, body, job.lease.job_id, str(outcome), mark)
             )
             process.start()
+            self._protect()
             try:
                 if not self._wait(process, job, receipt, stop):
                     return JobError("TimeLimit", f"the function ran longer than {self._limit_seconds:g} seconds")
@@ -145,7 +147,15 @@ class Consumer:
             process.join(min(0.5, deadline - now, max(0.0, due - now)))
         return True
 
+    def _protect(self) -> None:
+        """Where this is an ECS task, let no scale-in stop it while the lease holds."""
+        try:
+            protect_task(self._jobs.lease_seconds)
+        except EvaluationError as error:
+            _LOG.warning("The task is not protected now: %s", error)
+
     def _renew(self, job: ClaimedJob, receipt: str) -> None:
+        self._protect()
         try:
             self._jobs.renew(job.lease)
             self._queue.hide(receipt, self._hidden_seconds)

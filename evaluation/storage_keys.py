@@ -31,6 +31,11 @@ def log_key(submission: int, shard: int, attempt: int, process: str) -> str:
     return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{process}.log"
 
 
+def last_lines_key(submission: int, shard: int, attempt: int, container: str) -> str:
+    """What the flow run keeps of a container of a shard that has failed: its supervisor may never have run."""
+    return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{container}-last-lines.log"
+
+
 def log_streams(submission: int, attempt: int) -> str:
     """What the names of all streams of an attempt begin with, in the cluster's CloudWatch log group."""
     return f"submission-{submission}/attempt-{attempt}/"

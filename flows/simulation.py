@@ -1,7 +1,7 @@
 """The simulation: plan the shards, launch them, follow them to their end, leave nothing behind."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
 
 from prefect import task
@@ -17,6 +17,7 @@ from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
 from evaluation.submission.image import pinned, require_allowed_image
 from evaluation.submission.model import SubmissionStatus
+from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion, wait_for_cancellation
 from flows.evaluation_context import EvaluationContext
@@ -167,6 +168,15 @@ async def _publish_partial_results(context: EvaluationContext, seconds: float) -
         await asyncio.to_thread(permit.revoke)  # the thread of a cancelled task continues: no write after the run's end
 
 
+def _keep_last_lines(context: EvaluationContext, job: ShardJob, logs: Mapping[str, str]) -> None:
+    """Every container's last words in the submission's folder, also where no supervisor was there to send them."""
+    for container, text in logs.items():
+        if text:
+            key = storage_keys.last_lines_key(job.submission, job.shard.index, job.attempt, container)
+            head = f"[the last {LOG_LINES} lines of {container} at most, as its backend had them]\n"
+            context.artifacts.write(key, storable(head + text).encode(), "text/plain")
+
+
 async def _last_lines(context: EvaluationContext, statuses: ShardStatuses) -> str:
     """The end of the failed shards' agent logs: the team's own output, and nobody else's."""
     parts = []
@@ -174,6 +184,8 @@ async def _last_lines(context: EvaluationContext, statuses: ShardStatuses) -> st
         if statuses[job.shard.index].state is ShardState.FAILED:
             log = "(the log cannot be read)"
             with best_effort(f"The last lines of shard {job.shard.index} are left out"):
-                log = (await context.backend.logs(job, LOG_LINES)).get("agent", "")
+                logs = await context.backend.logs(job, LOG_LINES)
+                log = logs.get("agent", "")
+                await asyncio.to_thread(_keep_last_lines, context, job, logs)
             parts.append(f"--- shard {job.shard.index}, the agent's last lines ---\n{log}")
     return "\n".join(parts)

@@ -100,6 +100,7 @@ class PairDirectory:
             "agent": self.agent / "agent.log",
             "supervisor": self.supervisor / "supervisor.log",
             "init": self.supervisor / "init.log",
+            "evaluator": self.supervisor / "evaluator.log",  # of the container that copies it
         }
 
     def publish(self, name: str, content: str) -> None:

@@ -17,9 +17,10 @@ from evaluation.routes import parse_route_xml
 from shard_pod.checkpoint_store import CheckpointStore, resumable, statuses_of
 from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
-from shard_pod.pair_directory import PairDirectory, write_whole
+from shard_pod.pair_directory import PairDirectory, size, write_whole
 from shard_pod.settings import PairSettings, read_settings
 from shard_pod.storage import ShardStorage
+from shard_pod.upload import read_log
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +119,22 @@ def main() -> int:
             prepare(settings, ShardStorage(settings.bucket))
         except EvaluationError as error:
             log.error("%s", error)
+            _keep_logs(settings, files)
             return exit_code(error)
     return PairExitCode.FINISHED
+
+
+def _keep_logs(settings: PairSettings, files: PairDirectory) -> None:
+    """No supervisor follows that would send them to S3."""
+    storage = ShardStorage(settings.bucket)
+    for process in ("init", "evaluator"):
+        path = files.logs[process]
+        key = storage_keys.log_key(settings.submission, settings.shard, settings.attempt, process)
+        try:
+            if found := size(path):
+                storage.write_log(key, read_log(path, found))
+        except EvaluationError as error:
+            log.warning("The log of %s is not kept in S3: %s", process, error)
 
 
 if __name__ == "__main__":

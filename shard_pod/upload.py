@@ -79,11 +79,19 @@ class Upload:
         found, sent = size(path), self._sent_sizes.get(process, 0)
         if found <= sent * (1 if everything else _LOG_GROWTH):
             return
-        content = read_whole(path, LOG_BYTES) or b""
+        content = read_log(path, found)
         settings = self._settings
         key = storage_keys.log_key(settings.submission, settings.shard, settings.attempt, process + self._suffix)
         self._storage.write_log(key, content)
         self._sent_sizes[process] = found
+
+
+def read_log(path: Path, found: int) -> bytes:
+    """The log of so many bytes, or its end under a line that says what is left out."""
+    content = read_whole(path, LOG_BYTES) or b""
+    if found <= LOG_BYTES:
+        return content
+    return f"[cut here: the first {found - LOG_BYTES} bytes of this log are left out]\n".encode() + content
 
 
 def _stale(shown: PairProgress, progress: PairProgress) -> bool:

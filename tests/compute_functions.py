@@ -19,6 +19,13 @@ def echo(body: object, message_id: str) -> object:
     return body
 
 
+def wait_for(body: dict[str, str], message_id: str) -> int:
+    """Works until there is a file at the path that the body names; returns the process that computes."""
+    while not Path(body["file"]).exists():
+        time.sleep(0.02)
+    return os.getppid()
+
+
 def large(body: int, message_id: str) -> str:
     return "x" * body
 

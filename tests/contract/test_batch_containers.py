@@ -1,6 +1,7 @@
 """The commands of the job definition's containers, run for real, with a folder for their root."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def command(name: str, root: Path) -> list[str]:
     """The container's command line, its folders below `root`."""
     *head, script = container(name)["Command"]
     for folder in FOLDERS:
-        script = script.replace(folder, f"{root}{folder}")
+        script = re.sub(rf"(?<![\w.]){folder}", f"{root}{folder}", script)  # not /pair/supervisor/evaluator.log
     return [*head, script]
 
 

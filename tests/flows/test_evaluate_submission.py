@@ -365,7 +365,7 @@ def test_the_run_is_named_and_tagged_after_submission_phase_and_team(world: Worl
     assert {"leaderboard-20-SENSORS", "submission:7", "team:Team Rocket 🚀"} <= set(flow_run.tags)
 
 
-def test_every_change_of_a_shard_is_a_line_of_the_log_with_the_backends_name_for_it(
+def test_every_change_of_a_shard_is_a_line_of_the_log_and_a_failed_ones_last_lines_are_kept(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.backend.endings = {2: AGENT_CRASHED}
@@ -373,6 +373,12 @@ def test_every_change_of_a_shard_is_a_line_of_the_log_with_the_backends_name_for
     with caplog.at_level(logging.INFO, "prefect"):
         run(*world.submitted(7))
 
+    kept = {
+        container: world.store.objects[f"7/shards/2/logs/attempt-1/{container}-last-lines.log"]
+        for container in ("agent", "simulator")
+    }
+    assert kept["simulator"].endswith(b"not for the team")  # nor does it go to EvalAI
+    assert kept["agent"].endswith(b"agent of shard 2: Traceback")
     lines = [each.getMessage() for each in caplog.records if each.getMessage().startswith("shard ")]
     started = [f"shard {index} (fake submission-7-attempt-1-shard-{index}) is starting" for index in range(4)]
     ended = ["shard 0 is finished", "shard 1 is finished", "shard 2 is failed", "shard 3 is finished"]

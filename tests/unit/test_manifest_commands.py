@@ -160,7 +160,8 @@ class TestCommands:
         result = copy_evaluator(tmp_path, NVIDIA_VISIBLE_DEVICES=device, GPU_JOIN="all")
 
         assert result.returncode == PairExitCode.MISCONFIGURED
-        assert result.stderr.startswith("evaluator: ")
+        assert result.stdout.splitlines()[-1].startswith("evaluator: ")
+        assert (tmp_path / "pair/supervisor/evaluator.log").read_text() == result.stdout
 
     def test_stand_ins_need_neither(self, tmp_path: Path) -> None:
         assert copy_evaluator(tmp_path, GPU_JOIN="none").returncode == 0
@@ -205,6 +206,7 @@ class TestCommands:
 
 def copy_evaluator(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     (folder / "gpu").mkdir()
+    (folder / "pair/supervisor").mkdir(parents=True)
     script: str = containers(render())["evaluator"]["command"][-1]
     roots = {
         "LEADERBOARD_ROOT": "leaderboard",
@@ -212,6 +214,7 @@ def copy_evaluator(folder: Path, **variables: str) -> subprocess.CompletedProces
         "CARLA_PYTHON_API_ROOT": "carla",
     }
     script = script.replace("/evaluator/", f"{folder}/evaluator/").replace("> /gpu/", f"> {folder}/gpu/")
+    script = script.replace("tee /pair/", f"tee {folder}/pair/")
     return bash(script, folder, **variables, **{name: f"{folder}/image/{root}" for name, root in roots.items()})
 
 
