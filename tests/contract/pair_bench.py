@@ -141,7 +141,8 @@ class Bench:
         return progress.detail if progress else ""
 
     def progress(self) -> PairProgress:
-        progress = parse_progress(self.stored(storage_keys.progress_key) or b"")
+        """What is stored, as soon as anything is: the first copy comes some time after the first start."""
+        progress = eventually(lambda: parse_progress(self.stored(storage_keys.progress_key) or b""))
         assert progress
         return progress
 
