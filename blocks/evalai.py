@@ -6,6 +6,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import rate_limit
 from pydantic import Field, SecretStr
 
+from blocks.provenance_key import ProvenanceKey
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
@@ -40,6 +41,9 @@ class EvalAI(Block):
         default=None,
         description="Refuse messages of other challenges, which share the queue in EvalAI's development mode.",
     )
+    provenance_key: SecretStr | None = Field(
+        default=None, description="Signs where results come from; secret evalai, provenance_key. Unsigned without."
+    )
     rate_limit: str = Field(
         default=RATE_LIMIT_NAME, description="Prefect's global concurrency limit that holds the request budget."
     )
@@ -60,6 +64,10 @@ class EvalAI(Block):
     def clusters(self) -> tuple[str, ...]:
         """The clusters that the phases name; raises InvalidConfiguration for a codename that names none."""
         return tuple(sorted({parse_phase(codename).cluster for codename in self.phases.values()}))
+
+    def signing_key(self) -> ProvenanceKey | None:
+        """What signs provenance; None where the secret holds none. Raises InvalidConfiguration."""
+        return ProvenanceKey(self.provenance_key) if self.provenance_key else None
 
     def client(self, timeouts: Timeouts | None = None, retries: RetryPolicy | None = None) -> EvalAIClient:
         """A client whose every request takes a slot of the installation's one budget, kept by Prefect's server."""

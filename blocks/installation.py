@@ -38,6 +38,7 @@ def save_blocks(
     EvalAI(
         api_server=secrets.evalai.api_server,
         auth_token=secrets.evalai.token,
+        provenance_key=secrets.evalai.provenance_key,
         phases=dict(secrets.evalai.phases),
         challenge_pk=challenge_pk,
     ).save(EVALAI, overwrite=True)

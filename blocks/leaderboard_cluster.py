@@ -110,6 +110,13 @@ class LeaderboardCluster(Block):
         "that was alive, before its result is held.",
     )
 
+    @property
+    def our_images(self) -> tuple[str, ...]:
+        """Simulator, evaluator and supervisor, where this block names them; on Batch the job definition does."""
+        if not isinstance(self.compute, KubernetesCompute):
+            return ()
+        return self.compute.simulator_image, self.compute.leaderboard_image, self.compute.logcopy_image
+
     def expectations(self, track: str) -> Expectations:
         """What a result is compared with. Raises InvalidConfiguration or ServiceUnavailable."""
         scoring = scoring_of(self.leaderboard_version, self.scoring)

@@ -30,6 +30,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from aws_api.errors import aws_errors, error_code
 from blocks.document_names import names_a_block
+from blocks.provenance_key import is_seed
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission.model import parse_phase
 
@@ -92,6 +93,10 @@ def _is_certificate(value: str) -> bool:
         return False
 
 
+def _is_seed_or_nothing(value: str) -> bool:
+    return not value or is_seed(value)
+
+
 Word = Annotated[str, _must_be("one word", _is_word)]
 Image = Annotated[str, _must_be("an image reference", _is_word)]
 PhaseId = Annotated[str, _must_be("a phase's id, a positive whole number", _matches(r"0*[1-9][0-9]{0,18}"))]
@@ -107,6 +112,9 @@ class EvalAIAccess(_Record):
 
     api_server: Annotated[str, _must_be("an http(s) address", _is_address)]
     token: Annotated[SecretStr, _must_be("one word", _is_word)] = Field(alias="auth_token")
+    provenance_key: Annotated[SecretStr, _must_be("32 bytes in base64, or nothing", _is_seed_or_nothing)] = SecretStr(
+        ""
+    )
 
 
 class Phases(RootModel[dict[PhaseId, Codename]]):
@@ -171,6 +179,7 @@ class EvalAISecret:
     api_server: str
     token: SecretStr
     phases: Mapping[str, str]  # phase id -> codename
+    provenance_key: SecretStr | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,8 @@ def read_installation_secrets(client: "SecretsManagerClient", names: SecretNames
             "The secrets cannot be used", "; ".join(reader.problems), "Correct them in AWS Secrets Manager."
         )
     clusters = {name: secret for name, secret in found.items() if secret}
-    return InstallationSecrets(EvalAISecret(access.api_server, access.token, phases), clusters)
+    key = access.provenance_key if access.provenance_key.get_secret_value() else None
+    return InstallationSecrets(EvalAISecret(access.api_server, access.token, phases, key), clusters)
 
 
 class _Reader:

@@ -15,6 +15,7 @@ from deployments.settings import load_settings
 from evaluation.errors import RequestRefused
 from evaluation.lifecycle.outcome import Outcome
 from flows.held_results import KeptResult, kept_result, reject, release
+from flows.provenance import check_provenance
 from flows.services import load_services
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -30,7 +31,9 @@ def verify(
     because: str = "",
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> int:
-    """Show why a submission's result is held; release or reject it. Exit code 3 while it is held.
+    """Show why a submission's result is held, and whether its files are as they were; release or reject it.
+
+    Exit code 3 while it is held, and where a file or the signature of its provenance does not fit.
 
     Parameters
     ----------
@@ -49,28 +52,39 @@ def verify(
         raise RequestRefused("A result is released or rejected, not both")
     decision = "release" if release else "reject" if reject else ""
     with installation(load_settings()):
-        kept, decided = asyncio.run(_verify(submission, decision, because))
+        kept, decided, (provenance, right) = asyncio.run(_verify(submission, decision, because))
     shown = decided or kept.outcome
     if as_json:
-        values = {"submission": submission, "held": kept.held and not decided, "outcome": shown.ending.value}
-        print(json.dumps({**values, "sentence": shown.sentence, "reasons": list(shown.reasons)}, indent=2))
+        values: dict[str, object] = {
+            "submission": submission,
+            "held": kept.held and not decided,
+            "outcome": shown.ending.value,
+        }
+        values |= {"sentence": shown.sentence, "reasons": list(shown.reasons)}
+        print(json.dumps({**values, "provenance": provenance, "provenance_right": right}, indent=2))
     else:
-        _show(kept, shown)
-    return HELD if kept.held and not decided else 0
+        _show(kept, shown, provenance)
+    return HELD if (kept.held and not decided) or not right else 0
 
 
-async def _verify(submission: int, decision: str, because: str) -> tuple[KeptResult, Outcome | None]:
-    kept = await kept_result(await load_services(), submission)
+async def _verify(submission: int, decision: str, because: str) -> tuple[KeptResult, Outcome | None, tuple[str, bool]]:
+    services = await load_services()
+    kept = await kept_result(services, submission)
+    checked = "", True
+    if kept.outcome.metrics:  # only a complete result has a provenance
+        checked = await asyncio.to_thread(check_provenance, kept.cluster.artifacts, submission, services.provenance_key)
     if not decision:
-        return kept, None
+        return kept, None, checked
     act = release if decision == "release" else reject
-    return kept, await act(kept, getpass.getuser(), because)
+    return kept, await act(kept, getpass.getuser(), because), checked
 
 
-def _show(kept: KeptResult, outcome: Outcome) -> None:
+def _show(kept: KeptResult, outcome: Outcome, provenance: str) -> None:
     screen = Console(highlight=False, soft_wrap=True)
     screen.print(escape(outcome.sentence))
     for reason in outcome.reasons:
         screen.print(f"  - {escape(reason)}")
     for name, value in outcome.metrics.items() if kept.held else ():
         screen.print(f"  {escape(name)}: {value:.3f}")
+    if provenance:
+        screen.print(escape(provenance))

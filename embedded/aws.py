@@ -1,6 +1,8 @@
 """The embedded AWS: the templates of deployments/aws, deployed into a moto server and filled for a demo."""
 
+import base64
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 import deployments
+from blocks.provenance_key import SEED_BYTES
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 
@@ -142,10 +145,14 @@ def _refusals(what: str) -> Iterator[None]:
 def secrets_of(evalai_url: str, auth_token: str, phases: Mapping[str, int]) -> dict[str, dict[str, str]]:
     """The four secrets (docs/aws.md, "The secrets"), as names and contents; `phases` maps codename to pk."""
     secrets = {
-        "evalai": {"auth_token": auth_token, "api_server": evalai_url},
+        "evalai": {"auth_token": auth_token, "api_server": evalai_url, "provenance_key": _new_key()},
         "evalai-tracks": {str(pk): codename for codename, pk in phases.items()},
     }
     return secrets | {cluster: _cluster_secret(cluster) for cluster in CLUSTERS}
+
+
+def _new_key() -> str:
+    return base64.b64encode(os.urandom(SEED_BYTES)).decode()
 
 
 def _cluster_secret(cluster: str) -> dict[str, str]:

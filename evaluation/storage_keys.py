@@ -7,6 +7,7 @@
 <pk>/shards/<i>/logs/attempt-<a>/<name>.log   every process: simulator, agent, supervisor, init
 <pk>/outcomes/attempt-<a>-epoch-<s>.json      the outcome, stored before it is reported
 <pk>/outcomes/attempt-<a>-decision-<id>.json  what an operator made of a held outcome
+<pk>/provenance.json                          where the result comes from, signed (evaluation.provenance)
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
@@ -58,3 +59,5 @@ def result_key(submission: int, name: str) -> str:
 
 
 MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"
+RESULTS = (MERGED, EVALAI_FORM, SUMMARY)
+PROVENANCE = "provenance.json"

@@ -31,6 +31,7 @@ from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion
 from flows.evaluation_context import EvaluationContext
+from flows.provenance import write_provenance
 from flows.shard_results import Collected, collect, reasons_to_hold
 from flows.task_retries import on_transient_errors
 
@@ -51,6 +52,7 @@ async def merge_results(context: EvaluationContext) -> Outcome:
     if outcome.ending is not OutcomeStatus.FINISHED:
         done, total = outcome.routes_done, outcome.routes_total
         raise InvalidCheckpoint("The results are incomplete", f"only {done} of {total} routes are there")
+    await asyncio.to_thread(write_provenance, context)
     reasons = [storable(str(reason)) for reason in await asyncio.to_thread(reasons_to_hold, context, collected)]
     return held(context.submission, outcome, reasons) if reasons else outcome
 

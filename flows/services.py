@@ -7,6 +7,7 @@ from blocks.artifact_bucket import ArtifactBucket
 from blocks.evalai import EvalAI
 from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
+from blocks.provenance_key import ProvenanceKey
 from blocks.submission_queue import SubmissionQueue
 from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
 from evaluation.submission.message import SubmissionMessage
@@ -32,10 +33,17 @@ class Services:
     No dataclass, and neither is Cluster: Prefect looks into those when it passes them to a task.
     """
 
-    def __init__(self, evalai: EvaluationServer, phases: Phases, queue: MessageQueue) -> None:
+    def __init__(
+        self,
+        evalai: EvaluationServer,
+        phases: Phases,
+        queue: MessageQueue,
+        provenance_key: ProvenanceKey | None = None,
+    ) -> None:
         self.evalai = evalai
         self.phases = phases
         self.queue = queue
+        self.provenance_key = provenance_key
 
     def phase(self, message: SubmissionMessage) -> Phase:
         """The phase that the message names; raises InvalidConfiguration."""
@@ -57,7 +65,8 @@ class Cluster:
 async def load_services() -> Services:
     """Load the blocks that every submission needs; raises InvalidConfiguration."""
     evalai = await load_block(EvalAI, document_names.EVALAI)
-    return Services(evalai.client(), evalai, await load_block(SubmissionQueue, document_names.QUEUE))
+    queue = await load_block(SubmissionQueue, document_names.QUEUE)
+    return Services(evalai.client(), evalai, queue, evalai.signing_key())
 
 
 async def load_cluster(name: str) -> Cluster:

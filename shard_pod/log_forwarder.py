@@ -5,9 +5,11 @@ S3 has the logs as well, whole and at the end; here they can be followed and sea
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -16,6 +18,7 @@ from evaluation.errors import EvaluationError
 from shard_pod.log_batches import batches
 from shard_pod.log_group import LogGroup
 from shard_pod.pair_directory import PairDirectory, read_part, read_whole, size, write_whole
+from shard_pod.scoped_session import scoped_session
 from shard_pod.settings import PairSettings
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ def forwarding(settings: PairSettings, files: PairDirectory) -> Iterator[None]:
     if not settings.log_group:
         yield
         return
-    shipper = LogForwarder(settings, files, LogGroup(settings.log_group))
+    shipper = LogForwarder(settings, files, LogGroup(settings.log_group, partial(scoped_session, settings, os.environ)))
     shipper.start()
     try:
         yield

@@ -1,5 +1,6 @@
 """The shard's access to CloudWatch Logs: boto3, configured by its own environment variables."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import boto3.session
@@ -21,8 +22,11 @@ class LogGroup:
     The client is made then, too, in a session of its own: it is used in a thread of its own.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, session: Callable[[], boto3.session.Session] = lambda: boto3.session.Session()
+    ) -> None:
         self.name = name
+        self._session = session
         self._logs: CloudWatchLogsClient | None = None
         self._streams: set[str] = set()
 
@@ -30,7 +34,7 @@ class LogGroup:
         """Append one batch; raises what aws_api.errors says."""
         try:
             with aws_errors(f"Writing to the log group {self.name}"):
-                self._logs = self._logs or boto3.session.Session().client("logs", config=_CONFIG)
+                self._logs = self._logs or self._session().client("logs", config=_CONFIG)
                 if stream not in self._streams:
                     self._make(self._logs, stream)
                     self._streams.add(stream)

@@ -36,6 +36,10 @@ class ObservationLog:
         if self.seen.starts and self.seen.starts[-1].ready_at is None:
             self._keep(self.seen.with_last_start(ready_at=now()))
 
+    def start_is_stopped(self) -> None:
+        """From now on an evaluator may report a crash of a simulator that was only stopped."""
+        self._keep(self.seen.with_last_start(stopping=True))
+
     def start_ended(self, ending: EndedStart, before: Counters, step: Decision) -> None:
         """How the start ended, and what was decided; the counters before tell who was charged for it."""
         simulator = ending.simulator

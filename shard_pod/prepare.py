@@ -116,7 +116,7 @@ def main() -> int:
     with forwarding(settings, files):
         try:
             log_to(files.logs["init"])
-            prepare(settings, ShardStorage(settings.bucket))
+            prepare(settings, ShardStorage.of_shard(settings, os.environ))
         except EvaluationError as error:
             log.error("%s", error)
             _keep_logs(settings, files)

@@ -1,5 +1,6 @@
 """The shard's access to S3: boto3, configured by its own environment variables."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import boto3
@@ -7,6 +8,8 @@ from botocore.config import Config
 
 from aws_api.s3 import address, read_object, write_object
 from evaluation.results.checkpoint_json import check_size
+from shard_pod.scoped_session import scoped_session
+from shard_pod.settings import PairSettings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -22,6 +25,11 @@ class ShardStorage:
     def __init__(self, bucket: str, client: "S3Client | None" = None) -> None:
         self.bucket = bucket
         self._s3: S3Client = client or boto3.client("s3", config=_CONFIG)
+
+    @classmethod
+    def of_shard(cls, settings: PairSettings, environment: Mapping[str, str]) -> "ShardStorage":
+        """The shard's bucket, with credentials that reach the submission's folder only."""
+        return cls(settings.bucket, scoped_session(settings, environment).client("s3", config=_CONFIG))
 
     def of(self, bucket: str) -> "ShardStorage":
         """The same access to another bucket."""

@@ -141,6 +141,8 @@ class PairSupervisor:
                 return EndedStart(simulator, agent, reason, driving, files.agent_was_there)
             if stop is None and (why := watch.reason_to_stop(simulator, agent, self._results.summary)):
                 log.info("Stopping start %d: %s", start, why)
+                self._results.refresh()  # what lies there now was written before the stop
+                self._results.observations.start_is_stopped()
                 files.publish(f"stop{start}", why)
             self._copy_if_due(start)
             self._pause()
@@ -218,7 +220,7 @@ def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
     files = PairDirectory(settings.pair_dir)
     with forwarding(settings, files):
         try:
-            storage = ShardStorage(settings.bucket)
+            storage = ShardStorage.of_shard(settings, os.environ)
             if prepare_first:
                 log_to(files.logs["init"])
                 prepare(settings, storage)

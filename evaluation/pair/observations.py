@@ -32,6 +32,7 @@ class SeenStart:
     began_at: Moment
     ready_at: Moment | None = None  # the simulator accepted connections
     ended_at: Moment | None = None
+    stopping: bool = False  # the supervisor has told both to stop
     simulator_lost: bool = False  # it died by itself, or did not answer the supervisor
     interrupted: bool = True  # a route was begun and got no record of its own
     charged_to_agent: bool = False
@@ -50,6 +51,7 @@ class SeenRecord:
     attempt: int
     start: int
     by_supervisor: bool = False  # the supervisor wrote it: a route that was given up
+    while_stopping: bool = False  # an evaluator whose simulator is stopped beside it reports a crash
     kind: Literal["record"] = "record"
 
 
@@ -119,7 +121,9 @@ class Observations:
         if dropped and not dropped.by_supervisor:
             of = next((s for s in self.starts if (s.attempt, s.number) == (dropped.attempt, dropped.start)), None)
             crash = dropped.status == SIMULATION_CRASHED
-            claimed = crash and not (of and of.simulator_lost)
+            # A start without an end is that of a pod which was ended from outside, the simulator perhaps first.
+            lived = of is not None and of.ended_at is not None and not of.simulator_lost
+            claimed = crash and lived and not dropped.while_stopping
             charged = charged or not crash  # its set-up or its sensors: a resume drives such a route anew
             how = f"its record said {dropped.status!r}; {how}"
         return SeenRedrive(run, how, start.attempt, start.number, claimed, charged and not claimed)
@@ -148,7 +152,8 @@ class Observations:
             digest = record_digest(record)
             if last.get(run) != digest or seen._last_record(run) is None:
                 ours = run == by_supervisor
-                seen = seen.with_event(SeenRecord(run, str(record["status"]), digest, at, attempt, number, ours))
+                status, stopping = str(record["status"]), start is not None and start.stopping
+                seen = seen.with_event(SeenRecord(run, status, digest, at, attempt, number, ours, stopping))
         return seen
 
     def render(self) -> bytes:

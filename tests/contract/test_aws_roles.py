@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,11 @@ from doctor.findings import CheckStatus, Finding, run_checks
 from doctor.queue_checks import queue_checks
 from embedded.aws import DEAD_LETTER_QUEUE, PRIVATE_CONTENTS, QUEUE, routes_location
 from evaluation.lifecycle.ledger_entry import END_TIME, OUTCOME
+from evaluation.shards import Budgets
+from evaluation.submission.model import LeaderboardVersion
 from shard_pod.log_group import LogGroup
+from shard_pod.scoped_session import session_policy
+from shard_pod.settings import PairSettings
 from shard_pod.storage import ShardStorage
 
 OIDC = "oidc.eks.us-west-2.amazonaws.com/id/A1B2"
@@ -74,6 +79,14 @@ def supervisor(harness: Harness) -> None:
     storage.write_log("90/shards/0/logs/attempt-1/agent.log", b"driving")
     assert storage.read("90/shards/0/checkpoint.json")
     assert storage.of(PRIVATE_CONTENTS).read(f"routes/{CLUSTER}.xml")
+
+
+def supervisor_settings(folder: Path, routes: str) -> PairSettings:
+    return PairSettings(
+        submission=90, attempt=1, shard=0, version=LeaderboardVersion.V2, expected=(), bucket=CLUSTER,
+        routes_location=routes, routes=folder, pair_dir=folder, checkpoint=folder, budgets=Budgets(), hang_seconds=1,
+        copy_seconds=1, poll_seconds=1, simulator_wait_seconds=1, log_group=CLUSTER,
+    )  # fmt: skip
 
 
 def host(harness: Harness) -> None:
@@ -203,3 +216,19 @@ class TestRights:
             f"{OIDC}:aud": "sts.amazonaws.com",
             f"{OIDC}:sub": "system:serviceaccount:leaderboard:submission-worker",
         }
+
+
+def test_the_supervisors_session_policy_allows_its_own_folder_and_no_other(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    policy = session_policy(supervisor_settings(tmp_path, routes_location(CLUSTER)))
+
+    with recorded(monkeypatch) as needed:
+        supervisor(harness)
+
+    assert {right.action for right in needed} >= {"s3:PutObject", "s3:PutObjectTagging", "logs:PutLogEvents"}
+    assert [right for right in needed if not allowed([policy], right)] == []
+    others = [Right(each.action, each.resource.replace("/90/", "/91/").replace("-90/", "-91/")) for each in needed]
+    changed = [right for right in others if right not in needed]
+    assert changed
+    assert [right for right in changed if allowed([policy], right)] == []

@@ -565,3 +565,39 @@ def test_the_next_pod_goes_on_with_what_was_seen(bench: Make) -> None:
     seen = seen_by(second)
     assert [(start.attempt, start.number) for start in seen.starts] == [(1, 1), (2, 1)]
     assert [(each.run, each.cause) for each in seen.redrives] == [(RouteRun(1), "its pod was lost")]
+
+
+def test_an_evaluator_that_is_stopped_with_its_simulator_has_claimed_no_crash(bench: Make) -> None:
+    pair = bench(hang_seconds=0.3)
+    pair.keep()
+    pair.started(1)
+    pair.files.logs["agent"].write_text("driving\n")
+    eventually((pair.files.supervisor / "stop1").exists)
+    pair.writes(text(GOOD, CRASHED, entry="Crashed"))  # the simulator was stopped first
+    pair.ends(1, "stopped", "died 255")
+    pair.started(2)
+    pair.writes(text(GOOD, GOOD, GOOD))
+    pair.ends(2, "stopped", "died 0")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+    assert [(each.run, each.claimed_crash) for each in seen_by(pair).redrives] == [(RouteRun(1), False)]
+
+
+def test_a_crash_that_is_reported_while_the_pod_is_ended_is_no_claim(bench: Make) -> None:
+    first = bench()
+    first.keep()
+    first.started(1)
+    first.writes(text(GOOD, CRASHED, entry="Crashed"))
+    eventually(lambda: first.stored(storage_keys.checkpoint_key) is not None)
+    first.stop.set()
+    assert first.exit_code() == "stopped"
+
+    second = bench(pod="second", attempt=2)
+    prepare(second.settings, second.storage)
+    second.keep()
+    second.started(1)
+    second.writes(text(GOOD, GOOD, GOOD))
+    second.ends(1, "stopped", "died 0")
+
+    assert second.exit_code() is PairExitCode.FINISHED
+    assert [(each.run, each.claimed_crash) for each in seen_by(second).redrives] == [(RouteRun(1), False)]

@@ -1,6 +1,7 @@
 """A result that does not fit is held: nothing is published, operators are notified, and one of them decides."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import State
+from pydantic import SecretStr
 
+from blocks.provenance_key import ProvenanceKey
 from evaluation.errors import RequestRefused, UnknownSubmission
 from evaluation.lifecycle.outcome import Outcome
 from evaluation.lifecycle.takeover import Takeover
@@ -17,7 +20,9 @@ from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from flows.held_results import KeptResult, kept_result, reject, release
+from flows.provenance import check_provenance
 from flows.reconciler.flow import reconcile_once
+from flows.services import Services
 from tests.fakes import checkpoint_of, observations_of
 from tests.flows.conftest import World
 
@@ -185,3 +190,21 @@ def test_a_submission_whose_shards_ran_different_images_is_held(world: World) ->
     assert drive(world).name == "Held"
     assert world.evalai.reports == []
     assert f"shard 2: the image {OTHER} ran" in str(world.ledger.rows[7]["reason"])
+
+
+def test_the_results_files_are_signed_by_their_digests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ProvenanceKey(SecretStr(base64.b64encode(bytes(32)).decode()))
+
+    async def with_key() -> Services:
+        return Services(world.evalai, world.phases, world.queue, key)
+
+    monkeypatch.setattr("flows.evaluate_submission.load_services", with_key)
+    assert drive(world).is_completed()
+
+    text, right = check_provenance(world.store, 7, key)
+    assert (right, text) == (True, f"Provenance: signed by the key {key.id[:16]}; 12 files are as they were.")
+    world.store.objects["7/merged.json"] = b"{}"
+    assert check_provenance(world.store, 7, key) == (
+        f"Provenance: signed by the key {key.id[:16]}, but changed since: merged.json.",
+        False,
+    )

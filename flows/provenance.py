@@ -1,0 +1,97 @@
+"""Where a result comes from, written beside it and checked again by `leaderboard verify`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from prefect.runtime import flow_run
+
+from blocks.artifact_bucket import read_location
+from blocks.provenance_key import ProvenanceKey
+from evaluation import storage_keys
+from evaluation.ports import ArtifactStore
+from evaluation.provenance import Envelope, Origin, parse_envelope, sha256, statement
+from evaluation.submission.image import pinned, repository_digest
+from flows.evaluation_context import EvaluationContext
+
+
+def write_provenance(context: EvaluationContext) -> None:
+    """Write provenance.json over the files of the submission's folder, signed where there is a key. Blocks."""
+    pk, artifacts = context.submission.pk, context.artifacts
+    content = statement(_files(context), _origin(context))
+    key = context.services.provenance_key
+    envelope = key.signed(content) if key else Envelope(content)
+    artifacts.write(storage_keys.result_key(pk, storage_keys.PROVENANCE), envelope.render(), "application/json")
+
+
+def check_provenance(artifacts: ArtifactStore, submission: int, key: ProvenanceKey | None) -> tuple[str, bool]:
+    """What provenance.json says of the folder as it is now, and whether that is as it should be. Blocks.
+
+    Raises InvalidCheckpoint for a file that is none.
+    """
+    name = storage_keys.result_key(submission, storage_keys.PROVENANCE)
+    body = artifacts.read(name)
+    if body is None:
+        return "Provenance: there is no file of it.", False
+    envelope = parse_envelope(body, artifacts.location(name))
+    changed = [file for file, digest in envelope.subjects.items() if _digest(artifacts, submission, file) != digest]
+    signed, right = _signature(envelope, key)
+    if changed:
+        return f"Provenance: {signed}, but changed since: {', '.join(changed)}.", False
+    return f"Provenance: {signed}; {len(envelope.subjects)} files are as they were.", right
+
+
+def _signature(envelope: Envelope, key: ProvenanceKey | None) -> tuple[str, bool]:
+    if not envelope.signatures:
+        return "unsigned", key is None
+    if key is None:
+        return "signed, and this installation has no key to check that", False
+    if key.has_signed(envelope):
+        return f"signed by the key {key.id[:16]}", True
+    return "the signature is not this installation's", False
+
+
+def _digest(artifacts: ArtifactStore, submission: int, file: str) -> str:
+    body = artifacts.read(f"{submission}/{file}")
+    return "" if body is None else sha256(body)
+
+
+def _files(context: EvaluationContext) -> Mapping[str, bytes]:
+    """What the result consists of, by its name in the folder; what is not there is left out."""
+    pk = context.submission.pk
+    keys = [storage_keys.plan_key(pk)]
+    for job in context.jobs:
+        keys += [storage_keys.checkpoint_key(pk, job.shard.index), storage_keys.observations_key(pk, job.shard.index)]
+    keys += [storage_keys.result_key(pk, name) for name in storage_keys.RESULTS]
+    bodies = {key: context.artifacts.read(key) for key in keys}
+    return {key.removeprefix(f"{pk}/"): body for key, body in bodies.items() if body is not None}
+
+
+def _origin(context: EvaluationContext) -> Origin:
+    submission, settings = context.submission, context.settings
+    image = submission.image or (context.jobs[0].image if context.jobs else "")
+    images = {pinned(image, "") or "unknown": context.image_digest or repository_digest(image)}
+    images |= {each: repository_digest(each) for each in settings.our_images}
+    known = settings.expectations(submission.phase.track)
+    return Origin(
+        submission={
+            "submission": submission.pk,
+            "challenge": submission.challenge_pk,
+            "phase": submission.phase.codename,
+            "team": submission.team_pk,
+            "attempt": context.claim.attempt,
+        },
+        inputs={**images, settings.routes: sha256(read_location(settings.routes, settings.credentials))},
+        settings={
+            "cluster": settings.cluster,
+            "backend": settings.compute.kind,
+            "leaderboardVersion": settings.leaderboard_version.value,
+            "scoring": known.scoring.name,
+            "penaltyWeights": dict(known.scoring.weights),
+            "limits": asdict(known.limits),
+        },
+        run=str(flow_run.get_id() or ""),
+        builder=f"urn:leaderboard-flows:{version('leaderboard-flows')}",
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
