@@ -11,13 +11,19 @@ from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnav
 from evaluation.lifecycle.ledger_entry import LedgerEntry, claim_key
 from evaluation.lifecycle.stages import ReconcilerTimeouts
 from evaluation.ports import ListedSubmission
-from evaluation.submission.model import WAITING, SubmissionStatus
+from evaluation.submission.model import CLOSED, WAITING, SubmissionStatus
 from flows.reconciler.decisions import needs_runs
 from flows.reconciler.model import EvalAIRow, Lease, SubmissionSnapshot
 from flows.reconciler.prefect_runs import runs_of
 from flows.services import Cluster, Services, load_cluster
 
 Watched = Mapping[int, Hashable]  # submission -> the last sign of life of a lease that has expired
+# EvalAI is asked for what was submitted in this time, for what waits or runs there, and for what ended here lately.
+LISTED = timedelta(days=7)
+LATELY = timedelta(days=1)
+
+
+Entries = dict[int, tuple[str, LedgerEntry]]  # with the name of the cluster whose table has the row
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class _Answers:
 
     listed: Mapping[int, EvalAIRow]
     evalai_answered: bool
-    entries: Mapping[int, tuple[str, LedgerEntry]]  # with the name of the cluster whose table has the row
+    entries: Entries
     attempts: Collection[tuple[int, int]]
 
 
@@ -45,25 +51,38 @@ async def take_snapshot(
 ) -> Snapshot:
     """Ask everything about all submissions, or about some with all their runs.
 
-    Costs one request to EvalAI, a read of each table, a listing of each cluster's Jobs, and one request to Prefect for
-    each submission whose claim nobody renews. What does not answer is left out, and named; raises ServiceUnavailable
-    where no ledger answers. `expired` is what flows.reconciler.lease_watching found out; without it no lease counts as
-    expired, but as unclear where it seems so.
+    Costs six requests to EvalAI and one for each older submission that was resumed and ended lately, a read of each
+    table, a listing of each cluster's Jobs, and one request to Prefect for each submission whose claim nobody renews.
+    What does not answer is left out, and named; raises ServiceUnavailable where no ledger answers. `expired` is what
+    flows.reconciler.lease_watching found out; without it no lease counts as expired, but as unclear where it seems so.
     """
     sources = _Sources()
     clusters = await sources.clusters(services)
     taken_at = datetime.now(UTC)
     # Jobs before the ledger: a claim is older than its Jobs, so that none of them can seem to have no claim.
     attempts = [pair for name, each in clusters.items() for pair in await sources.jobs(name, each)]
-    listed, evalai_answered = await sources.listed(services)
     entries = await sources.entries(clusters)
+    since, also = (taken_at, only) if only else (taken_at - LISTED, _ended_lately(entries, taken_at))
+    listed, evalai_answered = await sources.listed(services, since, also)
+    if _has_unclaimed(listed, entries):  # it may have been claimed since the ledger was read
+        entries |= await sources.entries(clusters)
     clusters = {name: clusters[name] for name in clusters if name not in sources.without_ledger}
     answers = _Answers(listed, evalai_answered, entries, attempts)
-    views = [replace(view, lease=_lease(view, taken_at, expired)) for view in _views(services, clusters, answers, only)]
+    now = datetime.now(UTC)  # not before the ledger was read: a lease that is longer than a new one would be unclear
+    views = [replace(view, lease=_lease(view, now, expired)) for view in _views(services, clusters, answers, only)]
     async with get_client() as client:
         runs = await runs_of(client, [view.submission for view in views if only or needs_runs(view, taken_at)])
     views = [replace(view, runs=runs.get(view.submission, ())) for view in views]
-    return Snapshot(tuple(views), clusters, taken_at, tuple(sources.unavailable))
+    return Snapshot(tuple(views), clusters, taken_at, tuple(dict.fromkeys(sources.unavailable)))
+
+
+def _ended_lately(entries: Entries, now: datetime) -> set[int]:
+    """A late write may have undone their reports; EvalAI's list leaves out those that were submitted long ago."""
+    return {pk for pk, (_, entry) in entries.items() if entry.ended_at and now - entry.ended_at <= LATELY}
+
+
+def _has_unclaimed(listed: Mapping[int, EvalAIRow], entries: Entries) -> bool:
+    return any(row.status not in CLOSED and pk not in entries for pk, row in listed.items())
 
 
 def _lease(view: SubmissionSnapshot, now: datetime, expired: Watched | None) -> Lease:
@@ -91,10 +110,12 @@ class _Sources:
                 self._left_out(name, f"The blocks of {name} cannot be loaded: {error}")
         return clusters
 
-    async def listed(self, services: Services) -> tuple[Mapping[int, EvalAIRow], bool]:
+    async def listed(
+        self, services: Services, since: datetime, also: Collection[int]
+    ) -> tuple[Mapping[int, EvalAIRow], bool]:
         """EvalAI's list, and whether it answered."""
         try:
-            rows, unreadable = await asyncio.to_thread(_listed, services)
+            rows, unreadable = await asyncio.to_thread(_listed, services, since, also)
         except EvaluationError as error:
             self.unavailable.append(f"EvalAI's list is missing: {error}")
             return {}, False
@@ -108,9 +129,9 @@ class _Sources:
             self.unavailable.append(f"The Jobs of {name} cannot be listed: {error}")
             return ()
 
-    async def entries(self, clusters: Mapping[str, Cluster]) -> dict[int, tuple[str, LedgerEntry]]:
+    async def entries(self, clusters: Mapping[str, Cluster]) -> Entries:
         """Every claimed row; raises ServiceUnavailable where not one ledger can be read."""
-        found: dict[int, tuple[str, LedgerEntry]] = {}
+        found: Entries = {}
         for name, cluster in clusters.items():
             try:
                 rows = await asyncio.to_thread(_entries, cluster)
@@ -136,7 +157,7 @@ def _entries(cluster: Cluster) -> list[LedgerEntry]:
     return list(cluster.ledger.entries())
 
 
-def _listed(services: Services) -> tuple[list[EvalAIRow], Sequence[str]]:
+def _listed(services: Services, since: datetime, also: Collection[int]) -> tuple[list[EvalAIRow], Sequence[str]]:
     """The rows, and a sentence for each row that cannot be read."""
     challenge = services.phases.challenge_pk
     if challenge is None:
@@ -145,7 +166,7 @@ def _listed(services: Services) -> tuple[list[EvalAIRow], Sequence[str]]:
             "the block evalai does not name the challenge",
             "Set LEADERBOARD_CHALLENGE_PK and run `leaderboard setup`.",
         )
-    rows = services.evalai.submissions(challenge)
+    rows = services.evalai.submissions(challenge, since, also)
     return [_evalai_row(row) for row in rows], rows.unreadable
 
 

@@ -471,8 +471,8 @@ def test_a_report_that_arrived_after_the_list_was_read_is_not_sent_again(world: 
     world.ledger.rows[pk]["end-time"] = LONG_AGO
     listed = world.evalai.submissions
 
-    def stale_list(challenge: int) -> Any:
-        rows = listed(challenge)
+    def stale_list(*asked: Any) -> Any:
+        rows = listed(*asked)
         rows[0].status = SubmissionStatus.RUNNING
         return rows
 
@@ -520,3 +520,47 @@ def test_an_outage_of_evalai_is_no_submission_that_nobody_knows(world: World, pk
     explained = asyncio.run(_explained(world, pk))
     assert explained["where"] == "EvalAI did not answer, and the ledger does not know it"
     assert "EvalAI's list is missing" in explained["problem"]
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_late_write_is_seen_though_the_submission_is_older_than_what_evalai_lists(world: World, pk: int) -> None:
+    run(*world.submitted(pk))
+    world.ledger.rows[pk]["end-time"] = LONG_AGO
+    world.evalai.since[pk] = datetime.now(UTC) - timedelta(days=400)  # and resumed lately
+    world.evalai.statuses[pk] = SubmissionStatus.PARTIALLY_EVALUATED
+
+    assert look().message == "1 submissions: 1 repairs, 0 for an operator."
+
+
+def test_what_was_submitted_long_ago_and_has_ended_is_not_asked_for(world: World, pk: int) -> None:
+    old = datetime.now(UTC) - timedelta(days=400)
+    claimed(world, pk, old, **{"end-time": old.isoformat(), "status": "finished"})
+    asked: list[Any] = []
+    listed = world.evalai.submissions
+
+    def submissions(challenge: int, since: datetime | None = None, also: Any = ()) -> Any:
+        asked.append((since, set(also)))
+        return listed(challenge, since, also)
+
+    world.evalai.submissions = submissions  # type: ignore[method-assign]
+
+    look()
+
+    [(since, also)] = asked
+    assert since is not None
+    assert datetime.now(UTC) - since < timedelta(days=8)
+    assert also == set()
+
+
+def test_a_claim_made_after_the_ledger_was_read_is_no_submission_that_nobody_claimed(world: World, pk: int) -> None:
+    world.evalai.since[pk] = LONG_AGO
+    listed = world.evalai.submissions
+
+    def claimed_meanwhile(*asked: Any) -> Any:
+        claimed(world, pk, datetime.now(UTC) + timedelta(minutes=3))
+        world.evalai.statuses[pk] = SubmissionStatus.RUNNING
+        return listed(*asked)
+
+    world.evalai.submissions = claimed_meanwhile  # type: ignore[method-assign]
+
+    assert look().message == "1 submissions: 0 repairs, 0 for an operator."
