@@ -48,7 +48,7 @@ async def evaluate_submission(
     try:
         services = await load_services()
         await extend_visibility(services, delivery)  # no other run gets the message before the claim
-        submission = await enrich(services, message)  # PreEKS
+        submission = await enrich(services, message, takeover)  # PreEKS
         cluster = await choose_cluster(submission.phase)  # Choice: leaderboard-10 or leaderboard-20
         claim = await claim_submission(cluster, submission, takeover)  # exactly one run continues
     except EvaluationError as reason:

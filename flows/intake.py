@@ -13,6 +13,7 @@ from evaluation.ports import Claim
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import Phase, Submission
 from flows.best_effort import best_effort
+from flows.claimed_earlier import claimed_earlier
 from flows.services import Cluster, Services, load_cluster
 from flows.task_retries import on_transient_errors
 from prefect_api.states import StateName, completed_state, failed_state
@@ -29,10 +30,15 @@ async def extend_visibility(services: Services, delivery: Delivery | None, secon
 
 
 @task(name="enrich", task_run_name="enrich-{message.submission_pk}", **on_transient_errors(3))
-async def enrich(services: Services, message: SubmissionMessage) -> Submission:
+async def enrich(services: Services, message: SubmissionMessage, takeover: Takeover | None) -> Submission:
     """Ask EvalAI who sent the submission and what became of it, and name its phase."""
     phase = services.phase(message)
-    return await asyncio.to_thread(services.evalai.submission, message, phase)
+    try:
+        return await asyncio.to_thread(services.evalai.submission, message, phase)
+    except SubmissionFailed as why:
+        if takeover is None:
+            raise
+        return await claimed_earlier(services, await load_cluster(phase.cluster), message, phase, why)
 
 
 @task(name="choose-cluster", **on_transient_errors(3))

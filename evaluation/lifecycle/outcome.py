@@ -76,6 +76,8 @@ MAX_CRASHES = 5  # so often a run's process may die before its submission is giv
 
 def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeover | None) -> Outcome | None:
     """The outcome of a claimed submission that is not to be simulated; None for one that is."""
+    if submission.gone:
+        return cancelled(deleted_at_evalai(submission.pk))
     if submission.status is SubmissionStatus.CANCELLED:
         return cancelled("The team cancelled the submission before it was simulated.")
     if takeover and takeover.stopped:
@@ -86,6 +88,11 @@ def reason_not_to_run(submission: Submission, is_takeover: bool, takeover: Takeo
     if is_takeover or submission.status not in CLOSED:
         return None
     return _skipped(submission)
+
+
+def deleted_at_evalai(submission: int) -> str:
+    """Why a submission ends of which EvalAI has no row any more."""
+    return f"EvalAI no longer knows submission {submission}: it was deleted there."
 
 
 def attempts_used_up(submission: Submission, attempt: int, most: int) -> Outcome | None:

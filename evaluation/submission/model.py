@@ -82,3 +82,4 @@ class Submission:
     image: str | None
     submitted_at: datetime | None
     rerun_resumed_at: datetime | None
+    gone: bool = False  # EvalAI no longer has a row of it: an administrator deleted it

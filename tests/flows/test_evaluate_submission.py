@@ -346,6 +346,38 @@ def test_a_run_that_takes_over_adopts_the_shards_and_their_claim(world: World) -
     assert world.backend.created == [f"submission-7-attempt-1-shard-{index}" for index in range(4)]
 
 
+def claimed_by_a_dead_run(world: World, **more: object) -> Takeover:
+    row = {"submission-id": "7", "team-id": "1", "team-name": "Team", "challenge-id": "1", "phase-id": "1", "attempt": 1}
+    row |= {"claim-owner": "died", "claim-key": "2026-11-21T01:37:57.537792Z", "image": "demo/agent:steady"}
+    world.ledger.rows[7] = {**row, **more}
+    return Takeover(owner="died", epoch=2)
+
+
+def test_a_takeover_of_a_submission_that_evalai_has_deleted_ends_it_once_with_a_sentence(world: World) -> None:
+    takeover = claimed_by_a_dead_run(world)
+    message = SubmissionMessage(challenge_pk=1, phase_pk=1, submission_pk=7)
+
+    state = run(message, None, takeover)
+
+    assert state.name == "TakenBack"
+    assert state.message == "EvalAI no longer knows submission 7: it was deleted there."
+    assert world.backend.removed == [(7, 1)]
+    row = world.ledger.rows[7]
+    assert (row["status"], bool(row["end-time"]), row["claim-key"]) == ("cancelled", True, "2026-11-21T01:37:57.537792Z")
+    assert (world.evalai.reports, world.queue.dead) == ([], [])
+
+
+def test_a_takeover_of_a_submission_whose_team_has_moved_it_to_another_phase_is_not_rejected(world: World) -> None:
+    takeover = claimed_by_a_dead_run(world)
+    message, _ = world.submitted(7)
+    world.evalai.phases[7] = 9
+
+    state = run(message, None, takeover)
+
+    assert state.is_completed()
+    assert world.ledger.rows[7]["routes-done"] == 20
+
+
 def test_a_resume_without_an_image_takes_the_earlier_one(world: World) -> None:
     world.ledger.rows[7] = {"attempt": 1, "image": "demo/agent:fast", "status": "failed"}
     world.evalai.statuses[7] = SubmissionStatus.RESUMING
@@ -428,7 +460,7 @@ def test_a_partial_result_that_waits_for_its_turn_is_not_written_after_the_end(w
 
     def wait_for_a_slot(report: Report) -> None:
         waits.set()
-        over.wait(60)
+        over.wait(600)
         assert report.permit
         with report.permit.writing() as allowed:
             permitted.append(allowed)
