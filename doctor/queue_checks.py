@@ -42,13 +42,16 @@ def _redrive(context: DoctorContext) -> str:
 
 
 def _problems(queue: QueueFacts, dead: QueueFacts) -> Iterator[str]:
-    deliveries = BridgeSettings().deliveries
+    deliveries = BridgeSettings().deliveries_within(queue.retention_seconds)
     if queue.dead_letter_arn is None:
         yield "the queue has no redrive policy"
     elif queue.dead_letter_arn != dead.arn:
         yield f"the queue's redrive policy names {queue.dead_letter_arn}, the block {dead.arn}"
     elif queue.receives_before_dead is not None and queue.receives_before_dead <= deliveries:
-        yield f"SQS gives up after {queue.receives_before_dead} receives, before the bridge does ({deliveries})"
+        yield (
+            f"SQS gives up after {queue.receives_before_dead} receives; a message that nobody claims is received "
+            f"{deliveries} times while the queue keeps it"
+        )
     if dead.retention_seconds <= queue.retention_seconds:
         yield "the dead-letter queue keeps messages no longer than the queue, and counts from their first sending"
 

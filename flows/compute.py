@@ -23,6 +23,7 @@ from flows.lease import lease
 from flows.task_retries import on_transient_errors
 from prefect_api.states import StateName, completed_state, failed_state
 
+BLOCKED_SECONDS = 3600  # until the next try of what an operator has to correct first
 LIMIT_SECONDS = 6 * 3600  # of a function; SQS forgets after 12 hours that a message is hidden
 
 
@@ -72,7 +73,7 @@ async def work(services: ComputeServices, job: ClaimedJob, function: str, limit_
         await services.give_back(job.lease, counted=True)
         return failed_state(StateName.DIED, f"{death} Another run calls it again, unless it was the last try.")
     except InvalidConfiguration as wrong:
-        await services.give_back(job.lease, counted=False, wait=True)
+        await services.give_back(job.lease, counted=False, again_after=BLOCKED_SECONDS)
         return failed_state(StateName.POSTPONED, f"{wrong} The message comes back by itself.")
     except TransientError as outage:  # the lease ends by itself
         return failed_state(StateName.POSTPONED, f"{outage} The message comes back by itself.")

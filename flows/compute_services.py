@@ -51,12 +51,11 @@ class ComputeServices:
         with best_effort("The task is not protected now"):
             protect_task(self.lease_seconds)
 
-    async def give_back(self, lease: Lease, counted: bool, wait: bool = False) -> None:
-        """End the lease; the message comes back at once, or only when it would have with the lease."""
+    async def give_back(self, lease: Lease, counted: bool, again_after: float = 0) -> None:
+        """End the lease, and let the message come back after so many seconds; 0 is at once."""
         with suppress(AlreadyClaimed), best_effort("The lease ends by itself"):
             await asyncio.to_thread(self.jobs.give_back, lease, counted)
-        if not wait:
-            await self.hide(0)
+        await self.hide(again_after)
 
     async def acknowledge(self) -> None:
         """Delete the message: the job has its end."""

@@ -2,7 +2,8 @@
 
 It never deletes a good message: the flow run that takes the work does. So whatever is lost on the way, an event, a run,
 a server, the message comes back and is published again. The price is that a run may find its work claimed.
-A message that cannot be read or published, whatever its body holds, goes to the dead-letter queue at once.
+A message that cannot be read or published, whatever its body holds, goes to the dead-letter queue at once. One that
+nobody claims never does, however often it was delivered: that is no fault of the message.
 """
 
 import contextvars
@@ -39,14 +40,20 @@ class BridgeSettings:
     # doubles it, up to the longest: runs that wait for a worker shall not get another one every five minutes.
     claim_seconds: int = 300
     longest_claim_seconds: int = 3600
-    # With the times above, a message that is never claimed stays for 17 hours, of the 4 days that EvalAI's queue keeps.
-    deliveries: int = 20
     first_pause_seconds: float = 1
     longest_pause_seconds: float = 60
 
     def hidden_seconds(self, delivery: int) -> int:
         """How long the n-th delivery of a message is hidden."""
         return int(min(self.claim_seconds * 2 ** min(delivery - 1, 20), self.longest_claim_seconds))
+
+    def deliveries_within(self, seconds: float) -> int:
+        """How often a message is delivered in that time at most, if nobody claims it."""
+        deliveries, at = 1, self.hidden_seconds(1)
+        while at < seconds:
+            deliveries += 1
+            at += self.hidden_seconds(deliveries)
+        return deliveries
 
 
 class EventPublisher(Protocol):
@@ -79,12 +86,6 @@ def read_submission(received: Received, settings: BridgeSettings) -> SubmissionM
         raise InvalidMessage(
             f"Submission {message.submission_pk} belongs to another challenge",
             f"challenge_pk is {message.challenge_pk}, this installation evaluates {settings.challenge_pk}",
-        )
-    if received.count > settings.deliveries:
-        raise InvalidMessage(
-            f"No run has claimed submission {message.submission_pk}",
-            f"the message was delivered {received.count - 1} times",
-            "Check for failed or late runs of evaluate-submission, then send the message back to the queue.",
         )
     return message
 

@@ -5,7 +5,6 @@ from uuid import NAMESPACE_URL, uuid5
 from blocks import document_names
 from blocks.submission_queue import Received, SubmissionQueue
 from compute_client.job import read_message
-from evaluation.errors import InvalidMessage
 from prefect_api.events import OutgoingEvent
 from services.bridge import BridgeSettings, Reader
 
@@ -24,14 +23,8 @@ def compute_reader(jobs: str = document_names.COMPUTE) -> Reader:
     The resource's id is `compute.message.<jobs>.<job id>`, so that a trigger can select a function's messages.
     """
 
-    def read(received: Received, settings: BridgeSettings) -> OutgoingEvent:
+    def read(received: Received, _: BridgeSettings) -> OutgoingEvent:
         job_id = read_message(received.body)
-        if received.count > settings.deliveries:
-            raise InvalidMessage(
-                f"No run has ended job {job_id}",
-                f"the message was delivered {received.count - 1} times",
-                "Check for failed or late runs of the deployment, then send the message back to the queue.",
-            )
         return OutgoingEvent(
             name=EVENT,
             resource_id=f"compute.message.{jobs}.{job_id}",

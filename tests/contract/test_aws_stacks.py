@@ -25,7 +25,7 @@ class TestWhatARunFinds:
         queue, dead = harness.attributes(QUEUE), harness.attributes(DEAD_LETTER_QUEUE)
         redrive = json.loads(queue["RedrivePolicy"])
 
-        assert redrive == {"deadLetterTargetArn": dead["QueueArn"], "maxReceiveCount": 50}
+        assert redrive == {"deadLetterTargetArn": dead["QueueArn"], "maxReceiveCount": 1000}
         assert queue["VisibilityTimeout"] == "33"
         assert (queue["MessageRetentionPeriod"], dead["MessageRetentionPeriod"]) == ("345600", "1209600")
         assert queue["SqsManagedSseEnabled"] == dead["SqsManagedSseEnabled"] == "true"

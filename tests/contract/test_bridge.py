@@ -154,11 +154,6 @@ def test_a_message_that_nobody_claims_rings_again_with_another_event(aws: dict[s
             BridgeSettings(wait_seconds=0, challenge_pk=2),
             "Submission 90 belongs to another challenge: challenge_pk is 1, this installation evaluates 2.",
         ),
-        (
-            BODY,
-            BridgeSettings(wait_seconds=0, deliveries=0),
-            "No run has claimed submission 90: the message was delivered 0 times.",
-        ),
     ],
 )
 def test_what_nobody_can_evaluate_goes_to_the_dead_letters(

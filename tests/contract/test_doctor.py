@@ -137,13 +137,13 @@ def _make_wrong_ones(aws: EmbeddedAws) -> None:
     aws.s3.put_bucket_encryption(Bucket="open-bucket", ServerSideEncryptionConfiguration=cast(Any, rules))
     arn = "arn:aws:sqs:us-west-2:123456789012"
     _queue(aws, "no-policy")
-    _queue(aws, "elsewhere", RedrivePolicy=_policy(f"{arn}:no-policy", 50))
+    _queue(aws, "elsewhere", RedrivePolicy=_policy(f"{arn}:no-policy", 1000))
     _queue(aws, "hasty", RedrivePolicy=_policy(f"{arn}:{DEAD_LETTER_QUEUE}", 5))
-    _queue(aws, "at-once", RedrivePolicy=_policy(f"{arn}:{DEAD_LETTER_QUEUE}", 50), VisibilityTimeout="0")
+    _queue(aws, "at-once", RedrivePolicy=_policy(f"{arn}:{DEAD_LETTER_QUEUE}", 1000), VisibilityTimeout="0")
     _queue(aws, "forgetful-dead", MessageRetentionPeriod="3600")
-    _queue(aws, "of-forgetful", RedrivePolicy=_policy(f"{arn}:forgetful-dead", 50))
+    _queue(aws, "of-forgetful", RedrivePolicy=_policy(f"{arn}:forgetful-dead", 1000))
     _queue(aws, "full-dead", MessageRetentionPeriod="1209600")
-    _queue(aws, "of-full", RedrivePolicy=_policy(f"{arn}:full-dead", 50))
+    _queue(aws, "of-full", RedrivePolicy=_policy(f"{arn}:full-dead", 1000))
     for number in range(2):
         aws.sqs.send_message(QueueUrl=aws.sqs.get_queue_url(QueueName="full-dead")["QueueUrl"], MessageBody=f"{number}")
 
@@ -216,7 +216,7 @@ def test_an_installation_that_is_well_is_all_green(world: World) -> None:
     assert shown["AWS: secrets"] == "readable, 2 phases of leaderboard-20"
     assert shown[f"AWS: bucket of {CLUSTER}"] == f"{CLUSTER}, encrypted, not public"
     assert shown[f"AWS: simulator image of {CLUSTER}"].startswith(f"{REGISTRY}/{CLUSTER}-simulator:1, pushed ")
-    assert shown["Queue: redrive policy"] == "after 50 receives; dead letters are kept 14 days"
+    assert shown["Queue: redrive policy"] == "after 1000 receives; dead letters are kept 14 days"
     assert shown[f"Cluster: routes of {CLUSTER}"].startswith("20 routes")
     assert shown["EvalAI: token"].startswith("a host's of challenge 1")
     assert HOST not in "".join(map(str, findings))
@@ -281,7 +281,7 @@ BROKEN = [
     Broken("no-logs", compute(log_group="absent"), {LOGS: ("There is no log group absent", STORAGE)}),
     Broken("no-policy", queue("no-policy"), {REDRIVE: ("no redrive policy", QUEUE)}),
     Broken("other-policy", queue("elsewhere"), {REDRIVE: ("redrive policy names", QUEUE)}),
-    Broken("hasty", queue("hasty"), {REDRIVE: ("SQS gives up after 5 receives, before the bridge does", QUEUE)}),
+    Broken("hasty", queue("hasty"), {REDRIVE: ("SQS gives up after 5 receives; a message that nobody claims is received 99 times", QUEUE)}),
     Broken("forgetful", queue("of-forgetful", "forgetful-dead"), {REDRIVE: ("no longer than the queue", QUEUE)}),
     Broken("visibility", queue("at-once"), {"Queue: messages": ("for 0 s only", "timeout of 10 s at least")}),
     Broken(
