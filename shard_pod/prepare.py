@@ -7,13 +7,15 @@ import json
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from evaluation import storage_keys
 from evaluation.errors import EvaluationError, InvalidCheckpoint, InvalidConfiguration
-from evaluation.pair.protocol import PairExitCode, PairProgress, parse_progress
+from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, parse_progress
 from evaluation.routes import parse_route_xml
+from evaluation.shards import ShardState
 from shard_pod.checkpoint_store import CheckpointStore, resumable, statuses_of
 from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
@@ -23,6 +25,8 @@ from shard_pod.storage import ShardStorage
 from shard_pod.upload import read_log
 
 log = logging.getLogger(__name__)
+
+_FINAL = (PairExitCode.CHECKPOINT_UNUSABLE, PairExitCode.MISCONFIGURED)
 
 
 def prepare(settings: PairSettings, storage: ShardStorage) -> None:
@@ -95,6 +99,36 @@ def _earlier_progress(settings: PairSettings, storage: ShardStorage) -> PairProg
         return None
 
 
+def show_failure(settings: PairSettings, storage: ShardStorage, error: EvaluationError) -> None:
+    """Leave in S3 why the pair did not even begin: the flow knows only the exit code otherwise.
+
+    What an earlier pod or attempt has used up, and which routes it has quarantined, stays as it was.
+    """
+    code = exit_code(error)
+    if code not in _FINAL:
+        return
+    try:
+        earlier = _earlier_progress(settings, storage)
+        counters = earlier.counters if earlier else Counters()
+        if earlier and earlier.attempt != settings.attempt:
+            counters = Counters(quarantined=counters.quarantined)
+        progress = PairProgress(
+            attempt=settings.attempt,
+            state=ShardState.FAILED,
+            routes_done=earlier.routes_done if earlier else 0,
+            routes_total=len(settings.expected),
+            route=None,
+            counters=counters,
+            exit_code=PairExitCode(code),
+            detail=f"{error.summary}: {error.cause}" if error.cause else error.summary,
+            updated_at=datetime.now(UTC),
+        )
+        key = storage_keys.progress_key(settings.submission, settings.shard)
+        storage.write(key, progress.render().encode(), "application/json")
+    except EvaluationError as trouble:
+        log.warning("Nobody but this log says why: %s", trouble)
+
+
 def exit_code(error: EvaluationError) -> int:
     """An exit code of the pair where trying again changes nothing, 1 otherwise."""
     match error:
@@ -114,11 +148,15 @@ def main() -> int:
         return exit_code(error)
     files = PairDirectory(settings.pair_dir)
     with forwarding(settings, files):
+        log_to(files.logs["init"])
+        storage = None
         try:
-            log_to(files.logs["init"])
-            prepare(settings, ShardStorage.of_shard(settings, os.environ))
+            storage = ShardStorage.of_shard(settings, os.environ)
+            prepare(settings, storage)
         except EvaluationError as error:
             log.error("%s", error)
+            if storage:
+                show_failure(settings, storage, error)
             _keep_logs(settings, files)
             return exit_code(error)
     return PairExitCode.FINISHED

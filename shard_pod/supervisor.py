@@ -26,7 +26,7 @@ from shard_pod.clock import now
 from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
 from shard_pod.pair_directory import PairDirectory, read_whole
-from shard_pod.prepare import exit_code, prepare
+from shard_pod.prepare import exit_code, prepare, show_failure
 from shard_pod.settings import PairSettings, read_settings
 from shard_pod.start_watch import StartWatch, Stopwatch
 from shard_pod.storage import ShardStorage
@@ -219,6 +219,7 @@ def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
     """Run the pair; returns the exit code. Waiting parties get it by the file exit_code."""
     files = PairDirectory(settings.pair_dir)
     with forwarding(settings, files):
+        storage = None
         try:
             storage = ShardStorage.of_shard(settings, os.environ)
             if prepare_first:
@@ -230,6 +231,8 @@ def supervise(settings: PairSettings, stop: Event, prepare_first: bool) -> int:
             log.error("%s", error)
             code = exit_code(error)
             if code != 1:
+                if storage:
+                    show_failure(settings, storage, error)
                 files.publish("exit_code", str(int(code)))
             return code
 

@@ -190,10 +190,10 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
         made.port.close()
 
 
-def container(module: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
+def container(module: str, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
     """The module as a container runs it, from where our packages are."""
     return subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *arguments],
         env=environment,
         cwd=Path(k8s_jobs.__file__).parents[1],
         stdout=subprocess.PIPE,

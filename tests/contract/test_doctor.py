@@ -281,7 +281,11 @@ BROKEN = [
     Broken("no-logs", compute(log_group="absent"), {LOGS: ("There is no log group absent", STORAGE)}),
     Broken("no-policy", queue("no-policy"), {REDRIVE: ("no redrive policy", QUEUE)}),
     Broken("other-policy", queue("elsewhere"), {REDRIVE: ("redrive policy names", QUEUE)}),
-    Broken("hasty", queue("hasty"), {REDRIVE: ("SQS gives up after 5 receives; a message that nobody claims is received 99 times", QUEUE)}),
+    Broken(
+        "hasty",
+        queue("hasty"),
+        {REDRIVE: ("SQS gives up after 5 receives; a message that nobody claims is received 99 times", QUEUE)},
+    ),
     Broken("forgetful", queue("of-forgetful", "forgetful-dead"), {REDRIVE: ("no longer than the queue", QUEUE)}),
     Broken("visibility", queue("at-once"), {"Queue: messages": ("for 0 s only", "timeout of 10 s at least")}),
     Broken(

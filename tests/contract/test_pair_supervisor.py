@@ -601,3 +601,23 @@ def test_a_crash_that_is_reported_while_the_pod_is_ended_is_no_claim(bench: Make
 
     assert second.exit_code() is PairExitCode.FINISHED
     assert [(each.run, each.claimed_crash) for each in seen_by(second).redrives] == [(RouteRun(1), False)]
+
+
+@pytest.mark.parametrize("module", ["shard_pod.prepare", "shard_pod.supervisor"])
+def test_why_a_pair_did_not_even_begin_reaches_the_flow(bench: Make, aws: dict[str, Any], module: str) -> None:
+    earlier = bench()
+    earlier.keep()
+    earlier.started(1)
+    eventually(lambda: earlier.stored(storage_keys.progress_key) is not None)
+    earlier.lose_supervisor()
+    pair = bench(pod="pod2", routes="/nowhere/routes.xml")
+
+    ended = container(module, {**contract(pair.settings), **credentials(aws)}, "--prepare")
+    ended.communicate(timeout=PATIENCE_SECONDS)
+
+    assert ended.returncode == PairExitCode.MISCONFIGURED
+    progress = pair.progress()
+    assert (progress.state, progress.exit_code) == (ShardState.FAILED, PairExitCode.MISCONFIGURED)
+    assert progress.detail.startswith("The route file /nowhere/routes.xml cannot be read: ")
+    assert progress.counters == earlier.progress().counters
+    assert progress.counters.starts == 1

@@ -347,7 +347,14 @@ def test_a_run_that_takes_over_adopts_the_shards_and_their_claim(world: World) -
 
 
 def claimed_by_a_dead_run(world: World, **more: object) -> Takeover:
-    row = {"submission-id": "7", "team-id": "1", "team-name": "Team", "challenge-id": "1", "phase-id": "1", "attempt": 1}
+    row = {
+        "submission-id": "7",
+        "team-id": "1",
+        "team-name": "Team",
+        "challenge-id": "1",
+        "phase-id": "1",
+        "attempt": 1,
+    }
     row |= {"claim-owner": "died", "claim-key": "2026-11-21T01:37:57.537792Z", "image": "demo/agent:steady"}
     world.ledger.rows[7] = {**row, **more}
     return Takeover(owner="died", epoch=2)
@@ -363,7 +370,11 @@ def test_a_takeover_of_a_submission_that_evalai_has_deleted_ends_it_once_with_a_
     assert state.message == "EvalAI no longer knows submission 7: it was deleted there."
     assert world.backend.removed == [(7, 1)]
     row = world.ledger.rows[7]
-    assert (row["status"], bool(row["end-time"]), row["claim-key"]) == ("cancelled", True, "2026-11-21T01:37:57.537792Z")
+    assert (row["status"], bool(row["end-time"]), row["claim-key"]) == (
+        "cancelled",
+        True,
+        "2026-11-21T01:37:57.537792Z",
+    )
     assert (world.evalai.reports, world.queue.dead) == ([], [])
 
 
