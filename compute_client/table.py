@@ -34,6 +34,8 @@ DAY = 24 * 3600
 OPEN_SECONDS = 30 * DAY  # a job that nobody finishes is forgotten; longer than SQS keeps any message (14 days)
 LOST_SECONDS = 14 * DAY  # SQS keeps no message longer: one that was sent earlier no longer exists
 UNSENT, SENT, CLAIMED = "unsent", "sent", "claimed"
+# A lease that was given back, or that had ended and was not renewed within another one.
+_OVER = "lease_until <= :now AND (attribute_not_exists(lease_token) OR doubted_token = lease_token)"
 
 
 class JobTable:
@@ -142,8 +144,9 @@ class JobTable:
     def claim(self, job_id: str, run_id: str) -> ClaimedJob:
         """Take the job for one run, or take it again: the token of an earlier claim is worth nothing then.
 
-        Raises AlreadyComputed, Held (by another run, whose lease has not ended), UnknownJob, or Abandoned where as
-        many runs have died with it as may; the job has failed then.
+        Raises AlreadyComputed, Held (by another run), UnknownJob, or Abandoned where as many runs have died with it as
+        may; the job has failed then. Whoever finds that another run's lease has ended writes so and leaves that run one
+        more lease to renew it: in an outage of DynamoDB nobody can.
         """
         now, token = self._now(), uuid.uuid4().hex
         refusal, row = self._update(
@@ -151,7 +154,7 @@ class JobTable:
             "SET job_status = :running, run_id = :run, lease_token = :token, lease_until = :until, started_at = :now,"
             f" expires_at = :expires, attempts = attempts + :one, {OUTBOX} = :claimed, unsent_since = :now",
             "attempts < :most AND (job_status = :submitted"
-            " OR (job_status = :running AND (lease_until <= :now OR run_id = :run)))",
+            f" OR (job_status = :running AND (({_OVER}) OR run_id = :run)))",
             {
                 ":run": run_id,
                 ":token": token,
@@ -175,7 +178,7 @@ class JobTable:
     def renew(self, lease: Lease) -> None:
         """Hold the lease for its time from now; raises AlreadyClaimed where it has passed on."""
         values = self._lease(self._now())
-        self._write_held(lease, "SET lease_until = :until, expires_at = :expires", values)
+        self._write_held(lease, "SET lease_until = :until, expires_at = :expires REMOVE doubted_token", values)
 
     def give_back(self, lease: Lease, counted: bool) -> None:
         """End the lease at once, so that another run may begin; `counted` among the runs that died with the job."""
@@ -219,7 +222,20 @@ class JobTable:
         left = float(row.get("lease_until", 0)) - now
         if row["job_status"] == ResultStatus.IN_PROGRESS and left > 0:
             return Held(f"Job {job_id} is being computed", f"by run {row['run_id']}", left)
+        if (token := row.get("lease_token")) and row.get("doubted_token") != token:
+            return self._doubt(job_id, row, str(token))
         return self._abandon(job_id, row)
+
+    def _doubt(self, job_id: str, row: Row, token: str) -> Exception:
+        """Note that the lease has ended, and give its run one more to renew it."""
+        self._update(
+            job_id,
+            "SET doubted_token = :token, lease_until = :until",
+            "job_status = :running AND lease_token = :token AND lease_until <= :now",
+            {":token": token, ":running": ResultStatus.IN_PROGRESS, ":until": self._now() + self.lease_seconds},
+        )
+        cause = f"run {row['run_id']} has not renewed its lease, and has one more to do so"
+        return Held(f"Job {job_id} may still be computed", cause, self.lease_seconds)
 
     def _abandon(self, job_id: str, row: Row) -> Exception:
         """Fail a job that has cost all its attempts."""

@@ -175,7 +175,7 @@ def test_a_job_whose_run_and_message_are_gone_is_lost_only_after_its_lease(stand
     standard.clock.ahead = 70
 
     assert list(jobs.lost(0)) == [("mine", "mine")]
-    jobs.succeed(jobs.claim("mine", "another").lease, "1")
+    jobs.succeed(standard.take_over(jobs, "mine", "another").lease, "1")
     assert list(jobs.lost(0)) == []
 
 

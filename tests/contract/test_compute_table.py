@@ -45,9 +45,8 @@ def test_one_run_gets_the_job(harness: ComputeAws) -> None:
 def test_a_lease_that_is_not_renewed_passes_on_with_all_its_rights(harness: ComputeAws) -> None:
     jobs = harness.jobs()
     first = jobs.claim("mine", "first").lease
-    harness.clock.ahead = LEASE + 1
 
-    second = jobs.claim("mine", "second").lease
+    second = harness.take_over(jobs, "mine", "second").lease
 
     assert second.attempt == 2
     for late in (jobs.renew, lambda lease: jobs.succeed(lease, "1"), lambda lease: jobs.fail(lease, JobError("E", ""))):
@@ -66,6 +65,33 @@ def test_a_renewed_lease_holds(harness: ComputeAws) -> None:
 
     with pytest.raises(Held):
         jobs.claim("mine", "second")
+
+
+def test_a_lease_that_ended_in_an_outage_of_the_table_is_its_runs_to_renew(harness: ComputeAws) -> None:
+    """The message has come back meanwhile, and another run asks first, again and again."""
+    jobs = harness.jobs()
+    lease = jobs.claim("mine", "first").lease
+    for _ in range(3):
+        harness.clock.ahead += 3 * LEASE  # nobody could read or write
+        with pytest.raises(Held, match="has not renewed its lease, and has one more to do so") as held:
+            jobs.claim("mine", "second")
+        assert held.value.seconds_left == LEASE
+        harness.clock.ahead += LEASE / 12  # the holder tries again so often
+        jobs.renew(lease)
+        harness.clock.ahead += LEASE / 12
+        with pytest.raises(Held):
+            jobs.claim("mine", "second")
+
+    jobs.succeed(lease, "1")
+    assert jobs.read("mine").result == 1
+
+
+def test_a_silent_run_on_the_last_attempt_has_one_more_lease_too(harness: ComputeAws) -> None:
+    jobs = harness.jobs(most_attempts=1)
+    jobs.claim("mine", "first")
+
+    with pytest.raises(Abandoned):
+        harness.take_over(jobs, "mine", "second")
 
 
 def test_the_same_run_may_claim_again(harness: ComputeAws) -> None:
