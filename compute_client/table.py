@@ -180,6 +180,17 @@ class JobTable:
         values = self._lease(self._now())
         self._write_held(lease, "SET lease_until = :until, expires_at = :expires REMOVE doubted_token", values)
 
+    def silent_seconds(self, job_id: str, run_id: str) -> float:
+        """For how long the run has not shown in the job's row that it lives; raises UnknownJob.
+
+        A run that does not hold the job is silent since whatever happened to the job last.
+        """
+        row = self._known(job_id)
+        latest = max(float(row.get(name, 0)) for name in ("submitted_at", "started_at", "finished_at"))
+        if row.get("run_id") == run_id and "lease_until" in row:
+            latest = max(latest, float(row["lease_until"]) - self.lease_seconds)
+        return self._now() - latest
+
     def give_back(self, lease: Lease, counted: bool) -> None:
         """End the lease at once, so that another run may begin; `counted` among the runs that died with the job."""
         refund = "" if counted else ", attempts = attempts - :one"

@@ -15,7 +15,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from evaluation.errors import EvaluationError
+from flows.best_effort import best_effort
 from flows.reconciler.actions import apply_action, mark_dead_reconciler_runs_crashed
+from flows.reconciler.compute_runs import mark_dead_compute_runs_crashed
 from flows.reconciler.decisions import find_discrepancies, order
 from flows.reconciler.lease_watching import watch_unclear_leases
 from flows.reconciler.model import Action, Finding, Lease, SubmissionSnapshot
@@ -39,8 +41,10 @@ Row = Mapping[str, str]  # of the table: submission, action, finding
 )
 async def reconcile() -> State[None]:
     """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair. The table is an artifact."""
-    services = await load_services()
     await mark_dead_reconciler_runs_crashed(timedelta(seconds=LONGEST_PASS_SECONDS + 60))
+    with best_effort("Dead runs of the compute client keep their slots for now"):
+        await mark_dead_compute_runs_crashed()
+    services = await load_services()
     rows, submissions = await reconcile_once(services)
     for each in rows:
         get_run_logger().warning("submission %s: %s: %s", each["submission"], each["action"], each["finding"])
