@@ -153,7 +153,7 @@ def test_another_run_takes_over_after_the_lease(standard: ComputeAws) -> None:
         standard.clock.ahead += 61
         states.append(run(job_id, "answer", delivery).name)
 
-    assert states == ["Held", "Computed"]
+    assert states == ["Leased", "Computed"]
     with pytest.raises(Exception, match="has passed on"):
         standard.jobs().succeed(dead, '"late"')
     assert standard.producer().retrieve_result(job_id).result == {"answer": 42, "id": job_id}
