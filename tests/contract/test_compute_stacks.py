@@ -32,8 +32,9 @@ def harness(aws: dict[str, Any]) -> ComputeAws:
 
 
 @pytest.fixture
-def workers(harness: ComputeAws) -> dict[str, str]:
-    """The workers' stack; moto knows nothing of its scaling and its alarms."""
+def workers(harness: ComputeAws, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The workers' stack; moto knows nothing of its scaling and its alarms, and lets this many tasks run."""
+    monkeypatch.setenv("MOTO_ECS_SERVICE_RUNNING", "1")
     ec2 = boto3.client("ec2", **harness.aws)
     subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]]
     return EmbeddedAws(harness.aws["endpoint_url"], harness.aws["region_name"]).deploy(
@@ -121,7 +122,10 @@ def test_the_policy_follows_the_metric_that_is_published() -> None:
 def test_the_workers_are_the_services_tasks(harness: ComputeAws, workers: dict[str, str]) -> None:
     jobs = jobs_of(harness)
 
-    assert ecs_workers(jobs, workers["ClusterName"], "workers") == 0  # moto starts none
+    assert ecs_workers(jobs, workers["ClusterName"], "workers") == 1
+    ecs = boto3.client("ecs", **harness.aws)
+    ecs.update_service(cluster=workers["ClusterName"], service="workers", desiredCount=0)
+    assert ecs_workers(jobs, workers["ClusterName"], "workers") == 0
     with pytest.raises(InvalidConfiguration, match="There is no ECS service compute/absent"):
         ecs_workers(jobs, "compute", "absent")
 
