@@ -46,7 +46,9 @@ def main() -> int:
     write_object(s3, bucket, outcome_key(folder, job_id), json.dumps(content).encode("ascii"), "application/json")
     if "result" in content:
         return 0
-    print(json.dumps(content, indent=1), file=sys.stderr)
+    error = content.get("error", {})
+    words = content.get("misnamed") or error["trace"] or f"{error['type']}: {error['message']}"
+    print(words.rstrip(), file=sys.stderr)
     return 1
 
 

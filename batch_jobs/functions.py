@@ -130,9 +130,12 @@ class BatchFunctions:
             try:
                 job = await self._job(job_id)
                 answered = now
-                if line := lines.next(job, now):
+                line = lines.next(job, now)
+                if line and not job.ended:
                     say(line)
                 await output.show(job)
+                if line and job.ended:  # after its last words
+                    say(line)
             except ServiceUnavailable as error:
                 if now - answered > self.limits.silent_seconds:
                     raise

@@ -175,11 +175,13 @@ async def test_a_lost_machine_is_nobodys_fault(machine: FunctionMachine) -> None
 async def test_a_failure_carries_its_error_and_is_not_tried_again(
     machine: FunctionMachine, function: str, arguments: dict[str, Any], kind: str, words: str
 ) -> None:
-    call = FunctionCall(f"tests.batch_functions:{function}", arguments)
+    call, said = FunctionCall(f"tests.batch_functions:{function}", arguments), list[str]()
 
     with pytest.raises(JobFailed) as failure:
-        await on(machine).run(call, "run-1-a", "1", print)
+        await on(machine).run(call, "run-1-a", "1", said.append)
 
+    assert "FAILED" in said[-1]
+    assert kind == "BatchJobFailed" or words in said[-2]  # the end of the trace, as the container printed it
     assert failure.value.error.type == kind
     assert words in failure.value.error.message
     assert len(machine.jobs) == 1

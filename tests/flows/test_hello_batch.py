@@ -15,18 +15,21 @@ from prefect.states import Cancelled
 from batch_jobs.functions import FunctionLimits
 from blocks.document_names import BATCH
 from compute_client.job import JobFailed
+from deployments.batch_setup import save_batch_tasks
+from deployments.settings import Settings
 from evaluation.errors import InvalidConfiguration
 from flows.batch_task import end_batch_jobs, run_on_batch
 from flows.hello_batch import hello_batch
 from tests.contract.conftest import aws, moto_url  # noqa: F401 - fixtures
-from tests.contract.function_machine import Clock, FunctionMachine
+from tests.contract.function_machine import BUCKET, DEFINITION, Clock, FunctionMachine
 from tests.waiting import eventually_in_loop
 
 
 @pytest.fixture
 def machine(aws: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FunctionMachine:  # noqa: F811
     machine = FunctionMachine(aws, tmp_path)
-    machine.tasks().save(BATCH, overwrite=True)
+    settings = Settings(aws_endpoint_url=aws["endpoint_url"], region=aws["region_name"])
+    save_batch_tasks(settings, BATCH, DEFINITION, BUCKET, queue_prefix="")
     limits = FunctionLimits(poll_seconds=0.05, clock=Clock(step=5))
     monkeypatch.setattr("blocks.batch_tasks.FunctionLimits", lambda: limits)
     return machine
