@@ -13,6 +13,7 @@ BEHAVIOURS = {
     "bad-sensors": "the evaluator refuses its sensors",
     "bad-setup": "the evaluator cannot set it up, on any route",
     "simulator-crash-on-route-3": "the simulator dies once while route 3 is driven",
+    "forged-score": "drives every route and claims a driving score of 100 for it",
     "poison-route-5": "the simulator dies every time that route 5 is driven",
 }
 
