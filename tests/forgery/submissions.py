@@ -29,6 +29,7 @@ from local_jobs.standin_records import driven_record
 V1, V2 = LeaderboardVersion.V1, LeaderboardVersion.V2
 BEGIN = datetime(2026, 11, 28, 6, tzinfo=UTC)
 BETWEEN_ROUTES = timedelta(seconds=30)
+_SMALL = Path(__file__).parents[1] / "unit" / "small_results"
 _ROUTES = Path(__file__).parents[2] / "local_jobs" / "routes"
 Document = dict[str, Any]
 
@@ -102,6 +103,16 @@ def standin_submission(version: LeaderboardVersion, seed: str, shards: int = 4) 
     return _submission(f"stand-in {version.value} {seed}", version, documents, scoring_of(version), driven)
 
 
+def small_submissions() -> list[Driven]:
+    """The small sets of tests/unit/small_results."""
+    found = []
+    for version in LeaderboardVersion:
+        files = sorted((_SMALL / version.value).glob("shard-*.json"))
+        documents = [json.loads(file.read_bytes()) for file in files]
+        found.append(_submission(f"small {version.value}", version, documents, scoring_of(version), KnownLengths()))
+    return found
+
+
 def published_submissions(data: Path) -> list[Driven]:
     """The published sets, each with the rules of the evaluator that wrote it."""
     found = []
@@ -163,5 +174,6 @@ def _bytes(document: Document) -> bytes:
 def true_submissions(data: Path, random: Random, drawn: int) -> list[Driven]:
     """The published sets where `data` is there, and so many that the stand-in evaluator draws of each version."""
     published = published_submissions(data) if data.is_dir() else []
+    published += small_submissions()
     seeds = [str(random.randrange(10**9)) for _ in range(drawn)]
     return [*published, *(standin_submission(version, seed) for seed in seeds for version in (V1, V2))]
