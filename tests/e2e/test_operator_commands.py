@@ -15,6 +15,7 @@ from blocks.dead_letters import DeadLetters
 from blocks.submission_queue import SubmissionQueue
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.stack import PROJECT
+from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import Harness, Sent
 from tests.waiting import eventually
 
@@ -101,3 +102,21 @@ def test_a_dead_letter_is_shown_sent_back_and_comes_to_its_end_again(
     assert "does not know the submission" in first["reason"]
     assert found[None]["reason"].startswith("The message is not")
     assert (redriven.code, redriven.out.splitlines()[-1]) == (0, "1 sent back")
+
+
+def test_a_forged_score_is_held_until_an_operator_decides(leaderboard: Run, harness: Harness) -> None:
+    submission = harness.submit("leaderboard-20-SENSORS", "demo/agent:forged-score")
+    held = harness.end_of(submission)
+    assert (held.evalai, held.row["status"]) == (SubmissionStatus.RUNNING, "held")
+
+    shown = leaderboard("verify", str(submission))
+    explained = leaderboard("explain", str(submission))
+    released = leaderboard("verify", str(submission), "--release", "--because", "the host has driven it again")
+    seen = harness.wait(submission, lambda seen: seen.evalai is SubmissionStatus.FINISHED)
+
+    assert shown.code == 3
+    assert "score_composed is 100.0, but " in shown.out
+    assert "Provenance: signed by the key " in shown.out
+    assert "an operator's decision" in explained.out
+    assert (released.code, "the host has driven it again" in released.out) == (0, True)
+    assert harness.observer.result(submission, seen.phase)["Driving score"] > 90
