@@ -12,14 +12,7 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from blocks import document_names
-from blocks.evalai import (
-    RATE_LIMIT_DECAY_PER_SECOND,
-    RATE_LIMIT_NAME,
-    RATE_LIMIT_SLOTS,
-    REQUESTS_PER_MINUTE,
-    EvalAI,
-    require_host,
-)
+from blocks.evalai import RATE_LIMIT_NAME, EvalAI, require_host
 from blocks.installation import QueueAddresses, SaveCluster, save_blocks
 from blocks.secrets import ClusterSecret, EvalAISecret, SecretNames, read_installation_secrets
 from blocks.submission_queue import SubmissionQueue
@@ -27,10 +20,12 @@ from deployments.clusters_file import ClusterSettings, compute_cluster, read_clu
 from deployments.operator_notifications import notify_operators
 from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
+from evalai_api.budget import SLOTS, per_second
 from evaluation.errors import InvalidConfiguration
 from prefect_api.blocks import load_saved_block
 from prefect_api.client import prefect_client, wait_for_server
 from prefect_api.errors import prefect_errors
+from prefect_api.request_budget import UNITS
 
 
 def set_up(settings: Settings, clusters: Path | None, wait_seconds: float = 0, notify: str | None = None) -> list[str]:
@@ -110,11 +105,7 @@ def work_pool(client: SyncPrefectClient, settings: Settings, name: str | None = 
 
 def _request_budget(client: SyncPrefectClient, requests_per_minute: int) -> None:
     """The one budget of requests to EvalAI for the whole installation."""
-    share = requests_per_minute / REQUESTS_PER_MINUTE
-    numbers = {
-        "limit": int(RATE_LIMIT_SLOTS * share),
-        "slot_decay_per_second": RATE_LIMIT_DECAY_PER_SECOND * share,
-    }
+    numbers = {"limit": SLOTS * UNITS, "slot_decay_per_second": per_second(requests_per_minute) * UNITS}
     try:
         client.update_global_concurrency_limit(RATE_LIMIT_NAME, GlobalConcurrencyLimitUpdate(**numbers))
     except ObjectNotFound:

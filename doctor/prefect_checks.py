@@ -29,6 +29,7 @@ from doctor.context import DoctorContext
 from doctor.findings import Check, NotChecked
 from evaluation.errors import InvalidConfiguration
 from prefect_api.errors import prefect_answer
+from prefect_api.request_budget import FEWEST, UNITS
 
 SET_UP = "Run `leaderboard setup`."
 DEPLOY = "Run `prefect deploy --all`."
@@ -103,9 +104,10 @@ def _budget(context: DoctorContext) -> str:
             limit = client.read_global_concurrency_limit_by_name(name)
     except ObjectNotFound as error:
         raise InvalidConfiguration(f"There is no rate limit {name}", "no run can ask EvalAI", SET_UP) from error
-    a_minute, allowed = limit.limit + 60 * limit.slot_decay_per_second, context.settings.evalai_requests_per_minute
-    if not (limit.active and limit.slot_decay_per_second > 0 and a_minute <= allowed):
-        state = f"{limit.limit} slots, {limit.slot_decay_per_second:g} more a second"
+    a_minute = (limit.limit + 60 * limit.slot_decay_per_second) / UNITS
+    allowed = context.settings.evalai_requests_per_minute
+    if not (limit.active and limit.slot_decay_per_second > 0 and limit.limit >= FEWEST and a_minute <= allowed):
+        state = f"{limit.limit} slots, {limit.slot_decay_per_second:g} more a second, {UNITS} for a request"
         problem = f"{state}{'' if limit.active else ', not active'}; EvalAI allows {allowed} requests a minute"
         raise InvalidConfiguration(f"The rate limit {name} does not hold EvalAI's budget", problem, SET_UP)
     return f"{a_minute:g} requests a minute at most"

@@ -3,9 +3,10 @@
 from pydantic import SecretStr
 
 from deployments.stack_state import StackState
+from evalai_api.budget import ProcessBudget
 from evalai_api.client import EvalAIClient
 from evalai_api.fields import SubmissionRow
-from evalai_api.http import RequestBudget, RetryPolicy, Timeouts
+from evalai_api.http import RetryPolicy, Timeouts
 
 # EvalAI allows a user 60 requests a minute; the rest is for a second command beside this one.
 REQUESTS_PER_MINUTE = 50
@@ -50,7 +51,7 @@ class EvalAIWebsite:
 
     def _client(self, token: str) -> EvalAIClient:
         if token not in self._clients:
-            budget = RequestBudget(REQUESTS_PER_MINUTE)
+            budget = ProcessBudget(REQUESTS_PER_MINUTE)
             self._clients[token] = EvalAIClient(
                 self._state.evalai_url, SecretStr(token), budget, timeouts=TIMEOUTS, retries=RETRIES
             )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from embedded.aws import CLUSTERS
 from embedded.challenge import Tokens
+from evalai_api.budget import NoBudget
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.errors import InvalidConfiguration
@@ -60,7 +61,7 @@ def find_evalai(url: str, access: EvalAIAccess) -> ExternalEvalAI:
     client = EvalAIClient(
         url,
         access.host,
-        throttle=lambda: None,
+        budget=NoBudget(),
         timeouts=Timeouts(connect=5, read=30, total=40),
         retries=RetryPolicy(attempts=2, total_seconds=40),
     )

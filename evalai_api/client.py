@@ -1,13 +1,14 @@
 """EvalAI for the flows and the command line. Source: docs/evalai.md. Knows nothing of Prefect."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from functools import partial
 
 from pydantic import SecretStr
 
+from evalai_api.budget import Budget, Urgency
 from evalai_api.fields import (
     ChallengeRow,
     NewSubmission,
@@ -39,20 +40,20 @@ class EvalAIClient:
     """Implements evaluation.ports.EvaluationServer, and what hosts and participants do besides.
 
     Every method may raise ServiceUnavailable (retries used up), InvalidConfiguration (token or address wrong) and
-    RequestRefused. `throttle` is called before every single request and may block; a step that reads and then writes
-    takes both slots first, so that only one request's time passes between its reading and its writing.
+    RequestRefused. Every request takes a slot of the `budget` first, by its urgency; a step that reads and then writes
+    takes both slots before it reads, so that only one request's time passes between its reading and its writing.
     """
 
     def __init__(
         self,
         api_server: str,
         token: SecretStr,
-        throttle: Callable[[], None],
+        budget: Budget,
         challenge_pk: int | None = None,
         timeouts: Timeouts | None = None,
         retries: RetryPolicy | None = None,
     ) -> None:
-        self._http = EvalAIHttp(api_server, token, throttle, timeouts, retries)
+        self._http = EvalAIHttp(api_server, token, budget, timeouts, retries)
         self._challenge_pk = challenge_pk
         self._phases: dict[int, PhaseRow] = {}
 
@@ -103,7 +104,7 @@ class EvalAIClient:
 
         Doing it again changes nothing: EvalAI would append the name and set `started_at` again at each call.
         """
-        self._http.retrying(partial(self._mark_running, submission, job_name), requests=2)
+        self._http.retrying(partial(self._mark_running, submission, job_name), 2, Urgency.STATUS)
 
     def report(self, report: Report) -> None:
         """Write FINISHED, FAILED or CANCELLED; raises SubmissionCancelled where EvalAI already says cancelled.
@@ -115,7 +116,8 @@ class EvalAIClient:
         if report.status not in REPORTED_ENDS:
             raise RequestRefused("EvalAI's final report must be finished, failed or cancelled", f"not {report.status}")
         path = f"/api/jobs/challenge/{report.submission.challenge_pk}/update_submission/"
-        self._http.retrying(partial(self._write, report, path, self._body(report)), requests=2)
+        body = self._body(report, Urgency.REPORT)
+        self._http.retrying(partial(self._write, report, path, body), 2, Urgency.REPORT)
 
     def report_partial(self, report: Report) -> None:
         """Show results so far, status partially_evaluated; raises SubmissionCancelled, as above.
@@ -125,7 +127,8 @@ class EvalAIClient:
         if report.status is not SubmissionStatus.PARTIALLY_EVALUATED:
             raise RequestRefused("EvalAI's partial report must be partially_evaluated", f"not {report.status}")
         path = f"/api/jobs/challenges/{report.submission.challenge_pk}/update_partially_evaluated_submission/"
-        self._http.retrying(partial(self._write, report, path, self._body(report)), requests=2)
+        body = self._body(report, Urgency.PARTIAL)
+        self._http.retrying(partial(self._write, report, path, body), 2, Urgency.PARTIAL)
 
     # What hosts and participants need.
 
@@ -173,12 +176,13 @@ class EvalAIClient:
         """Resume a failed submission, same id; raises RequestRefused where it is not failed."""
         # Never repeated: a second POST would publish a second message.
         path = f"/api/jobs/submissions/{submission}/resume/"
-        self._http.once(lambda: self._http.send("POST", path, about_submission=True))
+        self._http.once(lambda: self._http.send("POST", path, about_submission=True), 1, Urgency.STATUS)
 
     def cancel(self, challenge: int, submission: int) -> None:
         """Cancel the submission, as its team or as a host; raises UnknownSubmission."""
         path = f"/api/jobs/challenges/{challenge}/submissions/{submission}/update_submission_meta/"
-        self._http.retrying(lambda: self._http.send("PATCH", path, body={"status": "cancelled"}, about_submission=True))
+        body = {"status": "cancelled"}
+        self._http.retrying(lambda: self._http.send("PATCH", path, body=body, about_submission=True), 1, Urgency.STATUS)
 
     def submit(self, challenge: int, phase: int, image: str, method_name: str = "") -> int:
         """Submit an image as the participant who owns the token, and return the submission's id."""
@@ -187,7 +191,7 @@ class EvalAIClient:
         upload = Upload(form, {"input_file": ("submission.json", file, "application/json")})
         path = f"/api/jobs/challenge/{challenge}/challenge_phase/{phase}/submission/"
         # One attempt: a second POST would be a second submission.
-        answer = self._http.once(lambda: self._http.send("POST", path, upload=upload))
+        answer = self._http.once(lambda: self._http.send("POST", path, upload=upload), 1, Urgency.STATUS)
         return read(NewSubmission, answer, "the new submission").pk
 
     # Single attempts, whose slots of the budget are taken.
@@ -233,17 +237,17 @@ class EvalAIClient:
             if permitted:
                 self._http.send("PUT", path, body=body, about_submission=True)
 
-    def _body(self, report: Report) -> dict[str, object]:
+    def _body(self, report: Report, urgency: Urgency) -> dict[str, object]:
         body = report_body(report)
-        submission = report.submission
-        if (report.stdout or report.stderr) and self._phase(submission.challenge_pk, submission.phase_pk).disable_logs:
+        if (report.stdout or report.stderr) and self._phase(report.submission, urgency).disable_logs:
             return report_body(report, with_logs=False)
         return body
 
-    def _phase(self, challenge: int, phase: int) -> PhaseRow:
+    def _phase(self, submission: Submission, urgency: Urgency) -> PhaseRow:
         """Asked once in the life of a client, which is that of a run."""
+        challenge, phase = submission.challenge_pk, submission.phase_pk
         if phase not in self._phases:
-            content = self._get(f"/api/challenges/challenge/{challenge}/challenge_phase/{phase}")
+            content = self._get(f"/api/challenges/challenge/{challenge}/challenge_phase/{phase}", urgency=urgency)
             self._phases[phase] = read(PhaseRow, content, f"phase {phase}")
         return self._phases[phase]
 
@@ -251,8 +255,8 @@ class EvalAIClient:
         content = self._get(f"/api/jobs/challenge/{challenge}/submission/", query)
         return read_submissions(content, f"the submissions of challenge {challenge}")
 
-    def _get(self, path: str, query: dict[str, str] | None = None) -> object:
-        return self._http.retrying(lambda: self._http.send("GET", path, query=query))
+    def _get(self, path: str, query: dict[str, str] | None = None, urgency: Urgency = Urgency.LOOK) -> object:
+        return self._http.retrying(lambda: self._http.send("GET", path, query=query), 1, urgency)
 
     def _refuse_other_challenge(self, message: SubmissionMessage) -> None:
         if self._challenge_pk not in (None, message.challenge_pk):

@@ -1,9 +1,7 @@
-"""Requests to EvalAI: the budget, the retries, and every vendor error translated. Knows no endpoint."""
+"""Requests to EvalAI: their slots of the budget, the retries, every vendor error translated. Knows no endpoint."""
 
 import json
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,15 +12,17 @@ import stamina
 from pydantic import SecretStr
 
 from evalai_api.answers import HOST_REMEDY, SERVER_REMEDY, problem
+from evalai_api.budget import Budget, Urgency
 from evalai_api.transport import AnswerTooLarge, HttpAnswer, Request, Timeouts, Upload, exchange
 from evaluation.errors import EvaluationError, InvalidConfiguration, RequestRefused, ServiceUnavailable
 
-__all__ = ["EvalAIHttp", "RequestBudget", "RetryPolicy", "Timeouts", "Upload"]
+__all__ = ["EvalAIHttp", "RetryPolicy", "Timeouts", "Upload"]
 
 T = TypeVar("T")
 
 # A list of 3,009 submissions has 2.7 MiB (docs/evalai.md, "Limits").
 ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
+PAUSE_SECONDS = 5.0  # after a 429 that does not say how long
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,6 @@ class RetryPolicy:
     longest_wait: float = 30.0
 
 
-class RequestBudget:
-    """At most `per_minute` requests in any 60 s of this process, for commands that run without a Prefect server.
-
-    EvalAI allows 60 a minute for a user (docs/evalai.md, "Limits").
-    """
-
-    def __init__(
-        self, per_minute: int, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        self._clock = clock
-        self._sleep = sleep
-        self._sent: deque[float] = deque(maxlen=per_minute)
-        self._lock = threading.Lock()
-
-    def __call__(self) -> None:
-        """Wait until one more request fits."""
-        with self._lock:
-            if len(self._sent) == self._sent.maxlen:
-                self._sleep(max(0.0, self._sent[0] + 60.0 - self._clock()))
-            self._sent.append(self._clock())
-
-
 class EvalAIHttp:
     """One EvalAI server and one user. May be used from several threads: it keeps no connection open."""
 
@@ -64,27 +42,24 @@ class EvalAIHttp:
         self,
         api_server: str,
         token: SecretStr,
-        throttle: Callable[[], None],
+        budget: Budget,
         timeouts: Timeouts | None = None,
         retries: RetryPolicy | None = None,
     ) -> None:
-        """`throttle` waits for one slot of the request budget.
-
-        Raises InvalidConfiguration for a server that is no http(s) address, or a token that is no header value.
-        """
+        """Raises InvalidConfiguration for a server that is no http(s) address, or a token that is no header value."""
         self._server = _checked_server(api_server)
         self._token = _checked_token(token)
         self.on_this_machine = _on_this_machine(self._server)
-        self._throttle = throttle
+        self._budget = budget
         self.timeouts = timeouts or Timeouts()
         self._retries = retries or RetryPolicy()
 
-    def retrying(self, operation: Callable[[], T], requests: int = 1) -> T:
+    def retrying(self, operation: Callable[[], T], requests: int = 1, urgency: Urgency = Urgency.LOOK) -> T:
         """Run the operation until it succeeds, again only on ServiceUnavailable and within the RetryPolicy.
 
         The operation is the whole step (read, then write), so that what it has read is fresh at each attempt. The
-        slots of all its `requests` are taken before each attempt: a wait between the read and the write would be
-        time in which a team cancels and is overwritten.
+        slots of all its `requests` are taken together before each attempt: a wait between the read and the write
+        would be time in which a team cancels and is overwritten.
         """
         deadline = time.monotonic() + self._retries.total_seconds
         for attempt in stamina.retry_context(
@@ -96,13 +71,13 @@ class EvalAIHttp:
             wait_jitter=self._retries.first_wait,
         ):
             with attempt:
-                return self.once(operation, requests)
+                return self.once(operation, requests, urgency)
         raise AssertionError("stamina ends with a result or an exception")
 
-    def once(self, operation: Callable[[], T], requests: int = 1) -> T:
+    def once(self, operation: Callable[[], T], requests: int = 1, urgency: Urgency = Urgency.LOOK) -> T:
         """Take the slots, then run the operation once."""
-        for _ in range(requests):
-            self._throttle()
+        if requests:
+            self._budget.take(requests, urgency)
         return operation()
 
     def send(
@@ -122,7 +97,12 @@ class EvalAIHttp:
         """
         content = _encoded(body) if body is not None else None
         answer = self._exchange(Request(method, self._server + path, query, content, upload))
-        return self._read(f"{method} {path}", answer, about_submission)
+        try:
+            return self._read(f"{method} {path}", answer, about_submission)
+        except ServiceUnavailable as error:
+            if answer.status == 429:  # whoever has sent it: the whole installation waits
+                self._budget.pause(error.retry_after or PAUSE_SECONDS)
+            raise
 
     def _exchange(self, request: Request) -> HttpAnswer:
         what = f"{request.method} {request.url}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
 
@@ -20,6 +20,7 @@ from embedded.evalai_standin import (
     serving,
 )
 from embedded.evalai_standin.state import Submission
+from evalai_api.budget import Urgency
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.lifecycle.report import Report
@@ -39,23 +40,31 @@ TEAMS = tuple(Team(pk=pk, name=f"Team {pk}", members=("participant",) if pk == 1
 
 @dataclass
 class World:
-    """The server's state and address, the queue, and how many requests the clients made."""
+    """The server's state and address, the queue, and what the clients took of their budget."""
 
     url: str
     state: State
     queue: list[QueueMessage]
     requests: int = 0
+    taken: list[Urgency] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
     before_request: Callable[[int], None] | None = None
 
     def client(self, token: str = HOST, read: float = 30.0, retries: RetryPolicy = QUICK) -> EvalAIClient:
         return EvalAIClient(
-            self.url, SecretStr(token), self._count, challenge_pk=1, timeouts=Timeouts(10.0, read), retries=retries
+            self.url, SecretStr(token), self, challenge_pk=1, timeouts=Timeouts(10.0, read), retries=retries
         )
 
-    def _count(self) -> None:
-        self.requests += 1
-        if self.before_request:
-            self.before_request(self.requests)
+    def take(self, requests: int, urgency: Urgency) -> None:
+        """As the budget of its clients, which it is."""
+        for _ in range(requests):
+            self.requests += 1
+            self.taken.append(urgency)
+            if self.before_request:
+                self.before_request(self.requests)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
     def add(self, status: SubmissionStatus = SubmissionStatus.SUBMITTED, team: int = 1, phase: int = 3) -> Submission:
         found = self.state.phase(phase)

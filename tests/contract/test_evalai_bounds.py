@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from evalai_api import http
+from evalai_api.budget import NoBudget
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy, Timeouts
 from evaluation.errors import EvaluationError, InvalidConfiguration, RequestRefused, ServiceUnavailable
@@ -40,7 +41,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def client(url: str, timeouts: Timeouts | None = None) -> EvalAIClient:
-    return EvalAIClient(url, SecretStr("host-token"), lambda: None, timeouts=timeouts, retries=ONCE)
+    return EvalAIClient(url, SecretStr("host-token"), NoBudget(), timeouts=timeouts, retries=ONCE)
 
 
 def drip(*, in_head: bool) -> Callable[[socket.socket], None]:

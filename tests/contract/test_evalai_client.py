@@ -15,6 +15,7 @@ from embedded.evalai_standin import (
     Fault,
 )
 from embedded.evalai_standin.state import Submission
+from evalai_api.budget import NoBudget, Urgency
 from evalai_api.client import EvalAIClient
 from evaluation.errors import (
     EvaluationError,
@@ -225,6 +226,28 @@ def test_retry_after_is_honoured(world: World) -> None:
     assert world.requests == 2
 
 
+def test_a_429_pauses_the_budget_of_the_whole_installation(world: World) -> None:
+    row = world.add()
+    world.state.fail(Fault.throttled(retry_after=1))
+
+    world.client().status(row.pk)
+
+    assert world.pauses == [1.0]
+
+
+def test_each_request_takes_its_slots_by_what_it_is_for(world: World) -> None:
+    row = world.add()
+    client = world.client()
+
+    client.mark_running(evaluated(row), "job")
+    client.report_partial(report(row, SubmissionStatus.PARTIALLY_EVALUATED, stdout="", stderr=""))
+    client.report(report(row, SubmissionStatus.FINISHED))
+    client.status(row.pk)
+
+    status, partial, final, look = Urgency.STATUS, Urgency.PARTIAL, Urgency.REPORT, Urgency.LOOK
+    assert world.taken == [status, status, partial, partial, final, final, final, look]
+
+
 def test_a_wait_beyond_the_time_limit_is_not_begun(world: World) -> None:
     row = world.add()
     world.state.fail(Fault.throttled(retry_after=57))
@@ -309,7 +332,7 @@ def test_the_token_is_in_no_error_and_no_log(
         )
 
     httpserver.expect_request("/api/jobs/submission/1").respond_with_handler(echo)
-    client = EvalAIClient(httpserver.url_for(""), SecretStr(HOST), throttle=lambda: None, retries=QUICK)
+    client = EvalAIClient(httpserver.url_for(""), SecretStr(HOST), budget=NoBudget(), retries=QUICK)
 
     with caplog.at_level(logging.DEBUG), pytest.raises(EvaluationError) as caught:
         client.status(1)
@@ -320,7 +343,7 @@ def test_the_token_is_in_no_error_and_no_log(
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://no such host", "http://[::broken", "ftp://x"])
 def test_the_token_is_in_no_error_of_the_connection(address: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(EvaluationError) as caught:
-        EvalAIClient(address, SecretStr(HOST), throttle=lambda: None, retries=QUICK).status(1)
+        EvalAIClient(address, SecretStr(HOST), budget=NoBudget(), retries=QUICK).status(1)
 
     assert_without_token(caught.value, caplog.text)
 
@@ -328,7 +351,7 @@ def test_the_token_is_in_no_error_of_the_connection(address: str, caplog: pytest
 @pytest.mark.parametrize("token", ["", "  ", "two words", "line\nbreak", "ünïcode"])
 def test_a_token_that_is_no_header_value_is_refused_unseen(token: str) -> None:
     with pytest.raises(InvalidConfiguration, match="secret evalai") as caught:
-        EvalAIClient("http://evalai.test", SecretStr(token), throttle=lambda: None)
+        EvalAIClient("http://evalai.test", SecretStr(token), budget=NoBudget())
 
     assert not token.strip() or token not in str(caught.value)
 

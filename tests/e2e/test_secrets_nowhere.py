@@ -21,6 +21,7 @@ from deployments.settings import Settings
 from deployments.stack_state import EMBEDDED_CREDENTIALS
 from embedded.stack import PROJECT
 from embedded.stack_plan import child_environment
+from evalai_api.budget import NoBudget
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
@@ -152,13 +153,13 @@ def refusals(harness: Harness, submission: int, token: str) -> Evidence:
     """EvalAI's 401 to a token that it does not know and its 500 to one that it knows, as our errors show them."""
     pieces, state = Evidence(), harness.stack.state
     with pytest.raises(InvalidConfiguration, match="answered 401") as refused:
-        EvalAIClient(state.evalai_url, SecretStr(STRANGER), lambda: None, retries=ONCE).status(submission)
+        EvalAIClient(state.evalai_url, SecretStr(STRANGER), NoBudget(), retries=ONCE).status(submission)
     pieces.add("our error for EvalAI's 401", repr(refused.value) + str(refused.value))
     outage = {"kind": "broken", "seconds": 3}
     host = {"Authorization": f"Bearer {state.host_token}"}
     requests.post(f"{state.evalai_url}/standin/outage", json=outage, headers=host, timeout=30).raise_for_status()
     with pytest.raises(ServiceUnavailable, match="answered 500") as broken:
-        EvalAIClient(state.evalai_url, SecretStr(token), lambda: None, retries=ONCE).status(submission)
+        EvalAIClient(state.evalai_url, SecretStr(token), NoBudget(), retries=ONCE).status(submission)
     pieces.add("our error for EvalAI's 500", repr(broken.value) + str(broken.value))
     return pieces
 

@@ -130,7 +130,7 @@ def server(folder: Path) -> Iterator[Server]:
         for pool in (POOL, RECOVERY):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
             client.send_worker_heartbeat(pool, "doctors-worker", heartbeat_interval_seconds=60)
-        limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=8, slot_decay_per_second=0.8)
+        limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=600, slot_decay_per_second=80)
         client.create_global_concurrency_limit(limit)
         evaluation, reconciler = (deploy(client, spec) for spec in PROJECT["deployments"])
         every_minute = IntervalSchedule(interval=timedelta(minutes=1))

@@ -1,56 +1,85 @@
-"""The request budget on a real Prefect server, taken as the flow takes it: in a thread of an async flow."""
+"""The request budget on a real Prefect server."""
 
-import asyncio
 import os
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
-from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_SLOTS, EvalAI, take_slot
+from blocks.evalai import EvalAI
+from evalai_api.budget import SLOTS, Urgency
 from evalai_api.http import RetryPolicy
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
+from prefect_api.request_budget import UNITS, PrefectBudget
 
 # Prefect's own client leaves the sockets of its background threads to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+SLOWLY = 0.0001 * UNITS  # so that nothing comes back in the time of a test
 
 
-def create_limit(name: str, slots: int, decay: float) -> None:
+def budget(name: str, decay: float = SLOWLY, slots: int = SLOTS * UNITS, wait_seconds: float = 0.3) -> PrefectBudget:
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(
             GlobalConcurrencyLimitCreate(name=name, limit=slots, slot_decay_per_second=decay)
         )
+    return PrefectBudget(name, wait_seconds)
 
 
-def test_the_slots_pass_at_once_and_then_no_faster_than_the_decay() -> None:
-    create_limit("evalai", RATE_LIMIT_SLOTS, RATE_LIMIT_DECAY_PER_SECOND)
+def test_the_last_slots_are_left_to_what_is_more_urgent() -> None:
+    ours = budget("ordered")
+    ours.take(2, Urgency.LOOK)  # of seven slots, of which a look leaves five
 
-    @flow
-    async def ask_often() -> tuple[float, float]:
-        begin = time.monotonic()
-        await asyncio.gather(*(asyncio.to_thread(take_slot, "evalai") for _ in range(RATE_LIMIT_SLOTS)))
-        burst = time.monotonic() - begin
-        await asyncio.to_thread(take_slot, "evalai")
-        return burst, time.monotonic() - begin
+    with pytest.raises(ServiceUnavailable, match=r"no slot of the limit 'ordered' came free in 0\.3 s"):
+        ours.take(1, Urgency.LOOK)
+    ours.take(2, Urgency.PARTIAL)
+    with pytest.raises(ServiceUnavailable, match="used up"):
+        ours.take(2, Urgency.STATUS)
+    ours.take(1, Urgency.LIST)
+    ours.take(2, Urgency.REPORT)
 
-    burst, one_more = asyncio.run(ask_often())
+    with pytest.raises(ServiceUnavailable, match="request budget is used up"):
+        ours.take(1, Urgency.REPORT)
 
-    assert burst < 1 / RATE_LIMIT_DECAY_PER_SECOND * RATE_LIMIT_SLOTS
-    assert one_more >= 1.0
+
+def test_a_report_passes_a_look_that_waits_in_the_same_process() -> None:
+    ours = budget("passed", wait_seconds=600)
+    ours.take(4, Urgency.STATUS)
+    look = threading.Thread(target=ours.take, args=(1, Urgency.LOOK), daemon=True)
+    look.start()
+
+    ours.take(2, Urgency.REPORT)
+
+    assert look.is_alive()
+
+
+def test_slots_come_back() -> None:
+    ours = budget("refilled", decay=2 * UNITS, wait_seconds=100)
+
+    for _ in range(5):
+        ours.take(2, Urgency.REPORT)
+
+
+def test_after_a_429_nobody_gets_a_slot_for_as_long_as_evalai_says() -> None:
+    ours = budget("paused", decay=UNITS, wait_seconds=5)
+
+    ours.pause(60)
+
+    with pytest.raises(ServiceUnavailable, match="used up"):
+        ours.take(1, Urgency.REPORT)
 
 
 TAKER = """
-from blocks.evalai import take_slot
+from evalai_api.budget import Urgency
 from evaluation.errors import ServiceUnavailable
-for _ in range(3):
+from prefect_api.request_budget import PrefectBudget
+for _ in range(4):
     try:
-        take_slot("shared", wait_seconds=3)
+        PrefectBudget("shared", wait_seconds=3).take(1, Urgency.REPORT)
         print("slot")
     except ServiceUnavailable as error:
         print(error)
@@ -58,15 +87,15 @@ for _ in range(3):
 
 
 def test_two_processes_share_one_budget() -> None:
-    create_limit("shared", 4, 0.001)
+    budget("shared")
     environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     command = [sys.executable, "-c", TAKER]
     takers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
 
     answers = [line for taker in takers for line in taker.communicate(timeout=300)[0].splitlines()]
 
-    assert answers.count("slot") == 4
-    assert sum("request budget is used up" in answer for answer in answers) == 2
+    assert answers.count("slot") == SLOTS
+    assert sum("request budget is used up" in answer for answer in answers) == 2 * 4 - SLOTS
 
 
 def test_a_missing_limit_is_a_wrong_configuration_and_nothing_is_sent() -> None:
@@ -79,23 +108,18 @@ def test_a_missing_limit_is_a_wrong_configuration_and_nothing_is_sent() -> None:
 
 
 def test_a_limit_without_decay_is_a_wrong_configuration() -> None:
-    create_limit("no-decay", 1, 0.0)
-
     with pytest.raises(InvalidConfiguration, match="slot decay"):
-        take_slot("no-decay")
+        budget("no-decay", decay=0.0).take(1, Urgency.REPORT)
 
 
-def test_the_wait_for_a_slot_has_an_end() -> None:
-    create_limit("narrow", 1, 0.01)
-    take_slot("narrow")
-
-    with pytest.raises(ServiceUnavailable, match=r"no slot of the limit 'narrow' came free in 0.3 s"):
-        take_slot("narrow", wait_seconds=0.3)
+def test_a_limit_of_an_earlier_version_is_a_wrong_configuration() -> None:
+    with pytest.raises(InvalidConfiguration, match="8 slots: those of an earlier version"):
+        budget("earlier", decay=0.8, slots=8).take(1, Urgency.REPORT)
 
 
 def test_without_prefects_server_nothing_is_sent() -> None:
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
-        pytest.raises(ServiceUnavailable, match="Prefect"),
+        pytest.raises(ServiceUnavailable, match="request budget"),
     ):
-        take_slot("of-another-server", wait_seconds=10)
+        PrefectBudget("of-another-server", wait_seconds=10).take(1, Urgency.REPORT)

@@ -1,10 +1,9 @@
-"""The block's phases and its budget, without any server."""
+"""The block's phases, without any server."""
 
 import pytest
 from pydantic import SecretStr
 
-from blocks.evalai import RATE_LIMIT_DECAY_PER_SECOND, RATE_LIMIT_SLOTS, EvalAI
-from evalai_api.http import RequestBudget
+from blocks.evalai import EvalAI
 from evaluation.errors import InvalidConfiguration, InvalidMessage
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import parse_phase
@@ -42,24 +41,3 @@ def test_its_client_refuses_messages_of_other_challenges() -> None:
 
     with pytest.raises(InvalidMessage, match="serves 1"):
         block(challenge_pk=1).client().submission(message, parse_phase("leaderboard-10-SENSORS"))
-
-
-def test_no_minute_holds_more_requests_than_evalai_allows() -> None:
-    assert RATE_LIMIT_SLOTS + 60 * RATE_LIMIT_DECAY_PER_SECOND < 60
-
-
-def test_the_budget_of_a_process_waits_for_the_oldest_request_to_age() -> None:
-    now, waits = [100.0], []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        now[0] += seconds
-
-    budget = RequestBudget(3, clock=lambda: now[0], sleep=sleep)
-    for _ in range(3):
-        budget()
-        now[0] += 10
-
-    budget()
-
-    assert waits == [30.0]
