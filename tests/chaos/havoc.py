@@ -22,7 +22,13 @@ from tests.chaos.harness import Harness
 from tests.chaos.plan import Incident, Kind
 from tests.chaos.verdict import Hit
 
-PARTS = {Kind.WORKER: "worker", Kind.MACHINE: "worker", Kind.BRIDGE: "bridge", Kind.SERVER: "prefect-server"}
+PARTS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.WORKER: ("worker",),
+    Kind.RECOVERY: ("recovery-worker",),
+    Kind.MACHINE: ("worker", "recovery-worker"),
+    Kind.BRIDGE: ("bridge",),
+    Kind.SERVER: ("prefect-server",),
+}
 MODULES = {
     Kind.POD: "local_jobs.pod_process",
     Kind.SUPERVISOR: "shard_pod.supervisor",
@@ -62,7 +68,7 @@ class Havoc:
         match incident.kind:
             case Kind.FLOW_RUN:
                 return self._flow_run(incident)
-            case Kind.WORKER | Kind.MACHINE | Kind.BRIDGE | Kind.SERVER:
+            case Kind.WORKER | Kind.RECOVERY | Kind.MACHINE | Kind.BRIDGE | Kind.SERVER:
                 return self._part(incident)
             case Kind.POD | Kind.SUPERVISOR | Kind.SIMULATOR | Kind.AGENT:
                 return self._shard(incident)
@@ -75,7 +81,7 @@ class Havoc:
         """Let what has died be started again, and note who is back; to be called often."""
         self._site.stack.supervisor.tend()
         for index, hit in enumerate(self.hits):
-            if hit.kind in (Kind.BRIDGE, Kind.SERVER) and hit.back_at is None and self._is_back(PARTS[hit.kind]):
+            if hit.kind in (Kind.RECOVERY, Kind.BRIDGE, Kind.SERVER) and hit.back_at is None and self._is_back(*PARTS[hit.kind]):
                 self.hits[index] = replace(hit, back_at=_now())
 
     def _is_back(self, name: str) -> bool:
@@ -92,14 +98,15 @@ class Havoc:
         return True
 
     def _part(self, incident: Incident) -> bool:
-        name = PARTS[incident.kind]
-        if self._site.stack.processes.child(name).process.poll() is not None:
+        names = PARTS[incident.kind]
+        if any(self._site.stack.processes.child(name).process.poll() is not None for name in names):
             return False
-        self._site.stack.supervisor.kill(name, down_seconds=incident.seconds)
+        for name in names:
+            self._site.stack.supervisor.kill(name, down_seconds=incident.seconds)
         killed = engines(self._site) if incident.kind is Kind.MACHINE else []
         for engine, _ in killed:
             engine.kill()
-        target = f"{name} and {len(killed)} flow runs" if killed else name
+        target = " and ".join([*names, *([f"{len(killed)} flow runs"] if killed else [])])
         self._hit(Hit(_now(), incident.kind, f"{target}, for {incident.seconds:.1f} s"))
         for _, run in killed:
             self.hits.append(Hit(_now(), Kind.FLOW_RUN, f"run {run}", run=run))

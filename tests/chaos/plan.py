@@ -19,7 +19,8 @@ class Kind(StrEnum):
 
     FLOW_RUN = "flow run"
     WORKER = "worker"
-    MACHINE = "worker's machine"  # the worker and all its flow runs at once
+    RECOVERY = "recovery worker"
+    MACHINE = "workers' machine"  # both workers and all their flow runs at once
     BRIDGE = "bridge"
     SERVER = "Prefect server"
     POD = "shard's pod"
@@ -34,9 +35,11 @@ class Kind(StrEnum):
 
 
 SHARD_KINDS = frozenset({Kind.POD, Kind.SUPERVISOR, Kind.SIMULATOR, Kind.AGENT})
+PART_KINDS = frozenset({Kind.WORKER, Kind.RECOVERY, Kind.MACHINE, Kind.BRIDGE, Kind.SERVER})
 PER_FORTY = {
     Kind.FLOW_RUN: 8,
     Kind.WORKER: 2,
+    Kind.RECOVERY: 2,
     Kind.MACHINE: 1,
     Kind.BRIDGE: 2,
     Kind.SERVER: 2,
@@ -123,7 +126,7 @@ def _incidents(dice: random.Random, kind: Kind, count: int, seconds: float) -> I
         at, choice = dice.uniform(begin, end) * seconds, dice.random()
         if kind is Kind.OUTAGE:
             yield Incident(at, kind, choice, dice.uniform(LONGEST_OUTAGE / 3, LONGEST_OUTAGE), dice.choice(OUTAGES))
-        elif kind in (Kind.WORKER, Kind.MACHINE, Kind.BRIDGE, Kind.SERVER):
+        elif kind in PART_KINDS:
             yield Incident(at, kind, choice, dice.uniform(0.5, LONGEST_ABSENCE))
         else:
             yield Incident(at, kind, choice)
