@@ -7,7 +7,8 @@ import asyncio
 import functools
 import json
 import ssl
-from collections.abc import AsyncIterator, Generator, Mapping
+import zlib
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -121,17 +122,40 @@ async def _exchange(
             auth=_Bearer(token) if token else None,
         ) as response,
     ):
-        body = await _read(response.aiter_bytes(CHUNK_BYTES), limit_bytes)
+        body = await _read(response, limit_bytes)
         return HttpAnswer(response.status_code, response.headers, body)
 
 
-async def _read(chunks: AsyncIterator[bytes], limit_bytes: int) -> bytes:
+async def _read(response: httpx.Response, limit_bytes: int) -> bytes:
+    decode = _decoder(response.headers.get("Content-Encoding", ""))
     body = bytearray()
-    async for chunk in chunks:
-        body += chunk
+    async for chunk in response.aiter_raw(CHUNK_BYTES):
+        body += decode(chunk, limit_bytes + 1 - len(body))
         if len(body) > limit_bytes:
             raise AnswerTooLarge(f"more than {limit_bytes} bytes")
     return bytes(body)
+
+
+def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
+    """Makes of a chunk at most so many bytes; httpx's own decoders, and several of them in a row, know no bound.
+
+    No encoding is asked for: a gateway may compress all the same. Raises httpx.DecodingError for any but gzip.
+    """
+    match encoding.strip().lower():
+        case "" | "identity":
+            return lambda chunk, _: chunk
+        case "gzip":
+            inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            return functools.partial(_inflate, inflater)
+        case _:
+            raise httpx.DecodingError("an encoding that was not asked for")
+
+
+def _inflate(inflater: "zlib._Decompress", chunk: bytes, most: int) -> bytes:
+    try:
+        return inflater.decompress(chunk, most)
+    except zlib.error as error:
+        raise httpx.DecodingError(str(error)) from None
 
 
 @functools.cache

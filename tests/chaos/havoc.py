@@ -81,7 +81,8 @@ class Havoc:
         """Let what has died be started again, and note who is back; to be called often."""
         self._site.stack.supervisor.tend()
         for index, hit in enumerate(self.hits):
-            if hit.kind in (Kind.RECOVERY, Kind.BRIDGE, Kind.SERVER) and hit.back_at is None and self._is_back(*PARTS[hit.kind]):
+            one_part = hit.kind in (Kind.RECOVERY, Kind.BRIDGE, Kind.SERVER)
+            if one_part and hit.back_at is None and self._is_back(*PARTS[hit.kind]):
                 self.hits[index] = replace(hit, back_at=_now())
 
     def _is_back(self, name: str) -> bool:

@@ -1,8 +1,10 @@
 """Answers that are too slow, too large or no answers at all, from a socket that does as it likes."""
 
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -76,6 +78,43 @@ def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
     with answering(endless) as url, pytest.raises(RequestRefused, match=r"too large.*more than 1000000 bytes"):
         client(url).submissions(1)
+
+
+def encoded(encoding: bytes, body: bytes) -> Callable[[socket.socket], None]:
+    def answer(connection: socket.socket) -> None:
+        head = HEAD + b"Content-Encoding: %s\r\nContent-Length: %d\r\n" % (encoding, len(body))
+        with suppress(OSError):
+            connection.sendall(head + b"Connection: close\r\n\r\n" + body)
+
+    return answer
+
+
+def test_a_compressed_answer_is_read() -> None:
+    with answering(encoded(b"gzip", gzip.compress(b"[]"))) as url:
+        assert list(client(url).submissions(1)) == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "error"),
+    [
+        (b"gzip", gzip.compress(b'["' + b"x" * 20_000_000), RequestRefused),
+        (b"gzip, gzip", gzip.compress(gzip.compress(b'["' + b"x" * 20_000_000)), ServiceUnavailable),
+        (b"gzip", b"no gzip", ServiceUnavailable),
+        (b"br", b"x", ServiceUnavailable),
+    ],
+)
+def test_a_compressed_answer_is_bounded_by_what_comes_out(
+    monkeypatch: pytest.MonkeyPatch, encoding: bytes, body: bytes, error: type[EvaluationError]
+) -> None:
+    monkeypatch.setattr(http, "ANSWER_LIMIT_BYTES", 1_000_000)
+    tracemalloc.start()
+    try:
+        with answering(encoded(encoding, body)) as url, pytest.raises(error):
+            client(url).submissions(1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize(
