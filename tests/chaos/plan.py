@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from local_jobs.demo_images import BEHAVIOURS, REPOSITORY
+from local_jobs.demo_images import BEHAVIOURS as EVERY_BEHAVIOUR
+from local_jobs.demo_images import REPOSITORY
 
+# Those that come to an end by themselves: a forged score is held until an operator decides.
+BEHAVIOURS = tuple(behaviour for behaviour in EVERY_BEHAVIOUR if behaviour != "forged-score")
 ORDINARY = ("steady", "steady", "fast")  # what most teams send
 # Shares of the time. What comes after the last incident is left for recovery.
 ARRIVALS_END = 0.30

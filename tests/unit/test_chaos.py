@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from local_jobs.demo_images import BEHAVIOURS
-from tests.chaos.plan import INCIDENTS_END, Kind, Plan, draw
+from tests.chaos.plan import BEHAVIOURS, INCIDENTS_END, Kind, Plan, draw
 from tests.chaos.verdict import ENDINGS, INSTALLATION, Driven, Evidence, FlowRun, Hit, Row, Verdict, Write, judge
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
