@@ -32,7 +32,7 @@ class EvaluationContext:
         self.takeover = takeover
         self.jobs: tuple[ShardJob, ...] = ()
         self.image_digest = ""  # of the first attempt, once it is known
-        self.images: dict[int, str] = {}  # shard -> digest that ran there last, where the backend says it
+        self.images: dict[str, set[int]] = {}  # digest -> shards where it was seen, by any of their pods
 
     @property
     def evalai(self) -> EvaluationServer:

@@ -49,10 +49,8 @@ def collect(context: EvaluationContext) -> Collected:
 def reasons_to_hold(context: EvaluationContext, collected: Collected) -> tuple[Reason, ...]:
     """Why the result may not be published without an operator; empty where all fits. Blocks."""
     known = context.settings.expectations(context.submission.phase.track)
-    by_digest: dict[str, list[int]] = {}
-    for shard, digest in sorted(context.images.items()):
-        by_digest.setdefault(digest, []).append(shard)
-    return verify(collected.shards, replace(known, images=by_digest, image_digest=context.image_digest))
+    images = {digest: sorted(shards) for digest, shards in sorted(context.images.items())}
+    return verify(collected.shards, replace(known, images=images, image_digest=context.image_digest))
 
 
 def _observations(context: EvaluationContext, shard: int) -> Observations | None:

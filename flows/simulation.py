@@ -130,7 +130,8 @@ async def _follow(context: EvaluationContext) -> ShardStatuses:
 async def _note_images(context: EvaluationContext, statuses: ShardStatuses) -> None:
     """Keep which image runs where; the first that is known is the submission's from now on."""
     found = {index: status.image_digest for index, status in statuses.items() if status.image_digest}
-    context.images |= found
+    for index, digest in found.items():
+        context.images.setdefault(digest, set()).add(index)
     if not context.image_digest and found:
         digest = found[min(found)]
         with best_effort("The image's digest is written with the next change"):

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, Validati
 from pydantic.dataclasses import dataclass
 
 from evaluation.errors import InvalidCheckpoint
-from evaluation.pair.decisions import SIMULATION_CRASHED
+from evaluation.pair.decisions import SENSORS_INVALID, SETUP_FAILED, SIMULATION_CRASHED
 from evaluation.routes import RouteRun
 
 MOST_EVENTS = 5000  # 220 routes and every restart of ten attempts need a tenth
@@ -124,7 +124,8 @@ class Observations:
             # A start without an end is that of a pod which was ended from outside, the simulator perhaps first.
             lived = of is not None and of.ended_at is not None and not of.simulator_lost
             claimed = crash and lived and not dropped.while_stopping
-            charged = charged or not crash  # its set-up or its sensors: a resume drives such a route anew
+            # A resume drives these anew. Another record was lost with its pod, before it was copied to S3.
+            charged = charged or dropped.status in (SETUP_FAILED, SENSORS_INVALID)
             how = f"its record said {dropped.status!r}; {how}"
         return SeenRedrive(run, how, start.attempt, start.number, claimed, charged and not claimed)
 

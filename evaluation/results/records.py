@@ -3,7 +3,6 @@
 Source: docs/reference/results.md, "Records". Keys that the format does not know are kept and never read.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -44,6 +43,7 @@ _STATUS = {
     LeaderboardVersion.V1: re.compile(r"Completed|Failed( - .{1,200})?"),
     LeaderboardVersion.V2: re.compile(r"Completed|Perfect|Started|Failed( - .{1,200})?"),
 }
+_METRES = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]{1,3})?", re.ASCII)  # as Python writes a float
 _MOST = 1e9  # metres, seconds; beyond it a figure is no measurement
 REMEDY = "Put the shard's last good checkpoint in its place, or drive the shard again."
 
@@ -129,11 +129,10 @@ def metres_outside(record: Record) -> float | None:
     if not messages:
         return 0.0
     words = messages[0].split(" ")
-    try:
-        metres = float(words[8]) if len(words) > 8 else math.nan
-    except ValueError:
+    if len(words) <= 8 or not _METRES.fullmatch(words[8]):
         return None
-    return metres if 0 <= metres <= _MOST else None
+    metres = float(words[8])
+    return metres if metres <= _MOST else None
 
 
 def runs_of(records: Sequence[object], version: LeaderboardVersion, source: str) -> tuple[RouteRun, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evaluation.results.metrics import Record, spelled
+from evaluation.results.metrics import EARLY_SPELLING, Record
 from evaluation.results.records import INFRACTIONS
 from evaluation.submission.model import LeaderboardVersion
 
@@ -32,8 +32,9 @@ _COEFFICIENTS = {  # 2.1: 1 / (1 + their sum)
     "yield_emergency_vehicle_infractions": 0.4,
     "min_speed_infractions": 0.4,
 }
-_OFF_ROAD, _MIN_SPEED = "outside_route_lanes", "min_speed_infractions"
-_PERCENTAGE = re.compile(r"(?<![\w.])([0-9]{1,12}(?:\.[0-9]{1,12})?)%")
+OFF_ROAD, _MIN_SPEED = "outside_route_lanes", "min_speed_infractions"
+_PERCENTAGE = re.compile(r"(?<![^\s(])([0-9]{1,12}(?:\.[0-9]{1,12})?)%")
+_PLAIN = {early: key for key, early in EARLY_SPELLING.items()}
 _ROUNDED_TO = 0.005  # per cent: messages have two digits, the evaluator computes with all
 _SENSORS_V1 = {"carla_camera": 4, "carla_lidar": 1, "carla_radar": 2}
 _SENSORS_V2 = {"carla_camera": 8, "carla_lidar": 2, "carla_radar": 4}
@@ -58,15 +59,16 @@ class Scoring:
     def penalty_range(self, record: Record) -> tuple[float, float]:
         """The least and the most that the infractions of a record leave, given that messages round percentages.
 
-        Raises ValueError with a sentence for a message that names no percentage.
+        Raises ValueError with a sentence for a message that names no percentage, or an infraction that nobody weighs.
         """
         low = high = 1.0
         sum_low = sum_high = 0.0
         infractions: Mapping[str, Any] = record["infractions"]
-        for key in INFRACTIONS[self.version]:
-            for message in infractions[spelled(key, infractions)]:
-                if key == _OFF_ROAD:
-                    percent = _percentage(message)
+        for kind, messages in infractions.items():
+            key = _PLAIN.get(kind, kind)
+            for message in self._known(key, messages):
+                if key == OFF_ROAD:
+                    percent = percentage(message)
                     low *= _share_left(percent + _ROUNDED_TO)
                     high *= _share_left(percent - _ROUNDED_TO)
                 elif self.additive:
@@ -76,6 +78,14 @@ class Scoring:
                     low *= self._factor(key, message, -_ROUNDED_TO)
                     high *= self._factor(key, message, _ROUNDED_TO)
         return low / (1 + sum_high), high / (1 + sum_low)
+
+    def _known(self, key: str, messages: object) -> list[str]:
+        """The messages of an infraction that this evaluator reports, or that `weights` of a fork names."""
+        if not messages:
+            return []
+        if not isinstance(messages, list) or not (key in INFRACTIONS[self.version] or key in self.weights):
+            raise ValueError(f"it has an infraction {key[:40]!r}, which the scoring of {self.name} does not know")
+        return [str(message) for message in messages]
 
     def _factor(self, key: str, message: str, shift: float) -> float:
         weight = self.weights.get(key, 1.0)
@@ -92,10 +102,11 @@ def _share_left(percent: float) -> float:
 
 def _missing_speed(message: str, shift: float) -> float:
     """What is missing of the traffic's speed, 0 to 1; an evaluator reports no more than its whole speed."""
-    return min(1.0, max(0.0, 1 - _percentage(message) / 100 + shift / 100))
+    return min(1.0, max(0.0, 1 - percentage(message) / 100 + shift / 100))
 
 
-def _percentage(message: str) -> float:
+def percentage(message: str) -> float:
+    """The one percentage that the message names; raises ValueError with a sentence."""
     found = _PERCENTAGE.findall(message)
     if len(found) != 1:
         raise ValueError(f"its message names no percentage: {message[:80]!r}")

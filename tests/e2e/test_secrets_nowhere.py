@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3
 import pytest
 import requests
 from pydantic import SecretStr
@@ -164,10 +165,19 @@ def refusals(harness: Harness, submission: int, token: str) -> Evidence:
     return pieces
 
 
+def provenance_key(harness: Harness) -> str:
+    """What the stack made to sign with."""
+    state = harness.stack.state
+    keys = {name.lower(): EMBEDDED_CREDENTIALS[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    manager = boto3.client("secretsmanager", endpoint_url=state.aws_url, region_name=state.region, **keys)
+    return str(json.loads(manager.get_secret_value(SecretId="evalai")["SecretString"])["provenance_key"])
+
+
 def test_no_secret_is_anywhere_after_a_run_that_logs_everything(harness: Harness) -> None:
     users = json.loads((harness.stack.state.folder / "tmp" / "evalai.json").read_text())["users"]
     installation = next(user["token"] for user in users if user["name"] == "leaderboard-flows")
     secrets = {*(user["token"] for user in users), EMBEDDED_CREDENTIALS["AWS_SECRET_ACCESS_KEY"], STRANGER}
+    secrets.add(provenance_key(harness))
 
     commands = {"setup": setup(harness), "setup without secrets": setup(harness, LEADERBOARD_SECRETS_PREFIX="absent-")}
     with debugging_runs(harness):

@@ -184,6 +184,24 @@ def test_the_first_images_digest_is_recorded_and_a_resume_runs_it(world: World) 
     assert {job.image for job in jobs} == {f"demo/agent@{FIRST}"}
 
 
+def test_a_pod_of_another_image_is_held_although_its_successor_ran_the_right_one(world: World) -> None:
+    """The tag points elsewhere for a while: shard 2's first pod ran that, and was replaced."""
+    watch = world.backend.watch
+
+    async def telling(jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
+        statuses: ShardStatuses = {}
+        async for statuses in watch(jobs):
+            pass
+        for of_shard_2 in (OTHER, FIRST):
+            digests = {2: of_shard_2}
+            yield {index: replace(each, image_digest=digests.get(index, FIRST)) for index, each in statuses.items()}
+
+    world.backend.watch = telling  # type: ignore[method-assign]
+
+    assert drive(world).name == "Held"
+    assert f"shard 2: the image {OTHER} ran" in str(world.ledger.rows[7]["reason"])
+
+
 def test_a_submission_whose_shards_ran_different_images_is_held(world: World) -> None:
     running(world, {2: OTHER})
 

@@ -82,6 +82,42 @@ def _completed_halfway(record: dict[str, Any], random: Random) -> bool:
     return True
 
 
+def _flawless(record: dict[str, Any], infraction: str, message: str) -> bool:
+    """The record of a drive without a penalty, but for one infraction that costs nothing."""
+    if record["meta"]["route_length"] <= 0:
+        return False
+    record |= {**_better(record), "status": "Completed"}
+    record["infractions"][infraction] = [message]
+    if "num_infractions" in record:
+        record["num_infractions"] = 1
+    return True
+
+
+def _unweighed_infraction(record: dict[str, Any], random: Random) -> bool:
+    """Of a kind that no evaluator has, or under the spelling that this one does not use."""
+    other = {"yield_emergency_vehicles_infractions"} if "scenario_timeouts" in record["infractions"] else set()
+    kinds = sorted({"collisions_cyclist", "collisions_vehicles"} | (other - record["infractions"].keys()))
+    return _flawless(record, random.choice(kinds), "Agent collided")
+
+
+def _completed_although_ended(record: dict[str, Any], random: Random) -> bool:
+    return _flawless(record, random.choice(["route_dev", "vehicle_blocked", "route_timeout"]), "It ended here")
+
+
+def _off_road_for_nothing(record: dict[str, Any], random: Random) -> bool:
+    """Many metres outside the lanes, which are next to nothing of what was driven."""
+    metres = random.choice([500.0, 900.5, 12000.0])
+    message = f"Agent went outside its route lanes for about {metres} meters (0.0% of the completed route)"
+    return record["meta"]["route_length"] < 2000 and _flawless(record, "outside_route_lanes", message)
+
+
+def _scored_without_set_up(record: dict[str, Any], random: Random) -> bool:
+    if record["scores"]["score_route"] <= 0:
+        return False
+    record["status"] = "Failed - Agent couldn't be set up"
+    return True
+
+
 def _in_no_time(record: dict[str, Any], random: Random) -> bool:
     if record["scores"]["score_route"] <= 0:
         return False
@@ -291,6 +327,10 @@ FORGERS: dict[str, Forger] = {
     "penalty forgiven": _changing(_penalty_forgiven),
     "infraction and penalty removed": _changing(_infractions_without_penalty),
     "completed halfway": _changing(_completed_halfway),
+    "an infraction that nobody weighs": _changing(_unweighed_infraction),
+    "completed although it was ended": _changing(_completed_although_ended),
+    "off the road for nothing": _changing(_off_road_for_nothing),
+    "scored without a set-up": _changing(_scored_without_set_up),
     "driven in no time": _changing(_in_no_time),
     "faster than a car": _changing(_too_fast),
     "faster than a simulator": _changing(_simulator_too_fast),

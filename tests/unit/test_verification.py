@@ -79,6 +79,61 @@ def test_an_off_road_message_without_a_percentage_is_a_reason() -> None:
     assert "its message names no percentage: 'Agent went outside" in problem
 
 
+@pytest.mark.parametrize("percentage", ["50,0%", "1e-9%", "-0%", "٠%", "0% 50%", "0.%", "0 %"])
+def test_a_percentage_that_the_evaluator_does_not_write_is_none(percentage: str) -> None:
+    message = f"Agent went outside its route lanes for about 20.0 meters ({percentage} of the completed route)"
+
+    [problem] = problems(scored(1.0, {OFF_ROAD: [message]}), scoring_of(V2))
+
+    assert "its message names no percentage" in problem
+
+
+def test_an_infraction_that_nobody_weighs_is_a_reason_until_a_fork_says_how() -> None:
+    record = scored(1.0, {"collisions_cyclist": ["c"]})
+    record["num_infractions"] = 1
+
+    [problem] = problems(record, scoring_of(V2))
+
+    assert "it has an infraction 'collisions_cyclist', which the scoring of 2.0 does not know" in problem
+    assert problems(record, scoring_of(V2).changed({"collisions_cyclist": 1.0}, {})) == []
+
+
+def test_an_infraction_counts_under_both_of_its_spellings() -> None:
+    record = scored(0.7, {"yield_emergency_vehicle_infractions": ["y"]})
+    early = {"yield_emergency_vehicles_infractions": ["y"]}
+
+    assert problems(record, scoring_of(V2)) == []
+    record["infractions"] |= early
+    assert "its infractions leave 0.49" in problems(record, scoring_of(V2))[0]
+
+
+STORIES = {
+    "blocked": ({"status": "Completed"}, {"vehicle_blocked": ["b"]}, "is Completed, but vehicle_blocked ended it"),
+    "no set-up": ({"status": "Failed - Agent couldn't be set up"}, {}, "couldn't be set up\", but score_route is 100.0"),
+    "no sensors": ({"status": "Failed - Agent's sensors were invalid"}, {}, "but score_route is 100.0"),
+    "too far": ({}, {OFF_ROAD: [OUTSIDE.replace("4.28", "0.0")]}, "no car drives so in 5.0 s of game time"),
+    "no metres": ({}, {OFF_ROAD: [OUTSIDE.replace("20.0", "nan").replace("4.28", "0.0")]}, "no car drives so"),
+}
+
+
+@pytest.mark.parametrize("what", STORIES)
+def test_a_status_and_messages_that_contradict_the_drive(what: str) -> None:
+    changes, infractions, words = STORIES[what]
+    record = scored(1.0, infractions, version=V1) | changes
+    record["meta"] |= {"duration_game": 5.0, "route_length": 200.0}
+
+    [problem] = problems(record, scoring_of(V1))
+
+    assert words in problem
+
+
+def test_a_short_route_may_be_completed_in_its_first_moments() -> None:
+    record = make_record(RUNS[0])
+    record["meta"] |= {"route_length": 12.0, "duration_game": 0.05, "duration_system": 0.1}
+
+    assert problems(record, scoring_of(V2)) == []
+
+
 def test_composed_is_route_times_penalty_within_the_rounding_of_2x() -> None:
     record = make_record(RUNS[0], infractions={VEHICLE: ["a"]}, status="Failed - Agent got blocked")
     scores = {"score_route": 33.333333, "score_penalty": 0.6}
@@ -266,6 +321,20 @@ def test_an_evaluator_may_die_on_a_route_twice_and_not_more_over_all_attempts() 
     assert reasons(good(), twice) == []
     [reason] = reasons(good(), more)
     assert reason.startswith("route 4: it was driven 4 times, over all attempts, because its evaluator ended or hung")
+
+
+@pytest.mark.parametrize(("status", "held"), [("Completed", False), ("Failed - Agent couldn't be set up", True)])
+def test_a_record_that_was_lost_with_its_pod_is_not_charged_to_the_agent(status: str, held: bool) -> None:
+    """Three pods are evicted after the record was seen and before it was in S3; a failed set-up is driven anew."""
+    seen = driven(good()[:1])
+    for number in (2, 3, 4):
+        seen = seen.with_records(RUNS, [*good()[:1], crashed_record(RUNS[1], 1, V2, status)], BEGIN + number * MINUTE)
+        seen = next_start(seen, number, RUNS[1:])
+    seen = seen.with_records(RUNS, good(), BEGIN + 90 * MINUTE)
+
+    assert bool(reasons(good(), seen)) is held
+    [again] = drives_again(seen)
+    assert str(again).startswith(f"route 4: 4 drives (its record said {status!r}; its pod was lost;")
 
 
 def test_a_start_that_is_noted_twice_counts_once() -> None:
