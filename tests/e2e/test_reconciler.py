@@ -54,7 +54,7 @@ class Operators:
         return Response("ok")
 
 
-def ring_for_flow_run(client: SyncPrefectClient, run: UUID, event: str) -> None:
+def publish_for_flow_run(client: SyncPrefectClient, run: UUID, event: str) -> None:
     """As a run of evaluate-submission does."""
     related = {"prefect.resource.id": f"prefect.flow.{uuid4()}", "prefect.resource.role": "flow"}
     body = {
@@ -70,10 +70,10 @@ def ring_for_flow_run(client: SyncPrefectClient, run: UUID, event: str) -> None:
 RECOVERY_POOL = "leaderboard-recovery"
 
 
-def called_by_automations(client: SyncPrefectClient) -> dict[UUID, str | None]:
-    """The reconciler's runs that an automation has started, and their work pools."""
+def pools_of_runs_started_by(client: SyncPrefectClient, automation: UUID) -> list[str | None]:
+    """The work pools of the reconciler's runs that it has started."""
     runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["reconcile"])))
-    return {run.id: run.work_pool_name for run in runs if run.created_by and run.created_by.type == "AUTOMATION"}
+    return [run.work_pool_name for run in runs if run.created_by and run.created_by.id == automation]
 
 
 def runs_of_the_reconciler(harness: Harness) -> list[dict[str, Any]]:
@@ -127,21 +127,23 @@ def test_prefect_itself_notifies_operators_of_a_silent_reconciler(harness: Harne
 
 
 def test_a_run_whose_heartbeats_stop_calls_the_reconciler(harness: Harness) -> None:
-    """The automation of prefect.yaml as it is deployed, but for its timeouts."""
+    """A copy of the automation that prefect.yaml deploys, with a shorter timeout.
+
+    A copy, as Prefect evaluates a changed one only once the old timeout is over.
+    """
     silent, ended = uuid4(), uuid4()
     with prefect_of(harness) as client:
-        before = called_by_automations(client)
         [deployed] = client.read_automations_by_name("heartbeats-missing")
         automation = AutomationCore.model_validate(deployed.model_dump(exclude={"id", "owner_resource"}))
         impatient = automation.trigger.model_copy(update={"within": timedelta(seconds=10)})
-        client.update_automation(deployed.id, automation.model_copy(update={"trigger": impatient}))
+        made = client.create_automation(automation.model_copy(update={"name": "hurried", "trigger": impatient}))
         try:
             for run, events in ((ended, ["heartbeat", "TakenOver"]), (silent, ["heartbeat"])):
                 for event in events:
-                    ring_for_flow_run(client, run, event)
-            eventually(lambda: called_by_automations(client) != before)
+                    publish_for_flow_run(client, run, event)
+            pools = eventually(lambda: pools_of_runs_started_by(client, made))
         finally:
-            client.update_automation(deployed.id, automation)
-        called = called_by_automations(client)
+            client.delete_automation(made)
+            publish_for_flow_run(client, silent, "TakenOver")
 
-    assert [pool for run, pool in called.items() if run not in before] == [RECOVERY_POOL]
+    assert pools == [RECOVERY_POOL]
