@@ -172,8 +172,13 @@ class Model:
     status: ResultStatus = ResultStatus.SUBMITTED
     holder: str | None = None  # the lease's token
     until: float = 0
+    doubted: bool = False  # it had ended, and its holder got one more
     outcome: object = None
     outcomes: set[object] = field(default_factory=set)
+
+    def is_over(self, now: float) -> bool:
+        """Whether another run may take the job: given back, or silent for one more lease."""
+        return now >= self.until and (self.holder is None or self.doubted)
 
 
 MOST = 3
@@ -209,15 +214,18 @@ class LeaseMachine(RuleBasedStateMachine):
             assert model.status.final
         except Held:
             assert model.status is ResultStatus.IN_PROGRESS
-            assert self.now < model.until
+            assert not model.is_over(self.now)
+            if self.now >= model.until:
+                model.doubted, model.until = True, self.now + LEASE
         except Abandoned:
             assert self.attempts == MOST
-            assert self.now >= model.until
+            assert model.is_over(self.now)
             self._ended(ResultStatus.FAILED, "Abandoned")
         else:
             assert not model.status.final
-            assert model.status is ResultStatus.SUBMITTED or self.now >= model.until
+            assert model.status is ResultStatus.SUBMITTED or model.is_over(self.now)
             self.attempts += 1
+            model.doubted = False
             model.status, model.holder, model.until = ResultStatus.IN_PROGRESS, lease.token, self.now + LEASE
             return lease
         return Lease(self.job, "none", 0)
@@ -225,7 +233,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(lease=leases)
     def renew(self, lease: Lease) -> None:
         if self._does(lambda: self.jobs.renew(lease), lease):
-            self.model.until = self.now + LEASE
+            self.model.doubted, self.model.until = False, self.now + LEASE
 
     @rule(lease=leases, counted=st.booleans())
     def give_back(self, lease: Lease, counted: bool) -> None:

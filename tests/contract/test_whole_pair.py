@@ -119,7 +119,7 @@ def test_a_thread_that_keeps_printing_hides_no_hang(pair: WholePair) -> None:
 
 
 def test_a_simulator_that_freezes_while_driving_is_killed_and_charged_to_infrastructure(pair: WholePair) -> None:
-    pair.settings = {"HANG_SECONDS": "1", "AGENT_RESTARTS": "0", "SIMULATOR_ANSWER_SECONDS": "1"}
+    pair.settings = {"HANG_SECONDS": "10", "AGENT_RESTARTS": "0", "SIMULATOR_ANSWER_SECONDS": "1"}
     frozen = pair.folder / "frozen"
     freeze = f"if [ ! -e {frozen} ]; then touch {frozen}; (sleep 2; kill -STOP $$) & fi; {pair.good_simulator}"
     drive = """
