@@ -189,9 +189,7 @@ def test_a_pod_of_another_image_is_held_although_its_successor_ran_the_right_one
     watch = world.backend.watch
 
     async def telling(jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
-        statuses: ShardStatuses = {}
-        async for statuses in watch(jobs):
-            pass
+        statuses = [each async for each in watch(jobs)][-1]
         for of_shard_2 in (OTHER, FIRST):
             digests = {2: of_shard_2}
             yield {index: replace(each, image_digest=digests.get(index, FIRST)) for index, each in statuses.items()}

@@ -109,7 +109,7 @@ def test_an_infraction_counts_under_both_of_its_spellings() -> None:
 
 STORIES = {
     "blocked": ({"status": "Completed"}, {"vehicle_blocked": ["b"]}, "is Completed, but vehicle_blocked ended it"),
-    "no set-up": ({"status": "Failed - Agent couldn't be set up"}, {}, "couldn't be set up\", but score_route is 100.0"),
+    "no set-up": ({"status": "Failed - Agent couldn't be set up"}, {}, 'be set up", but score_route is 100.0'),
     "no sensors": ({"status": "Failed - Agent's sensors were invalid"}, {}, "but score_route is 100.0"),
     "too far": ({}, {OFF_ROAD: [OUTSIDE.replace("4.28", "0.0")]}, "no car drives so in 5.0 s of game time"),
     "no metres": ({}, {OFF_ROAD: [OUTSIDE.replace("20.0", "nan").replace("4.28", "0.0")]}, "no car drives so"),
