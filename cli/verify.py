@@ -44,13 +44,17 @@ def verify(
     reject
         End the submission as failed, without a score.
     because
-        A sentence about the decision, which the team reads.
+        Why it is decided so: a sentence that the team reads, and that the provenance keeps.
     as_json
         Print JSON.
     """
     if release and reject:
         raise RequestRefused("A result is released or rejected, not both")
     decision = "release" if release else "reject" if reject else ""
+    if bool(because.strip()) is not bool(decision):
+        what = f"--{decision} needs a reason" if decision else "--because is the reason of a decision"
+        remedy = f"Add --because and a sentence{'' if decision else ' to --release or --reject'}."
+        raise RequestRefused(what, "the team and the provenance tell it", remedy)
     with installation(load_settings()):
         kept, decided, (provenance, right) = asyncio.run(_verify(submission, decision, because))
     shown = decided or kept.outcome
@@ -70,13 +74,12 @@ def verify(
 async def _verify(submission: int, decision: str, because: str) -> tuple[KeptResult, Outcome | None, tuple[str, bool]]:
     services = await load_services()
     kept = await kept_result(services, submission)
+    act = {"release": release, "reject": reject}.get(decision)
+    decided = await act(kept, getpass.getuser(), because) if act else None
     checked = "", True
     if kept.outcome.metrics:  # only a complete result has a provenance
         checked = await asyncio.to_thread(check_provenance, kept.cluster.artifacts, submission, services.provenance_key)
-    if not decision:
-        return kept, None, checked
-    act = release if decision == "release" else reject
-    return kept, await act(kept, getpass.getuser(), because), checked
+    return kept, decided, checked
 
 
 def _show(kept: KeptResult, outcome: Outcome, provenance: str) -> None:

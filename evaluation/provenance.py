@@ -53,9 +53,11 @@ class Envelope:
         ).encode()
 
     @property
-    def subjects(self) -> dict[str, str]:
-        """The files that the statement is about: their names in the submission's folder and SHA-256."""
-        return {each["name"]: each["digest"]["sha256"] for each in json.loads(self.statement)["subject"]}
+    def files(self) -> dict[str, str]:
+        """The files that the statement names, decisions among them: names in the submission's folder and SHA-256."""
+        content = json.loads(self.statement)
+        named = [*content["subject"], *content["predicate"]["runDetails"].get("byproducts", ())]
+        return {each["name"]: each["digest"]["sha256"] for each in named}
 
 
 def statement(files: Mapping[str, bytes], origin: Origin) -> bytes:
@@ -85,6 +87,31 @@ def statement(files: Mapping[str, bytes], origin: Origin) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What an operator made of a held result. `file` is the decided outcome, `at` ISO 8601 UTC."""
+
+    file: str  # its name in the submission's folder
+    digest: str  # its SHA-256
+    ending: str
+    by: str
+    because: str
+    at: str
+
+
+def with_decision(statement: bytes, decision: Decision) -> bytes:
+    """The statement with one more of SLSA's byproducts: who decided what, when and why."""
+    content = json.loads(statement)
+    described = {
+        "name": decision.file,
+        "digest": {"sha256": decision.digest},
+        "annotations": {"outcome": decision.ending, "by": decision.by, "because": decision.because, "at": decision.at},
+    }
+    details = content["predicate"]["runDetails"]
+    details["byproducts"] = [*details.get("byproducts", ()), described]
+    return json.dumps(content, sort_keys=True).encode()
+
+
 def signed_bytes(statement: bytes) -> bytes:
     """DSSE's pre-authentication encoding."""
     kind = PAYLOAD_TYPE.encode()
@@ -102,8 +129,8 @@ def parse_envelope(data: bytes, source: str) -> Envelope:
             for each in content["signatures"]
         ]
         envelope = Envelope(base64.b64decode(content["payload"], validate=True), tuple(signatures))
-        _ = envelope.subjects
-    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
+        _ = envelope.files
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, RecursionError) as error:
         raise InvalidCheckpoint(f"{source} is no provenance", repr(error)[:200]) from error
     return envelope
 

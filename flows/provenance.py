@@ -11,7 +11,7 @@ from blocks.artifact_bucket import read_location
 from blocks.provenance_key import ProvenanceKey
 from evaluation import storage_keys
 from evaluation.ports import ArtifactStore
-from evaluation.provenance import Envelope, Origin, parse_envelope, sha256, statement
+from evaluation.provenance import Decision, Envelope, Origin, parse_envelope, sha256, statement, with_decision
 from evaluation.submission.image import pinned, repository_digest
 from flows.evaluation_context import EvaluationContext
 
@@ -25,6 +25,23 @@ def write_provenance(context: EvaluationContext) -> None:
     artifacts.write(storage_keys.result_key(pk, storage_keys.PROVENANCE), envelope.render(), "application/json")
 
 
+def add_decision(artifacts: ArtifactStore, submission: int, key: ProvenanceKey | None, decision: Decision) -> None:
+    """Write an operator's decision into provenance.json and sign it again, where its signature is right. Blocks.
+
+    A file that is none, or that another has signed, stays as it is: `check_provenance` says so.
+    """
+    name = storage_keys.result_key(submission, storage_keys.PROVENANCE)
+    body = artifacts.read(name)
+    if body is None:
+        return
+    envelope = parse_envelope(body, artifacts.location(name))
+    _, right = _signature(envelope, key)
+    if right:
+        content = with_decision(envelope.statement, decision)
+        decided = key.signed(content) if key else Envelope(content)
+        artifacts.write(name, decided.render(), "application/json")
+
+
 def check_provenance(artifacts: ArtifactStore, submission: int, key: ProvenanceKey | None) -> tuple[str, bool]:
     """What provenance.json says of the folder as it is now, and whether that is as it should be. Blocks.
 
@@ -35,11 +52,11 @@ def check_provenance(artifacts: ArtifactStore, submission: int, key: ProvenanceK
     if body is None:
         return "Provenance: there is no file of it.", False
     envelope = parse_envelope(body, artifacts.location(name))
-    changed = [file for file, digest in envelope.subjects.items() if _digest(artifacts, submission, file) != digest]
+    changed = [file for file, digest in envelope.files.items() if _digest(artifacts, submission, file) != digest]
     signed, right = _signature(envelope, key)
     if changed:
         return f"Provenance: {signed}, but changed since: {', '.join(changed)}.", False
-    return f"Provenance: {signed}; {len(envelope.subjects)} files are as they were.", right
+    return f"Provenance: {signed}; {len(envelope.files)} files are as they were.", right
 
 
 def _signature(envelope: Envelope, key: ProvenanceKey | None) -> tuple[str, bool]:

@@ -147,7 +147,8 @@ def _ended(view: SubmissionSnapshot, entry: LedgerEntry, problems: Sequence[str]
     at_evalai = f"; EvalAI says {view.shown.status}" if view.shown else ""
     if entry.status == OutcomeStatus.HELD:
         where = f"held after attempt {entry.attempt}{at_evalai}. {entry.reason}".strip()
-        following = "`leaderboard verify --release` publishes its score, `--reject` ends it without one"
+        decide = f"`leaderboard verify {entry.submission}` with `--because` a reason"
+        following = f"{decide}: `--release` publishes its score, `--reject` ends it without one"
         return Explanation(where, entry.ended_at, "an operator's decision", following, problems=problems)
     following = "a host can resume it at EvalAI" if entry.status == OutcomeStatus.FAILED else "nothing: this is its end"
     where = f"{entry.status} after attempt {entry.attempt}{at_evalai}. {entry.reason}".strip()

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from blocks.provenance_key import ProvenanceKey
-from evaluation.errors import RequestRefused, UnknownSubmission
+from evaluation.errors import InvalidCheckpoint, RequestRefused, UnknownSubmission
 from evaluation.lifecycle.outcome import Outcome
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.pair.observations import Observations
+from evaluation.provenance import parse_envelope
 from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
@@ -25,6 +27,8 @@ from flows.reconciler.flow import reconcile_once
 from flows.services import Services
 from tests.fakes import checkpoint_of, observations_of
 from tests.flows.conftest import World
+
+PROVENANCE = "7/provenance.json"
 
 
 def forged(job: ShardJob, body: bytes) -> Observations | None:
@@ -132,8 +136,9 @@ def test_what_an_operator_decided_is_decided_once(held: World, takeovers: list[T
     before = kept(held)
     asyncio.run(release(before, "alice", ""))
 
-    with pytest.raises(RequestRefused, match="Submission 7 is not held"):
-        asyncio.run(reject(before, "bob", ""))
+    for stale in (before, kept(held)):
+        with pytest.raises(RequestRefused, match="7 is not held: its evaluation goes on, perhaps by another operator"):
+            asyncio.run(reject(stale, "bob", ""))
     goes_on(held, takeovers[0])
     with pytest.raises(RequestRefused, match="it is finished"):
         asyncio.run(reject(kept(held), "bob", ""))
@@ -147,6 +152,50 @@ def test_a_decision_about_what_its_team_has_taken_back_publishes_nothing(
 
     assert goes_on(held, takeovers[0]).name == "TakenBack"
     assert held.evalai.reports == []
+
+
+def test_an_outcome_that_is_gone_is_said(held: World) -> None:
+    key = str(held.ledger.rows[7]["outcome"])
+    del held.store.objects[key]
+
+    with pytest.raises(InvalidCheckpoint, match=rf"No outcome of submission 7 is kept: .*{key} is gone"):
+        kept(held)
+
+
+def test_a_running_submission_has_no_result_yet(held: World) -> None:
+    for ended in ("outcome", "end-time"):
+        del held.ledger.rows[7][ended]
+
+    with pytest.raises(InvalidCheckpoint, match=r"its evaluation has not come to one\. See `leaderboard explain 7`"):
+        kept(held)
+
+
+@pytest.mark.parametrize("how", [release, reject])
+def test_the_provenance_tells_who_decided_when_and_why(
+    held: World, takeovers: list[Takeover], how: Callable[..., Any]
+) -> None:
+    key = ProvenanceKey(SecretStr(base64.b64encode(bytes(32)).decode()))
+    held.store.objects[PROVENANCE] = key.signed(parse_envelope(held.store.objects[PROVENANCE], "7").statement).render()
+
+    outcome = asyncio.run(how(replace(kept(held), key=key), "alice", "the host has driven it again"))
+
+    text, right = check_provenance(held.store, 7, key)
+    assert (right, text) == (True, f"Provenance: signed by the key {key.id[:16]}; 12 files are as they were.")
+    details = json.loads(parse_envelope(held.store.objects[PROVENANCE], "7").statement)["predicate"]["runDetails"]
+    [decided] = details["byproducts"]
+    assert f"7/{decided['name']}" == held.ledger.rows[7]["outcome"]
+    told = {key: decided["annotations"][key] for key in ("outcome", "by", "because")}
+    assert told == {"outcome": outcome.ending.value, "by": "alice", "because": "the host has driven it again"}
+    assert datetime.now(UTC) - datetime.fromisoformat(decided["annotations"]["at"]) < timedelta(hours=1)
+
+
+def test_a_decision_signs_no_provenance_that_another_has_signed(held: World, takeovers: list[Takeover]) -> None:
+    before = held.store.objects[PROVENANCE]  # unsigned, although there is a key
+
+    asyncio.run(release(replace(kept(held), key=ProvenanceKey(SecretStr("A" * 43 + "="))), "alice", "why not"))
+
+    assert held.store.objects[PROVENANCE] == before
+    assert len(takeovers) == 1
 
 
 def test_an_unknown_submission_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

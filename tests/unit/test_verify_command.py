@@ -97,3 +97,15 @@ def test_a_finished_result_whose_files_have_changed_ends_with_3(
 def test_nobody_can_release_and_reject_at_once(kept: list[KeptResult]) -> None:
     with pytest.raises(RequestRefused, match="released or rejected, not both"):
         command.verify(7, release=True, reject=True)
+
+
+@pytest.mark.parametrize("decision", ["release", "reject"])
+@pytest.mark.parametrize("because", ["", "  "])
+def test_a_decision_needs_its_reason(kept: list[KeptResult], decision: str, because: str) -> None:
+    with pytest.raises(RequestRefused, match=f"--{decision} needs a reason: .* Add --because and a sentence"):
+        command.verify(7, **{decision: True}, because=because)
+
+
+def test_a_reason_without_a_decision_decides_nothing(kept: list[KeptResult]) -> None:
+    with pytest.raises(RequestRefused, match="Add --because and a sentence to --release or --reject"):
+        command.verify(7, because="it is right")
