@@ -108,6 +108,9 @@ def aws_errors(action: str) -> Iterator[None]:
         raise ServiceUnavailable(f"{action} failed", f"AWS does not answer ({reason})") from error
     except boto.ParamValidationError as error:
         raise RequestRefused(f"{action} failed", " ".join(str(error).split())) from error
+    except (boto.NoRegionError, boto.InvalidRegionError) as error:
+        remedy = "Set AWS_DEFAULT_REGION, or the region of the AWS credentials block."
+        raise InvalidConfiguration(f"{action} failed", str(error), remedy) from error
     except boto.BotoCoreError as error:
         raise InvalidConfiguration(f"{action} failed", str(error), "Check the AWS credentials.") from error
 

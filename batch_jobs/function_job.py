@@ -7,7 +7,7 @@ chooses the function, its arguments, its sizes, and with them the queue.
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,10 +59,20 @@ class FunctionCall:
         module, _, path = self.function.partition(":")
         if not (module and path):
             raise InvalidConfiguration(f"{self.function!r} names no function", "it has to be package.module:function")
-        if self.gpus < 0 or not self.limit_seconds > 0:
-            raise InvalidConfiguration(
-                f"{self.function} cannot run", f"gpus is {self.gpus}, limit_seconds {self.limit_seconds}"
-            )
+        if wrong := [*self._wrong_sizes(), *self._wrong_arguments()]:
+            raise InvalidConfiguration(f"{self.function} cannot run", "; ".join(wrong), "Correct the call.")
+
+    def _wrong_sizes(self) -> Iterator[str]:
+        for name, value, least in (("gpus", self.gpus, 0), ("memory_mib", self.memory_mib, 4)):
+            if value is not None and not (type(value) is int and value >= least):
+                yield f"{name} is {value!r:.40}, not a whole number from {least} on"
+        for name, number in (("vcpus", self.vcpus), ("limit_seconds", self.limit_seconds)):
+            if number is not None and not (isinstance(number, int | float) and 0 < number < math.inf):
+                yield f"{name} is {number!r:.40}, not a number above 0"
+
+    def _wrong_arguments(self) -> Iterator[str]:
+        if not isinstance(self.arguments, Mapping) or not all(isinstance(name, str) for name in self.arguments):
+            yield f"arguments are {self.arguments!r:.60}, not values by the names of the function's parameters"
 
 
 def function_name(function: str | Callable[..., object]) -> str:
@@ -101,8 +111,9 @@ def function_request(
     call: FunctionCall, name: str, definition: str, queue: str, folder: str, share: str | None, tags: Mapping[str, str]
 ) -> dict[str, Any]:
     """SubmitJob's arguments. No image, role or volume: those are the definition's alone."""
-    sizes = {"GPU": call.gpus or None, "VCPU": call.vcpus, "MEMORY": call.memory_mib}
-    needs = [{"type": kind, "value": f"{value:g}"} for kind, value in sizes.items() if value is not None]
+    vcpus = None if call.vcpus is None else f"{call.vcpus:g}"  # "2", not "2.0"
+    sizes = {"GPU": call.gpus or None, "VCPU": vcpus, "MEMORY": call.memory_mib}
+    needs = [{"type": kind, "value": str(value)} for kind, value in sizes.items() if value is not None]
     override = {"name": CONTAINER, "environment": [{"name": FOLDER, "value": folder}]}
     return {
         "jobName": require_name(name),

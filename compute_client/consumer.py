@@ -22,7 +22,7 @@ from compute_client.function_process import END_SECONDS, MARKER, ProcessDied, en
 from compute_client.job import Abandoned, AlreadyComputed, ClaimedJob, Held, JobError, UnknownJob, read_message
 from compute_client.queue import DynamoDBClient, JobQueue
 from compute_client.stop_signals import stopped_by_signals
-from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidMessage, RequestRefused
+from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidConfiguration, InvalidMessage, RequestRefused
 
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
@@ -45,6 +45,7 @@ class Consumer:
 
     `queue_name` is a name or URL. A function that raises has failed its job, and is not called again; one whose process
     dies is called again, `ddb_client.most_attempts` times in all. One that takes longer than `limit_seconds` fails.
+    Raises InvalidConfiguration for what is no function, before it costs a job.
     """
 
     def __init__(
@@ -55,6 +56,11 @@ class Consumer:
         *,
         limit_seconds: float = LIMIT_SECONDS,
     ) -> None:
+        if not callable(compute_result):
+            raise InvalidConfiguration(
+                f"compute_result is {compute_result!r:.100}, no function",
+                remedy="Give the function itself, not its name.",
+            )
         self._queue = JobQueue(queue_name, ddb_client.client)
         self._jobs = ddb_client.jobs()
         self._function = compute_result

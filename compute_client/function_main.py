@@ -45,8 +45,8 @@ def call(function: Function, body: str, job_id: str) -> dict[str, object]:
     try:
         text = json.dumps(result, allow_nan=False, ensure_ascii=False)
         text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        return _error(type(error).__name__, f"the result is not JSON: {error}", "")
+    except Exception as error:  # noqa: BLE001 - a result of anybody's class may fail in any way
+        return _error(type(error).__name__, f"the result is not JSON: {_text(error)}", "")
     return {"result": text}
 
 
@@ -54,7 +54,7 @@ def _text(error: BaseException) -> str:
     """The error's own words; it may be unable to print itself."""
     try:
         return str(error)
-    except Exception as unprintable:  # noqa: BLE001 - the class is anybody's
+    except BaseException as unprintable:  # noqa: BLE001 - the class is anybody's, and may end the process
         return f"(the error cannot be printed: {type(unprintable).__name__})"
 
 

@@ -139,21 +139,30 @@ class ClaimedJob:
 
 
 def require_id(job_id: str) -> str:
-    if not JOB_ID.fullmatch(job_id):
+    if not (isinstance(job_id, str) and JOB_ID.fullmatch(job_id)):
         raise RequestRefused(
-            f"{job_id[:120]!r} is not an id for a job", "letters, digits, '.', '_' and '-' are allowed, 100 at most"
+            f"{job_id!r:.120} is not an id for a job",
+            "text of letters, digits, '.', '_' and '-' is allowed, 100 at most",
         )
     return job_id
 
 
 def to_json(what: str, value: object) -> str:
-    """The value as JSON text; raises RequestRefused where it has none (NaN, sets, lone surrogates)."""
+    """The value as JSON text; raises RequestRefused where it has none (NaN, sets, lone surrogates, keys 1 and "1")."""
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()
+        json.loads(text, object_pairs_hook=_require_different_keys)
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestRefused(f"{what} is not JSON", str(error)) from error
     return text
+
+
+def _require_different_keys(pairs: list[tuple[str, object]]) -> None:
+    """JSON's keys are text: of a 1 and a "1" only one would arrive."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"two keys become {max(keys, key=keys.count)!r:.60}")
 
 
 def digest(text: str) -> str:

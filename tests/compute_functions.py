@@ -96,6 +96,24 @@ def unprintable(body: object, message_id: str) -> NoReturn:
     raise Unprintable
 
 
+class EndsWhenPrinted(ValueError):
+    def __str__(self) -> str:
+        sys.exit(0)
+
+
+def ends_when_printed(body: object, message_id: str) -> NoReturn:
+    raise EndsWhenPrinted
+
+
+class UnreadableMapping(dict[str, int]):
+    def items(self) -> NoReturn:  # type: ignore[override]
+        raise KeyError("nothing here")
+
+
+def unreadable_result(body: object, message_id: str) -> object:
+    return UnreadableMapping(answer=42)
+
+
 def leave_a_daemon(body: dict[str, str], message_id: str) -> str:
     """Start a process in a session of its own, and return while it runs."""
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)

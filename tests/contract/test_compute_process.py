@@ -48,6 +48,7 @@ def test_json_comes_back_as_it_went() -> None:
     [
         ("name_of_a_file", "ValueError", "cannot parse caf?.txt"),
         ("unprintable", "Unprintable", "(the error cannot be printed: RuntimeError)"),
+        ("ends_when_printed", "EndsWhenPrinted", "(the error cannot be printed: SystemExit)"),
     ],
 )
 def test_an_error_that_cannot_be_written_down_is_still_the_functions_error(
@@ -57,6 +58,12 @@ def test_an_error_that_cannot_be_written_down_is_still_the_functions_error(
 
     assert (error.type, error.message) == (kind, message)
     assert "compute_functions.py" in error.trace
+
+
+def test_a_result_that_fails_while_it_is_read_is_the_functions_failure() -> None:
+    error = failure("unreadable_result")
+
+    assert (error.type, error.message) == ("KeyError", "the result is not JSON: 'nothing here'")
 
 
 @pytest.mark.parametrize("ending", ["import sys; sys.exit(0)", "import os; os._exit(3)", "raise SystemExit('usage')"])

@@ -62,6 +62,14 @@ def test_what_botocore_itself_tries_again_may_pass(code: str) -> None:
         raise answer(code)
 
 
+def test_whoever_has_set_no_region_is_told_where() -> None:
+    with (
+        pytest.raises(InvalidConfiguration, match=r"You must specify a region\.* Set AWS_DEFAULT_REGION"),
+        aws_errors("It"),
+    ):
+        raise boto.NoRegionError
+
+
 def test_expired_credentials_are_told_and_may_still_be_renewed() -> None:
     renew = r"ExpiredToken: so it is\. If this stays, renew"
     with pytest.raises(ServiceUnavailable, match=renew) as caught, aws_errors("Doing it"):

@@ -1,6 +1,8 @@
 """Calls of functions on Batch: what is asked for, what the log says and when. Pure."""
 
 import dataclasses
+import math
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -103,10 +105,36 @@ def test_a_call_is_read_as_it_was_written() -> None:
     assert read_call(call_text(CALL)) == ("package.module:function", '{"number": 4}')
 
 
-@pytest.mark.parametrize("changes", [{"function": "no_function"}, {"gpus": -1}, {"limit_seconds": 0}])
-def test_a_wrong_call_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(InvalidConfiguration):
+WRONG = [
+    ({"function": "no_function"}, "names no function"),
+    ({"gpus": -1}, "gpus is -1, not a whole number from 0 on"),
+    ({"gpus": 1.5}, "gpus is 1.5"),
+    ({"memory_mib": 0}, "memory_mib is 0"),
+    ({"vcpus": -1}, "vcpus is -1, not a number above 0"),
+    ({"vcpus": math.nan, "gpus": "1"}, "gpus is '1', not a whole number from 0 on; vcpus is nan"),
+    ({"limit_seconds": 0}, "limit_seconds is 0"),
+    ({"limit_seconds": math.inf}, "limit_seconds is inf"),
+    ({"arguments": [1, 2]}, "arguments are [1, 2], not values by the names"),
+    ({"arguments": {1: 2}}, "arguments are {1: 2}, not values by the names"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG)
+def test_a_wrong_call_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=re.escape(words)):
         dataclasses.replace(CALL, **changes)  # type: ignore[arg-type]
+
+
+def test_a_terabyte_of_memory_is_asked_for_in_digits() -> None:
+    call = dataclasses.replace(CALL, memory_mib=1179648, vcpus=96.0)
+
+    request = function_request(call, "run-1-2", "d", "q", "s3://b/f", None, {})
+
+    [task] = request["ecsPropertiesOverride"]["taskProperties"]
+    assert task["containers"][0]["resourceRequirements"] == [
+        {"type": "VCPU", "value": "96"},
+        {"type": "MEMORY", "value": "1179648"},
+    ]
 
 
 def test_a_name_that_batch_does_not_take_is_refused() -> None:

@@ -2,14 +2,26 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from blocks.submission_queue import Received
+from compute_client import Consumer, DynamoDBClient
 from compute_client.backlog import Backlog
 from compute_client.example import count_primes
-from compute_client.job import JobError, JobFailed, JobResult, ResultStatus, digest, read_message, write_message
-from evaluation.errors import InvalidMessage, SubmissionFailed
+from compute_client.job import (
+    JobError,
+    JobFailed,
+    JobResult,
+    ResultStatus,
+    digest,
+    read_message,
+    require_id,
+    to_json,
+    write_message,
+)
+from evaluation.errors import InvalidConfiguration, InvalidMessage, RequestRefused, SubmissionFailed
 from evaluation.submission.message import Delivery
 from services.bridge import BridgeSettings
 from services.compute_bridge import compute_reader
@@ -35,6 +47,25 @@ def test_the_order_of_keys_makes_no_other_body() -> None:
     assert digest('{"a": 1, "b": [1, 2]}') == digest('{"b": [1, 2], "a": 1}')
     assert digest('{"a": 1}') != digest('{"a": "1"}')
     assert digest("[1, 2]") != digest("[2, 1]")
+
+
+@pytest.mark.parametrize("value", [{1: "a", "1": "b"}, [{"deep": {None: 1, "null": 2}}]])
+def test_keys_that_would_become_the_same_are_refused(value: object) -> None:
+    with pytest.raises(RequestRefused, match=r"The body is not JSON: two keys become '(1|null)'"):
+        to_json("The body", value)
+    assert to_json("The body", {1: 2, "a": 3, None: 4}) == '{"1": 2, "a": 3, "null": 4}'
+
+
+@pytest.mark.parametrize("job_id", [7, None, b"order-7", "a/b", "", "x" * 101])
+def test_what_is_no_id_is_refused(job_id: Any) -> None:
+    with pytest.raises(RequestRefused, match="is not an id for a job"):
+        require_id(job_id)
+
+
+@pytest.mark.parametrize("given", [None, "package.module:function"])
+def test_a_consumer_of_no_function_costs_no_job(given: Any) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"no function\. Give the function itself, not its name"):
+        Consumer(queue_name="q", ddb_client=DynamoDBClient(table="t"), compute_result=given)
 
 
 def test_a_failure_is_raised_with_the_functions_error() -> None:
