@@ -78,7 +78,9 @@ class LeaderboardCluster(Block):
     simulator_crashes_per_route: int = Field(default=3, ge=1, description="Then the route is quarantined, scored 0.")
     hang_seconds: float = Field(default=800, gt=0, description="This long without new output is a hang, in seconds.")
     shard_deadline_seconds: float = Field(default=48 * 3600, gt=0, description="A shard's maximum, in seconds.")
-    cancel_check_seconds: float = Field(default=30, gt=0, description="How often EvalAI is asked for a cancellation.")
+    cancel_check_seconds: float = Field(
+        default=30, gt=0, description="Longest time between two lists of EvalAI, which show cancellations."
+    )
     partial_result_seconds: float | None = Field(
         default=None,
         gt=0,

@@ -18,6 +18,7 @@ from aws_api.dynamodb_conditions import refusing_row
 from aws_api.dynamodb_expression import Expression
 from aws_api.dynamodb_values import decode
 from aws_api.errors import aws_errors
+from aws_api.shared_document import SharedRow
 from blocks.aws_client import aws_client, own_client
 from evaluation.errors import AlreadyClaimed, RequestRefused
 from evaluation.lifecycle.ledger_entry import (
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 _OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT, RESENDS)
 _OF_THE_CLAIM = {CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL, LEASE_RENEWAL}
 _RESERVED = frozenset({TEAM, SUBMISSION, ATTEMPT, STAGE, RESENDS} | _OF_THE_CLAIM)
+
+SHARED = "shared"  # stands for the team's id in rows that are no submission's
 
 Key = Mapping[str, Any]
 
@@ -245,6 +248,11 @@ class LedgerTable(Block):
         with aws_errors(f"Reading the row of submission {submission} in DynamoDB table {self.table}"):
             answer = self._client().get_item(TableName=self.table, Key=_key(team, submission), ConsistentRead=True)
         return decode(answer["Item"]) if "Item" in answer else None
+
+    def shared_document(self, name: str) -> SharedRow:
+        """A row of this table that is no submission's: what the processes of the installation share under the name."""
+        client = cast("DynamoDBClient", aws_client(self.credentials, "dynamodb"))
+        return SharedRow(client, self.table, {TEAM: SHARED, SUBMISSION: name})
 
     def _client(self) -> "DynamoDBClient":
         return self._own_client or cast("DynamoDBClient", aws_client(self.credentials, "dynamodb"))

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     worker_limit: int = Field(default=8, ge=1, description="How many flow runs the embedded worker has at once.")
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     cancel_check_seconds: float = Field(
-        default=3.0, gt=0, description="How often the embedded flow asks EvalAI for a cancellation, in seconds."
+        default=3.0, gt=0, description="Longest time between two lists of EvalAI, which show cancellations, in seconds."
     )
     reconcile_seconds: float = Field(
         default=60, ge=10, description="How often the embedded stack's reconciler runs, in seconds."

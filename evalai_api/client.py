@@ -1,7 +1,7 @@
 """EvalAI for the flows and the command line. Source: docs/evalai.md. Knows nothing of Prefect."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from functools import partial
@@ -27,6 +27,8 @@ from evalai_api.input_file import handed_in_image
 from evalai_api.report_body import report_body
 from evaluation.errors import InvalidMessage, RequestRefused, ServiceUnavailable, SubmissionCancelled, UnknownSubmission
 from evaluation.lifecycle.report import Report
+from evaluation.lifecycle.write_permit import WritePermit
+from evaluation.ports import ListedSubmission
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, Submission, SubmissionStatus
 
@@ -59,14 +61,14 @@ class EvalAIClient:
 
     # What the flow needs.
 
-    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
-        """Ask for the submission, and for its image where the message names none.
+    def submission(self, message: SubmissionMessage, phase: Phase, row: ListedSubmission | None = None) -> Submission:
+        """The submission as the list's `row` shows it, or as EvalAI does now; its image where the message names none.
 
         One that its team deleted is cancelled. Raises UnknownSubmission; InvalidMessage when the message does not
         belong to it.
         """
         self._refuse_other_challenge(message)
-        row = self.submission_row(message.submission_pk)
+        row = row or self.submission_row(message.submission_pk)
         if row.phase_pk != message.phase_pk:
             raise InvalidMessage(
                 f"Submission {row.pk} does not belong to the phase that the message names",
@@ -99,12 +101,13 @@ class EvalAIClient:
         row = self.submission_row(submission)
         return SubmissionStatus.CANCELLED if row.withdrawn else row.status
 
-    def mark_running(self, submission: Submission, job_name: str) -> None:
+    def mark_running(self, submission: Submission, job_name: str, permit: WritePermit | None = None) -> None:
         """Set the status to running, once; raises SubmissionCancelled, and UnknownSubmission where the row is gone.
 
-        Doing it again changes nothing: EvalAI would append the name and set `started_at` again at each call.
+        Doing it again changes nothing: EvalAI would append the name and set `started_at` again at each call. Nor does
+        it where the submission has ended, or once the permit is revoked.
         """
-        self._http.retrying(partial(self._mark_running, submission, job_name), 2, Urgency.STATUS)
+        self._http.retrying(partial(self._mark_running, submission, job_name, permit), 2, Urgency.STATUS)
 
     def report(self, report: Report) -> None:
         """Write FINISHED, FAILED or CANCELLED; raises SubmissionCancelled where EvalAI already says cancelled.
@@ -152,6 +155,21 @@ class EvalAIClient:
             with suppress(UnknownSubmission):
                 rows[pk] = self.submission_row(pk)
         return SubmissionList(rows.values(), list(dict.fromkeys(said for rows in lists for said in rows.unreadable)))
+
+    def list_once(self, challenge: int, since: datetime, is_ours: Callable[[], bool]) -> SubmissionList | None:
+        """What was submitted after `since`, in one request and one attempt.
+
+        `is_ours` is asked when the request has its slot; None where it says no, and nothing is sent.
+        """
+
+        def ask() -> SubmissionList | None:
+            if not is_ours():
+                return None
+            path = f"/api/jobs/challenge/{challenge}/submission/"
+            content = self._http.send("GET", path, query={"submitted_after": since.isoformat()})
+            return read_submissions(content, f"the submissions of challenge {challenge}")
+
+        return self._http.once(ask, 1, Urgency.LIST)
 
     def phases(self, challenge: int) -> dict[int, str]:
         """The challenge's phases, id to codename; EvalAI shows them to its hosts only."""
@@ -204,18 +222,18 @@ class EvalAIClient:
             raise unreadable(name, f"it is about submission {row.pk}")
         return row
 
-    def _handed_in_image(self, row: SubmissionRow) -> str | None:
+    def _handed_in_image(self, row: ListedSubmission) -> str | None:
         """For a message that was re-sent, or lost and never queued."""
         return handed_in_image(row.input_file, self._http.timeouts, trust_env=not self._http.on_this_machine)
 
-    def _image_to_compare(self, row: SubmissionRow) -> str | None:
+    def _image_to_compare(self, row: ListedSubmission) -> str | None:
         """None where the file cannot be had now: the message is what EvalAI itself made of it."""
         try:
             return self._handed_in_image(row)
         except ServiceUnavailable:
             return None
 
-    def _mark_running(self, submission: Submission, job_name: str) -> None:
+    def _mark_running(self, submission: Submission, job_name: str, permit: WritePermit | None) -> None:
         row = self._read_row(submission.pk)
         _refuse_withdrawn(row)
         name_is_there = job_name.lower() in row.job_names  # EvalAI stores it in lower case
@@ -225,7 +243,9 @@ class EvalAIClient:
         if not name_is_there:
             body["job_name"] = job_name
         path = f"/api/jobs/challenge/{submission.challenge_pk}/update_submission/"
-        self._http.send("PATCH", path, body=body, about_submission=True)
+        with permit.writing() if permit else nullcontext(True) as permitted:
+            if permitted:
+                self._http.send("PATCH", path, body=body, about_submission=True)
 
     def _write(self, report: Report, path: str, body: dict[str, object]) -> None:
         row = self._read_row(report.submission.pk)

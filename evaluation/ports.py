@@ -4,7 +4,7 @@ Methods of the synchronous ports block and are called in threads. Every method r
 `evaluation.errors`: TransientError where the same call may succeed later, NeedsOperator where it cannot.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -12,6 +12,7 @@ from typing import Protocol
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
+from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus
@@ -25,7 +26,15 @@ class ListedSubmission(Protocol):
     @property
     def phase_pk(self) -> int: ...
     @property
+    def team_pk(self) -> int: ...
+    @property
+    def team_name(self) -> str: ...
+    @property
     def status(self) -> SubmissionStatus: ...
+    @property
+    def input_file(self) -> str:
+        """Address of what the team handed in."""
+
     @property
     def submitted_at(self) -> datetime | None: ...
     @property
@@ -57,20 +66,55 @@ class EvaluationServer(Protocol):
         for), and those of `also` that exist.
         """
 
-    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
-        """Ask for the submission; raises UnknownSubmission."""
+    def list_once(
+        self, challenge: int, since: datetime, is_ours: Callable[[], bool]
+    ) -> Iterable[ListedSubmission] | None:
+        """What was submitted after that moment, in one request that is not repeated.
+
+        `is_ours` is asked right before it is sent; None where it says no.
+        """
+
+    def submission(self, message: SubmissionMessage, phase: Phase, row: ListedSubmission | None = None) -> Submission:
+        """The submission as the list's `row` shows it, else as EvalAI does now; raises UnknownSubmission."""
 
     def status(self, submission: int) -> SubmissionStatus:
         """The submission's status now; raises UnknownSubmission."""
 
-    def mark_running(self, submission: Submission, job_name: str) -> None:
-        """Set the status to running; raises SubmissionCancelled instead of overwriting a cancellation."""
+    def mark_running(self, submission: Submission, job_name: str, permit: WritePermit | None = None) -> None:
+        """Set the status to running unless it has ended or the permit is revoked.
+
+        Raises SubmissionCancelled instead of overwriting a cancellation.
+        """
 
     def report(self, report: Report) -> None:
         """Write a terminal status, re-reading the present one first; raises SubmissionCancelled, as above."""
 
     def report_partial(self, report: Report) -> None:
         """Show results so far; raises SubmissionCancelled, as above."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A shared document: its body, and the numbers of the making that was begun last and of the one that made it.
+
+    0 and 0 where there is none.
+    """
+
+    begun: int = 0
+    done: int = 0
+    body: bytes = b""
+
+
+class SharedDocument(Protocol):
+    """What all processes read and one of them at a time makes anew."""
+
+    def read(self) -> Made: ...
+
+    def begin(self, after: int) -> int | None:
+        """The number of a new making, if `after` is still the last that was begun; None where another was quicker."""
+
+    def publish(self, number: int, body: bytes) -> None:
+        """Put the body that this making made, unless a later one is there; raises RequestRefused if it is too large."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from flows.lease import lease
 from flows.progress_display import end_state, name_flow_run
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
 from flows.services import Services, load_services
-from flows.simulation import launch_shards, mark_running, plan_shards, remove_jobs, watch_shards
+from flows.simulation import launch_shards, plan_shards, remove_jobs, watch_shards
 from prefect_api.states import StateName, completed_state, failed_state
 
 
@@ -94,7 +94,6 @@ async def simulate(context: EvaluationContext) -> Outcome:
         return unwanted
     try:
         context.jobs = await plan_shards(context)
-        await mark_running(context)
         await launch_shards(context)  # EKS Run Job, one Job a shard
         await watch_shards(context)
         await remove_jobs(context)  # Remove Job

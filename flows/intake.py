@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from evaluation.errors import AlreadyClaimed, EvaluationError, NeedsOperator, SubmissionFailed, TransientError
 from evaluation.lifecycle.takeover import Takeover
-from evaluation.ports import Claim
+from evaluation.ports import Claim, ListedSubmission
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import Phase, Submission
 from flows.best_effort import best_effort
@@ -34,11 +34,20 @@ async def enrich(services: Services, message: SubmissionMessage, takeover: Takeo
     """Ask EvalAI who sent the submission and what became of it, and name its phase."""
     phase = services.phase(message)
     try:
-        return await asyncio.to_thread(services.evalai.submission, message, phase)
+        row = await _listed(services, message.submission_pk)
+        return await asyncio.to_thread(services.evalai.submission, message, phase, row)
     except SubmissionFailed as why:
         if takeover is None:
             raise
         return await claimed_earlier(services, await load_cluster(phase.cluster), message, phase, why)
+
+
+async def _listed(services: Services, submission: int) -> ListedSubmission | None:
+    """The submission in the list that answers for all that wait; None where its run has to ask for itself."""
+    if services.listed is not None:
+        with best_effort("EvalAI is asked for this submission alone"):
+            return await services.listed.now(submission)
+    return None
 
 
 @task(name="choose-cluster", **on_transient_errors(3))

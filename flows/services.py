@@ -12,6 +12,7 @@ from blocks.submission_queue import SubmissionQueue
 from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase
+from flows.evalai_list import SharedList, load_list
 from prefect_api.blocks import load_block
 
 
@@ -39,11 +40,14 @@ class Services:
         phases: Phases,
         queue: MessageQueue,
         provenance_key: ProvenanceKey | None = None,
+        listed: SharedList | None = None,
     ) -> None:
+        """Without `listed`, EvalAI's list for all runs, each run asks EvalAI for itself."""
         self.evalai = evalai
         self.phases = phases
         self.queue = queue
         self.provenance_key = provenance_key
+        self.listed = listed
 
     def phase(self, message: SubmissionMessage) -> Phase:
         """The phase that the message names; raises InvalidConfiguration."""
@@ -66,7 +70,7 @@ async def load_services() -> Services:
     """Load the blocks that every submission needs; raises InvalidConfiguration."""
     evalai = await load_block(EvalAI, document_names.EVALAI)
     queue = await load_block(SubmissionQueue, document_names.QUEUE)
-    return Services(evalai.client(), evalai, queue, evalai.signing_key())
+    return Services(evalai.client(), evalai, queue, evalai.signing_key(), await load_list(evalai))
 
 
 async def load_cluster(name: str) -> Cluster:

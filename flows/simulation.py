@@ -19,7 +19,7 @@ from evaluation.submission.image import pinned, require_allowed_image
 from evaluation.submission.model import SubmissionStatus
 from evaluation.text import storable
 from flows.best_effort import best_effort
-from flows.cancellation import confirm_deletion, wait_for_cancellation
+from flows.cancellation import confirm_deletion, is_listed, wait_for_cancellation
 from flows.evaluation_context import EvaluationContext
 from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
@@ -59,31 +59,36 @@ def _plan(context: EvaluationContext) -> tuple[tuple[Shard, ...], int]:
 
 
 @task(name="mark-running", **on_transient_errors(5))
-async def mark_running(context: EvaluationContext) -> None:
-    """Write to the ledger and EvalAI that the simulation starts; raises SubmissionCancelled, AlreadyClaimed."""
-    await asyncio.to_thread(context.ledger.update, context.claim, {"status": SubmissionStatus.RUNNING.value})
+async def mark_running(context: EvaluationContext, permit: WritePermit) -> None:
+    """Write to EvalAI that the simulation has begun; raises SubmissionCancelled. Nothing once the permit is revoked."""
     job_name = f"submission-{context.submission.pk}-attempt-{context.claim.attempt}"
     try:
-        await asyncio.to_thread(context.evalai.mark_running, context.submission, job_name)
+        await asyncio.to_thread(context.evalai.mark_running, context.submission, job_name, permit)
     except UnknownSubmission as unknown:
         await confirm_deletion(context, unknown)
 
 
 @task(name="launch-shards", **on_transient_errors(8))
 async def launch_shards(context: EvaluationContext) -> None:
-    """Create the shards' Jobs, or adopt those that run already; raises AlreadyClaimed."""
+    """Create the shards' Jobs, or adopt those that run already; raises AlreadyClaimed.
+
+    Raises SubmissionCancelled where the list shows by now that the submission was taken back.
+    """
+    with best_effort("Whether it was cancelled meanwhile is seen later"):
+        await is_listed(context)
     await context.renew(Stage.LAUNCHING)
+    await asyncio.to_thread(context.ledger.update, context.claim, {"status": SubmissionStatus.RUNNING.value})
     await context.backend.ensure(context.jobs)
 
 
 @task(name="watch-shards", **on_transient_errors(8))
 async def watch_shards(context: EvaluationContext) -> None:
-    """Follow the shards until all have finished, showing their progress and publishing partial results.
+    """Follow the shards until all have finished, showing them as running, their progress and partial results.
 
     Raises ShardsFailed with the failed shards' last lines, SubmissionCancelled soon after EvalAI says so.
     """
     await context.renew(Stage.SIMULATING)
-    beside = [wait_for_cancellation(context)]
+    beside = [wait_for_cancellation(context), _show_as_running(context)]
     if seconds := context.settings.partial_result_seconds:
         beside.append(_publish_partial_results(context, seconds))
     statuses = await _first_to_end(_follow(context), *beside)
@@ -156,6 +161,18 @@ async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int,
     reported = {job.shard.index: parse_progress(body) for job, body in zip(jobs, bodies, strict=True) if body}
     attempt = jobs[0].attempt
     return {index: progress for index, progress in reported.items() if progress and progress.attempt == attempt}
+
+
+async def _show_as_running(context: EvaluationContext) -> NoReturn:
+    """Beside the shards, which do not wait for EvalAI; an end that comes first is never overwritten."""
+    permit = WritePermit()
+    try:
+        with best_effort("EvalAI does not show it as running"):
+            await mark_running(context, permit)
+        while True:  # until the shards have ended
+            await asyncio.sleep(3600)
+    finally:
+        await asyncio.to_thread(permit.revoke)
 
 
 async def _publish_partial_results(context: EvaluationContext, seconds: float) -> NoReturn:

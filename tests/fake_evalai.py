@@ -1,6 +1,6 @@
 """EvalAI in memory. tests/contract/test_evaluation_server.py holds it to the rules of evalai_api.client."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +13,8 @@ from evaluation.errors import (
     UnknownSubmission,
 )
 from evaluation.lifecycle.report import Report
+from evaluation.lifecycle.write_permit import WritePermit
+from evaluation.ports import ListedSubmission
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import CLOSED, Phase, Submission, SubmissionStatus
 
@@ -30,6 +32,9 @@ class Listed:
     rerun_resumed_at: datetime | None = None
     phase_pk: int = 1
     deleted: bool = False
+    team_pk: int = 1
+    team_name: str = "Team Rocket"
+    input_file: str = ""
 
     @property
     def withdrawn(self) -> bool:
@@ -57,11 +62,14 @@ class FakeEvalAI:
     trouble: list[EvaluationError] = field(default_factory=list)
     refuses_reports: EvaluationError | None = None
     unreadable: list[str] = field(default_factory=list)  # rows of its list that make no sense
+    requests: list[str] = field(default_factory=list)  # what each was for
 
-    def submission(self, message: SubmissionMessage, phase: Phase) -> Submission:
-        if self.trouble:
-            raise self.trouble.pop(0)
-        row = self._row(message.submission_pk)
+    def submission(self, message: SubmissionMessage, phase: Phase, row: ListedSubmission | None = None) -> Submission:
+        if row is None:
+            self.requests.append("look")
+            if self.trouble:
+                raise self.trouble.pop(0)
+            row = self._row(message.submission_pk)
         if row.phase_pk != message.phase_pk:
             raise InvalidMessage(f"EvalAI says phase {row.phase_pk}, the message {message.phase_pk}")
         return Submission(
@@ -86,12 +94,24 @@ class FakeEvalAI:
         rows.unreadable = self.unreadable
         return rows
 
+    def list_once(self, challenge: int, since: datetime, is_ours: Callable[[], bool]) -> ListedRows | None:
+        if not is_ours():
+            return None
+        self.requests.append("list")
+        if self.trouble:
+            raise self.trouble.pop(0)
+        return ListedRows(row for row in map(self._row, sorted(self.statuses)) if _is_new(row, since))
+
     def status(self, submission: int) -> SubmissionStatus:
+        self.requests.append("look")
         return self._row(submission).status
 
-    def mark_running(self, submission: Submission, job_name: str) -> None:
+    def mark_running(self, submission: Submission, job_name: str, permit: WritePermit | None = None) -> None:
+        self.requests += ["running"] * 2
         self._refuse_withdrawn(submission.pk)
-        self.statuses[submission.pk] = SubmissionStatus.RUNNING
+        with permit.writing() if permit else nullcontext(True) as permitted:
+            if permitted:
+                self.statuses[submission.pk] = SubmissionStatus.RUNNING
 
     def report(self, report: Report) -> None:
         if report.status not in CLOSED - {SubmissionStatus.ARCHIVED}:
@@ -118,10 +138,10 @@ class FakeEvalAI:
         return Listed(pk, status, self.since.get(pk), phase_pk=self.phases.get(pk, 1), deleted=deleted)
 
     def _is_listed(self, row: Listed, since: datetime) -> bool:
-        is_new = row.submitted_at is None or row.submitted_at > since
-        return is_new or self.statuses[row.pk] in LISTED_BY_STATUS
+        return _is_new(row, since) or self.statuses[row.pk] in LISTED_BY_STATUS
 
     def _write(self, report: Report, reports: list[Report]) -> None:
+        self.requests += ["report"] * 2
         with report.permit.writing() if report.permit else nullcontext(True) as permitted:
             if permitted:
                 self._row(report.submission.pk)
@@ -131,3 +151,7 @@ class FakeEvalAI:
     def _refuse_withdrawn(self, submission: int) -> None:
         if self._row(submission).withdrawn:
             raise SubmissionCancelled(f"The team cancelled submission {submission}")
+
+
+def _is_new(row: Listed, since: datetime) -> bool:
+    return row.submitted_at is None or row.submitted_at > since

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from evaluation import storage_keys
-from evaluation.errors import Failure, Fault, InvalidConfiguration
+from evaluation.errors import Failure, Fault, InvalidConfiguration, RequestRefused
 from evaluation.pair.observations import Observations, SeenStart
+from evaluation.ports import Made
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.message import Delivery
 from evaluation.submission.model import Phase, parse_phase
@@ -44,6 +46,31 @@ class FakeStore:
 
     def location(self, key: str) -> str:
         return f"s3://bucket/{key}"
+
+
+@dataclass
+class FakeDocument:
+    """A shared document in memory; several lists may share it, as processes do."""
+
+    made: Made = field(default_factory=Made)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self) -> Made:
+        return self.made
+
+    def begin(self, after: int) -> int | None:
+        with self._lock:
+            if self.made.begun != after:
+                return None
+            self.made = replace(self.made, begun=after + 1)
+            return after + 1
+
+    def publish(self, number: int, body: bytes) -> None:
+        if len(body) > 380_000:
+            raise RequestRefused("A shared document is too large")
+        with self._lock:
+            if number > self.made.done:
+                self.made = replace(self.made, done=number, body=body)
 
 
 @dataclass

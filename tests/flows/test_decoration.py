@@ -194,6 +194,7 @@ def test_a_deletion_that_a_write_meets_ends_the_evaluation_once(
         gone()
 
     monkeypatch.setattr(world.evalai, method, deleted)
+    world.backend.runs_for_ever = method == "mark_running"  # which is done beside the shards
 
     state = asyncio.run(evaluate_submission(*world.submitted(7), return_state=True))
 

@@ -78,7 +78,6 @@ def keeps(_: Claim, values: dict[str, object]) -> bool:
 AFTER_THE_CLAIM = {  # where -> whose method, which of its calls, how many Jobs are left for the next run
     "S3, planning": ("store", "read", lambda key: key.endswith("plan.json"), 0),
     "DynamoDB, marking": ("ledger", "update", lambda _, values: values.get("status") == "running", 0),
-    "EvalAI, marking": ("evalai", "mark_running", lambda *_: True, 0),
     "the cluster, launching": ("backend", "ensure", lambda *_: True, 0),
     "DynamoDB, following": ("ledger", "renew", enters(Stage.SIMULATING), 4),
     "the cluster, following": ("backend", "watch", lambda *_: True, 4),
@@ -116,6 +115,18 @@ def test_an_outage_after_the_claim_interrupts_and_the_next_run_ends_it_as_if_not
     assert world.ledger.rows[7]["end-time"]
     assert len(set(world.backend.created)) == 4
     assert world.backend.jobs == {}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_evalai_that_does_not_show_a_submission_as_running_holds_up_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Outage().hit(world.evalai, "mark_running", monkeypatch)
+
+    state = run(*world.submitted(7))
+
+    assert state.is_completed()
+    assert [report.status for report in world.evalai.reports][-1:] == [SubmissionStatus.FINISHED]
 
 
 BEFORE_THE_CLAIM = {
