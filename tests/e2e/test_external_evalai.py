@@ -51,7 +51,7 @@ def somebodys_evalai(folder: Path, aws_port: int) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.timeout(600)
-def test_a_submission_at_somebody_elses_evalai_is_evaluated_and_one_is_cancelled(tmp_path: Path) -> None:
+def test_at_somebody_elses_evalai_one_is_evaluated_one_cancelled_and_one_resumed(tmp_path: Path) -> None:
     [aws_port] = free_ports((24301,))
     settings = quick_settings(tmp_path / "stack").model_copy(update={"aws_port": aws_port})
     settings.state_dir.mkdir()
@@ -64,6 +64,12 @@ def test_a_submission_at_somebody_elses_evalai_is_evaluated_and_one_is_cancelled
             first = harness.submit("leaderboard-20-MAP", "demo/agent:steady")
             second = harness.submit("leaderboard-10-MAP", "demo/agent:steady")
             people.cancel(second)
-            ends = {pk: harness.end_of(pk).evalai for pk in (first, second)}
+            third = harness.submit("leaderboard-20-MAP", "demo/agent:bad-setup")
+            ends = {pk: harness.end_of(pk).evalai for pk in (first, second, third)}
+            people.resume(third)
+            harness.wait(third, lambda seen: seen.row.get("attempt") == "2")
+            again = harness.end_of(third)
 
-    assert (first, ends) == (500, {500: SubmissionStatus.FINISHED, 501: SubmissionStatus.CANCELLED})
+    finished, cancelled, failed = SubmissionStatus.FINISHED, SubmissionStatus.CANCELLED, SubmissionStatus.FAILED
+    assert (first, ends) == (500, {500: finished, 501: cancelled, 502: failed})
+    assert (again.evalai, again.row["attempt"]) == (failed, "2")
