@@ -32,9 +32,10 @@ class ObservationLog:
         """A start, and the routes that have no record yet."""
         self._keep(self.seen.with_new_start(SeenStart(attempt, number, now()), unrecorded))
 
-    def simulator_is_ready(self) -> None:
+    def simulator_is_ready(self, watched: bool = True) -> None:
+        """It is now; not `watched`: this supervisor has come after the start's begin, and it may be so since then."""
         if self.seen.starts and self.seen.starts[-1].ready_at is None:
-            self._keep(self.seen.with_last_start(ready_at=now()))
+            self._keep(self.seen.with_last_start(ready_at=now() if watched else self.seen.starts[-1].began_at))
 
     def start_is_stopped(self) -> None:
         """From now on an evaluator may report a crash of a simulator that was only stopped."""

@@ -62,6 +62,7 @@ class PairSupervisor:
         self._results = CheckpointStore(settings, self._files)
         self._upload = Upload(settings, storage, self._files, self._results, self._counters_before_this_pod().starts)
         self._copied_at = 0.0
+        self._began = 0  # the last start that this process began; an earlier one's times it has not seen
 
     def run(self) -> PairExitCode:
         """Follow the starts until there is an exit code; raises Stopped."""
@@ -105,6 +106,7 @@ class PairSupervisor:
         counters = replace(counters, starts=counters.starts + 1)
         unrecorded = self._settings.expected[len(self._results.statuses) :]
         self._results.observations.start_begins(self._settings.attempt, counters.starts, unrecorded)
+        self._began = start
         self._files.publish(f"start{start}", _BEGUN.dump_json(BegunStart(counters, detail)).decode())
         self._show(start)
         return start
@@ -132,7 +134,7 @@ class PairSupervisor:
         stopped = Stopwatch()
         while True:
             if files.ready_port(start) is not None:
-                self._results.observations.simulator_is_ready()
+                self._results.observations.simulator_is_ready(watched=start == self._began)
             simulator, agent = files.simulator_exit(start), files.agent_exit(start)
             stop = files.published(f"stop{start}")
             if (simulator and agent) or stopped.seconds_since(stop is not None) > ANSWER_SECONDS:

@@ -30,7 +30,7 @@ class SeenStart:
     attempt: int
     number: int
     began_at: Moment
-    ready_at: Moment | None = None  # the simulator accepted connections
+    ready_at: Moment | None = None  # the simulator accepted connections; its begin, where no supervisor was there
     ended_at: Moment | None = None
     stopping: bool = False  # the supervisor has told both to stop
     simulator_lost: bool = False  # it died by itself, or did not answer the supervisor

@@ -515,6 +515,23 @@ def test_what_the_supervisor_saw_lies_beside_the_checkpoint(bench: Make) -> None
     assert [seen.records_of(RouteRun(route))[-1].digest for route in ROUTES] == list(map(record_digest, records))
 
 
+def test_a_simulator_that_got_ready_while_no_supervisor_was_there_may_have_been_so_all_the_time(bench: Make) -> None:
+    """Else the routes that were driven meanwhile would seem to have taken longer than their simulator was there."""
+    pair = bench()
+    pair.keep()
+    eventually((pair.files.supervisor / "start1").exists)
+    pair.lose_supervisor()
+    pair.started(1)
+    pair.writes(text(GOOD, GOOD, GOOD))
+
+    pair.keep()
+    pair.ends(1, "stopped", "died 0")
+
+    assert pair.exit_code() is PairExitCode.FINISHED
+    [start] = seen_by(pair).starts
+    assert start.ready_at == start.began_at
+
+
 def test_a_crash_that_the_supervisor_saw_is_no_claim(bench: Make) -> None:
     pair = bench()
     pair.keep()
