@@ -28,6 +28,8 @@ from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
 from prefect_api.states import StateName, cancelled_state, completed_state, failed_state
 
+_MOST_REASONS = 100  # on the page of a result; whoever forges every record causes thousands
+
 
 async def name_flow_run(context: EvaluationContext) -> None:
     """Name and tag the flow run after the submission, its phase and its team."""
@@ -129,7 +131,13 @@ def result_markdown(submission: Submission, outcome: Outcome, logs: ShardLogs | 
         lines += [f"For operators: {logs.markdown}", ""]
     if outcome.reasons:
         lines += ["## Why it is held" if outcome.ending is OutcomeStatus.HELD else "## Why it was held", ""]
-        lines += [*(f"- {reason}" for reason in outcome.reasons), ""]
+        lines += ["```", *(reason.replace("```", "'''") for reason in outcome.reasons[:_MOST_REASONS])]
+        more = len(outcome.reasons) - _MOST_REASONS
+        lines += [
+            *([f"And {more} more: `leaderboard verify {submission.pk}` shows all."] if more > 0 else []),
+            "```",
+            "",
+        ]
     if outcome.metrics:
         lines += ["| metric | value |", "|---|---:|"]
         lines += [f"| {label} | {value:.3f} |" for label, value in outcome.metrics.items()]

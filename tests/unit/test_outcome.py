@@ -10,6 +10,7 @@ from evaluation.lifecycle.outcome import (
     OutcomeStatus,
     attempts_used_up,
     failed,
+    held,
     parse_outcome,
     raise_for_failures,
     reason_not_to_run,
@@ -17,6 +18,7 @@ from evaluation.lifecycle.outcome import (
 )
 from evaluation.shards import ShardState, ShardStatus
 from evaluation.submission.model import Submission, SubmissionStatus, parse_phase
+from flows.progress_display import result_markdown
 
 CRASH = Failure("The agent crashed", "exit code 139", "Mend it.", Fault.TEAM)
 LOST = Failure("The node was lost", "it was drained", "Resume it.", Fault.INFRASTRUCTURE)
@@ -97,3 +99,12 @@ def test_attempts_have_a_maximum_that_the_outcome_names() -> None:
     assert beyond.ending is OutcomeStatus.FAILED
     assert "attempt 11 of at most 10" in beyond.sentence
     assert "max_attempts" in beyond.sentence
+
+
+def test_the_page_of_a_held_result_lists_a_hundred_reasons_as_plain_text() -> None:
+    reasons = [f"route {route}: its message is '![x](http://x) ```'." for route in range(5000)]
+    page = result_markdown(SUBMISSION, held(SUBMISSION, Outcome(OutcomeStatus.HELD, ""), reasons))
+
+    listed = page.split("## Why it is held\n\n```\n")[1].split("\n```\n")[0].splitlines()
+    assert listed[0] == "route 0: its message is '![x](http://x) ''''."
+    assert listed[100:] == [f"And 4900 more: `leaderboard verify {SUBMISSION.pk}` shows all."]
