@@ -7,15 +7,18 @@ from typing import IO
 from rich.console import Console
 
 from cli.progress_view import values_table, watch
+from cli.report_file import write_page
 from cli.submission_progress import Observer, Progress, in_time
 from deployments.settings import Settings
 from deployments.stack_state import StackState
 from embedded.evalai_website import EvalAIWebsite
 from embedded.stack import Stack, running_stack
+from evaluation import storage_keys
 from evaluation.submission.model import SubmissionStatus, parse_phase
 
 PHASE = "leaderboard-20-SENSORS"
 IMAGE = "demo/agent:steady"
+REPORTS = {"Report": storage_keys.REPORT, "Report for the team": storage_keys.TEAM_REPORT}
 
 
 def run_demo(settings: Settings, console: Console) -> int:
@@ -32,7 +35,20 @@ def run_demo(settings: Settings, console: Console) -> int:
         seen = watch(console, _while_well(stack, snapshots))
         metrics = observer.result(pk, PHASE)
         show_outcome(console, stack.state, seen, metrics)
+        reports = save_reports(stack.state, observer, seen)
+    for name, file in reports.items():
+        console.print(f"{name}, which stays: {file}", markup=False, highlight=False, soft_wrap=True)
     return finish(console.file, seen, metrics, time.monotonic() - began)
+
+
+def save_reports(state: StackState, observer: Observer, seen: Progress) -> dict[str, str]:
+    """Copy the report's pages out of S3, which ends with the stack, into its folder: what each is -> its file."""
+    saved = {}
+    for what, name in REPORTS.items():
+        page = observer.file(seen, name)
+        if page is not None:
+            saved[what] = str(write_page(state.folder / "reports" / f"submission-{seen.submission}-{name}", page))
+    return saved
 
 
 def _while_well(stack: Stack, snapshots: Iterable[Progress]) -> Iterator[Progress]:
@@ -47,6 +63,8 @@ def show_outcome(console: Console, state: StackState, seen: Progress, metrics: d
     console.print()
     if seen.evalai is SubmissionStatus.FINISHED:
         console.print(values_table(f"Leaderboard row, {seen.phase}", metrics))
+        if remarks := seen.row.get("remarks"):
+            console.print(remarks, markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(seen.row.get("reason", "It never started."), markup=False, highlight=False, soft_wrap=True)
     cluster = parse_phase(seen.phase).cluster
@@ -59,8 +77,11 @@ def show_outcome(console: Console, state: StackState, seen: Progress, metrics: d
         "EvalAI": f"{state.evalai_url}/api/jobs/submission/{seen.submission}",
         "Logs": str(state.folder / "logs"),
     }
-    if seen.stderr_file:
-        places["What the team reads"] = seen.stderr_file
+    team_reads = seen.stdout_file if seen.evalai is SubmissionStatus.FINISHED else seen.stderr_file
+    if team_reads:
+        places["What the team reads"] = team_reads
+    if "end-time" in seen.row:
+        places["Report"] = f"{state.aws_url}/{cluster}/{storage_keys.result_key(seen.submission, storage_keys.REPORT)}"
     console.print(values_table("Where to look while the stack runs (`make up` keeps it up)", places))
 
 

@@ -34,6 +34,7 @@ COMMANDS = {  # name -> (module and function in this package, help)
     "explain": ("reconcile:explain", "Show the stage of a submission, why it is there, and what comes next."),
     "reconcile": ("reconcile:reconcile", "Compare EvalAI, the ledger, Prefect and the clusters; repair what is safe."),
     "verify": ("verify:verify", "Show why a result is held; release or reject it."),
+    "report": ("report:report", "Write a submission's report as an HTML file, for operators or for its team."),
     "setup": ("setup:setup", "Fill a Prefect server: work pool, request budget, blocks from the secrets."),
     "doctor": ("doctor:doctor", "Check an installation; show what is wrong and what to do."),
     "bridge": ("setup:bridge", "Publish the queue's messages as Prefect events until it is stopped."),

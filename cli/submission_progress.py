@@ -34,7 +34,8 @@ class Progress:
     evalai: SubmissionStatus
     row: Mapping[str, str] = field(default_factory=dict)  # the ledger's, every value as text
     shards: tuple[ShardProgress, ...] = ()
-    stderr_file: str = ""  # address of what EvalAI shows the team
+    stdout_file: str = ""  # addresses of what EvalAI shows the team: of a result, of a failure
+    stderr_file: str = ""
 
     @property
     def routes_done(self) -> int:
@@ -91,7 +92,8 @@ class Observer:
         """Raises ServiceUnavailable, or UnknownSubmission."""
         shown = self._website.submission(submission)
         phase = self._codenames[shown.phase_pk]
-        return self.refresh(Progress(submission, phase, shown.team_pk, shown.status, stderr_file=shown.stderr_file))
+        seen = Progress(submission, phase, shown.team_pk, shown.status)
+        return self.refresh(replace(seen, stdout_file=shown.stdout_file, stderr_file=shown.stderr_file))
 
     def refresh(self, seen: Progress) -> Progress:
         """Read S3 and the ledger again, not EvalAI."""
@@ -126,6 +128,10 @@ class Observer:
         body = self._read(parse_phase(phase).cluster, storage_keys.result_key(submission, storage_keys.EVALAI_FORM))
         form = json.loads(body) if body else []
         return dict(form[0]["accuracies"]) if form else {}
+
+    def file(self, seen: Progress, name: str) -> bytes | None:
+        """A file of the submission's folder, or None where there is none."""
+        return self._read(parse_phase(seen.phase).cluster, storage_keys.result_key(seen.submission, name))
 
     def _row(self, cluster: str, team: int, submission: int) -> dict[str, str]:
         key = {"team-id": {"S": str(team)}, "submission-id": {"S": str(submission)}}

@@ -79,6 +79,7 @@ class SubmissionRow(_Record):
     status: Status
     method_name: Text = ""  # what the team calls its method
     input_file: Text = ""  # address of what the team handed in
+    stdout_file: Text = ""  # address of what the team reads about a result
     stderr_file: Text = ""  # address of what the team reads about a failure
     submitted_at: Time = None
     rerun_resumed_at: Time = None

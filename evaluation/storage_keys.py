@@ -8,6 +8,7 @@
 <pk>/outcomes/attempt-<a>-epoch-<s>.json      the outcome, stored before it is reported
 <pk>/outcomes/attempt-<a>-decision-<id>.json  what an operator made of a held outcome
 <pk>/provenance.json                          where the result comes from, signed (evaluation.provenance)
+<pk>/report.html, report-team.html            the report, for operators and for the team (evaluation.report_page)
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 """
 
@@ -61,3 +62,4 @@ def result_key(submission: int, name: str) -> str:
 MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"
 RESULTS = (MERGED, EVALAI_FORM, SUMMARY)
 PROVENANCE = "provenance.json"
+REPORT, TEAM_REPORT = "report.html", "report-team.html"

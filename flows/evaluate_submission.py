@@ -22,6 +22,7 @@ from flows.hooks import start_takeover
 from flows.intake import acknowledge, choose_cluster, claim_submission, end_unclaimed, enrich, extend_visibility
 from flows.lease import lease
 from flows.progress_display import end_state, name_flow_run
+from flows.report_pages import write_report_pages
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
 from flows.services import Services, load_services
 from flows.simulation import launch_shards, plan_shards, remove_jobs, watch_shards
@@ -78,6 +79,7 @@ async def evaluate(context: EvaluationContext) -> Outcome:
         if outcome is None:
             outcome = await keep_outcome(context, await simulate(context))
         outcome = await report(context, outcome)  # PostEKS
+        await write_report_pages(context, outcome)
         await record(context, outcome)
         return outcome
 

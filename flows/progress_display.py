@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from blocks.shard_logs import ShardLogs
+from evaluation import storage_keys
 from evaluation.errors import Fault
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress, percentage, shard_progress
@@ -100,7 +101,7 @@ async def end_state(context: EvaluationContext, outcome: Outcome) -> State[Any]:
     with best_effort("The page of the result is left out"):
         logs = context.settings.logs_of(submission.pk, context.claim.attempt)
         await acreate_markdown_artifact(
-            markdown=storable(result_markdown(submission, outcome, logs)),
+            markdown=storable(result_markdown(submission, outcome, logs, _report(context, outcome))),
             key=f"submission-{submission.pk}-result",
             description=f"Submission {submission.pk}: {outcome.ending.value}",
         )
@@ -121,10 +122,19 @@ async def end_state(context: EvaluationContext, outcome: Outcome) -> State[Any]:
             return failed_state(name, outcome.sentence)
 
 
-def result_markdown(submission: Submission, outcome: Outcome, logs: ShardLogs | None = None) -> str:
+def _report(context: EvaluationContext, outcome: Outcome) -> str:
+    """Where the report's page is; "" where there is none."""
+    if outcome.ending is OutcomeStatus.SKIPPED:
+        return ""
+    return context.artifacts.location(storage_keys.result_key(context.submission.pk, storage_keys.REPORT))
+
+
+def result_markdown(submission: Submission, outcome: Outcome, logs: ShardLogs | None = None, report: str = "") -> str:
     """The leaderboard row where there is one, the reason in plain words where there is not."""
     lines = [f"# Submission {submission.pk}: {outcome.ending.value}", "", outcome.sentence, ""]
     lines += [f"Team **{_cell(submission.team_name)}**, phase `{submission.phase.codename}`.", ""]
+    if report:
+        lines += [f"Report: `{report}`, or `leaderboard report {submission.pk}`.", ""]
     if outcome.undelivered:
         lines += [f"**The report has not reached EvalAI:** {outcome.undelivered}", ""]
     if logs and outcome.ending is OutcomeStatus.FAILED:

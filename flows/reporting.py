@@ -17,7 +17,15 @@ from evaluation.errors import (
     UnknownSubmission,
 )
 from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
-from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, cancelled, held, parse_outcome, render_outcome
+from evaluation.lifecycle.outcome import (
+    Outcome,
+    OutcomeStatus,
+    cancelled,
+    finished_sentence,
+    held,
+    parse_outcome,
+    render_outcome,
+)
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
@@ -46,7 +54,7 @@ async def merge_results(context: EvaluationContext) -> Outcome:
     await context.renew(Stage.MERGING)
     collected = await asyncio.to_thread(collect, context)
     merged = collected.merged
-    outcome = await asyncio.to_thread(_store, context, collected)
+    outcome = await asyncio.to_thread(_store, context, collected, rejection(merged) is None)
     if failure := rejection(merged):
         raise ShardsFailed(failure.summary, failure.cause, failure.remedy, failure.fault)
     if outcome.ending is not OutcomeStatus.FINISHED:
@@ -69,20 +77,21 @@ async def results_so_far(context: EvaluationContext) -> Outcome | None:
 async def collect_results(context: EvaluationContext) -> Outcome:
     """Merge and store what is there; raises InvalidCheckpoint where that is unreadable."""
     collected = await asyncio.to_thread(collect, context)
-    return await asyncio.to_thread(_store, context, collected)
+    return await asyncio.to_thread(_store, context, collected, False)
 
 
-def _store(context: EvaluationContext, collected: Collected) -> Outcome:
+def _store(context: EvaluationContext, collected: Collected, final: bool) -> Outcome:
     """Write the result's files; what may not be called finished gets no figures."""
     pk, merged = context.submission.pk, collected.merged
-    scored = merged.complete and rejection(merged) is None
+    scored = final and merged.complete
     total = len(merged.missing) + merged.routes_done
     records = merged.document["_checkpoint"]["records"]
     driven = sum(
         record["status"] not in (SENSORS_INVALID, SETUP_FAILED) for record in records
     )  # a resume drives the others anew
     text = render_document(merged.document, merged.version)
-    summary = _summary(collected)
+    summary = _summary(collected, scored)
+    remarks = tuple(map(storable, collected.remarks))
     result = evalai_result(merged.document, merged.version) if scored else []
     files = {
         storage_keys.MERGED: text,
@@ -93,24 +102,26 @@ def _store(context: EvaluationContext, collected: Collected) -> Outcome:
         kind = "text/plain" if name == storage_keys.SUMMARY else "application/json"
         context.artifacts.write(storage_keys.result_key(pk, name), body.encode(), kind)
     metrics = accuracies(merged.document, merged.version) if scored else {}
-    score = f": driving score {metrics['Driving score']:.3f}" if metrics else ""
     return Outcome(
         OutcomeStatus.FINISHED if scored else OutcomeStatus.FAILED,
-        f"Submission {pk} finished{score} over {merged.routes_done} of {total} routes.",
+        " ".join([finished_sentence(pk, metrics, merged.routes_done, total), *remarks]),
         result=result,
         metrics=metrics,
         routes_done=driven,
         routes_total=total,
         summary=summary,
         merged=text,
+        remarks=remarks,
     )
 
 
-def _summary(collected: Collected) -> str:
+def _summary(collected: Collected, scored: bool = True) -> str:
     merged = collected.merged
     total = len(merged.missing) + merged.routes_done
+    again, restarts = collected.redriven, collected.restarts
     with best_effort("The summary is left out"):
-        return storable(summary_text(merged.document, merged.version, total, merged.missing, collected.redriven))
+        text = summary_text(merged.document, merged.version, total, merged.missing, again, restarts, scored=scored)
+        return storable(text)
     return ""
 
 
@@ -230,6 +241,7 @@ def _values(context: EvaluationContext, outcome: Outcome) -> dict[str, object]:
         REFUSED: outcome.refused or None,
         "routes-done": outcome.routes_done,
         "routes-total": outcome.routes_total,
+        "remarks": " ".join(outcome.remarks) or None,
         "s3-folder": context.artifacts.location(f"{context.submission.pk}/"),
         **({} if outcome.ending is OutcomeStatus.HELD else outcome.metrics),
     }

@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 
 from evaluation import storage_keys
 from evaluation.pair.observations import Observations, parse_observations
+from evaluation.pair.restarts import count_restarts, restarts
 from evaluation.results.checkpoint import check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.merge import Merged, merge
+from evaluation.results.quarantine import points_lost
 from evaluation.verification.drives import drives_again
 from evaluation.verification.reasons import Reason
 from evaluation.verification.verify import ShardEvidence, verify
@@ -19,6 +21,22 @@ class Collected:
 
     merged: Merged
     shards: tuple[ShardEvidence, ...]
+
+    @property
+    def restarts(self) -> list[str]:
+        """How often pairs were started again, in one sentence where they were."""
+        return count_restarts(
+            [each for shard in self.shards if shard.observations for each in restarts(shard.index, shard.observations)]
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What belongs beside the score: points lost to routes that were given up, restarts, routes driven again."""
+        merged = self.merged
+        lost = points_lost(merged.document["_checkpoint"]["records"], len(merged.missing) + merged.routes_done)
+        again = len(self.redriven)
+        driven = [f"{again} {'route was' if again == 1 else 'routes were'} driven more than once."] if again else []
+        return (*lost, *self.restarts, *driven)
 
     @property
     def redriven(self) -> list[str]:

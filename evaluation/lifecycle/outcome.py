@@ -38,6 +38,7 @@ class Outcome:
     undelivered: str = ""  # why the report has not reached EvalAI, if it has not
     refused: bool = False  # EvalAI understood the report and said no
     reasons: tuple[str, ...] = ()  # why it is, or was, held
+    remarks: tuple[str, ...] = ()  # what whoever reads the score should know: quarantined routes, restarts
 
     def report(self, submission: Submission) -> Report:
         """The report for EvalAI, which gets FINISHED and FAILED only; what is held stays `running` there."""
@@ -140,13 +141,16 @@ def held(submission: Submission, result: Outcome, reasons: Sequence[str]) -> Out
     return replace(result, ending=OutcomeStatus.HELD, sentence=sentence, reasons=tuple(reasons))
 
 
+def finished_sentence(submission: int, metrics: Mapping[str, float], done: int, total: int) -> str:
+    """The score, where there is one, and over how many routes."""
+    score = f": driving score {metrics['Driving score']:.3f}" if "Driving score" in metrics else ""
+    return f"Submission {submission} finished{score} over {done} of {total} routes."
+
+
 def released(submission: int, outcome: Outcome, who: str, because: str) -> Outcome:
     """What was held, published all the same."""
-    score = f": driving score {outcome.metrics['Driving score']:.3f}" if "Driving score" in outcome.metrics else ""
-    sentence = (
-        f"Submission {submission} finished{score} over {outcome.routes_done} of {outcome.routes_total} routes. "
-        f"It was held, and released by {who}{_why(because)}."
-    )
+    finished = finished_sentence(submission, outcome.metrics, outcome.routes_done, outcome.routes_total)
+    sentence = f"{finished} It was held, and released by {who}{_why(because)}."
     return replace(outcome, ending=OutcomeStatus.FINISHED, sentence=sentence)
 
 
@@ -157,7 +161,14 @@ def rejected(submission: int, outcome: Outcome, who: str, because: str) -> Outco
         f"It was held, and rejected by {who}{_why(because)}."
     )
     return replace(
-        outcome, ending=OutcomeStatus.FAILED, sentence=sentence, fault=Fault.TEAM, result=(), metrics={}, logs=""
+        outcome,
+        ending=OutcomeStatus.FAILED,
+        sentence=sentence,
+        fault=Fault.TEAM,
+        result=(),
+        metrics={},
+        summary="",  # it has the figures
+        logs="",
     )
 
 

@@ -6,10 +6,11 @@ from typing import Any
 from evaluation.results.evalai_result import LABELS
 from evaluation.results.merge import global_record
 from evaluation.results.metrics import Record, metric_values
-from evaluation.results.records import SIMULATION_CRASHED
+from evaluation.results.quarantine import points_lost
 from evaluation.routes import RouteRun, format_runs
 from evaluation.submission.model import LeaderboardVersion
 
+NO_SCORE = "No score: the evaluation did not finish."
 _TICKS_PER_SECOND = 20  # of game time, in both versions
 
 
@@ -19,11 +20,15 @@ def summary_text(
     total_routes: int,
     missing: Sequence[RouteRun] = (),
     redriven: Sequence[str] = (),
+    restarts: Sequence[str] = (),
+    *,
+    scored: bool = True,
 ) -> str:
     """Sensors, routes, speed, metrics and one line a route, of a merged file that may be incomplete.
 
-    `missing` and `redriven` name what is missing and what was driven again, which the file itself does not know. Ends
-    with a newline.
+    `missing`, `redriven` and `restarts` say what is missing, what was driven again and how often pairs were started
+    again, which the file itself does not know. `scored` is False for what failed: its routes so far are no score, and
+    no figure over them is shown. Ends with a newline.
     Source: docs/reference/results.md, "What EvalAI is sent".
     """
     records = document["_checkpoint"]["records"]
@@ -33,8 +38,9 @@ def summary_text(
         *_coverage(len(records), total_routes, missing),
         _speed(records),
         "",
-        *_metrics(records, document["_checkpoint"]["global_record"], version),
-        *_quarantined(records),
+        *(_metrics(records, document["_checkpoint"]["global_record"], version) if scored else [NO_SCORE]),
+        *_paragraph(points_lost(records, total_routes)),
+        *_paragraph(restarts),
         *_redriven(redriven),
         "",
         *_routes(records),
@@ -45,7 +51,7 @@ def summary_text(
 def _coverage(done: int, total_routes: int, missing: Sequence[RouteRun]) -> list[str]:
     lines = [f"Routes completed: {done} of {total_routes}"]
     if done < total_routes:
-        lines.append(f"INCOMPLETE: {total_routes - done} are missing; the figures cover those driven so far.")
+        lines.append(f"INCOMPLETE: {total_routes - done} are missing; what follows covers those driven so far.")
         lines += [f"Missing: {format_runs(missing)}"] if missing else []
     return lines
 
@@ -75,13 +81,8 @@ def _metrics(records: Sequence[Record], figures: Record, version: LeaderboardVer
     return [f"{name:<{width}}  {value:10.3f}" for name, value in zip(LABELS[version], values, strict=True)]
 
 
-def _quarantined(records: Sequence[Record]) -> list[str]:
-    """The routes that the simulator did not survive, by name: whoever reads a score should know of them."""
-    crashed = [record for record in records if SIMULATION_CRASHED in record["status"]]
-    names = [record["route_id"] for record in crashed if not any(record["scores"].values())]
-    if not names:
-        return []
-    return ["", f"Quarantined and scored 0, because the simulator crashed on them again and again: {', '.join(names)}"]
+def _paragraph(sentences: Sequence[str]) -> list[str]:
+    return ["", *sentences] if sentences else []
 
 
 def _redriven(redriven: Sequence[str]) -> list[str]:

@@ -519,3 +519,30 @@ def test_a_finished_submission_is_left_as_it_is(world: World) -> None:
     assert state.name == "Skipped"
     assert world.backend.created == []
     assert world.evalai.reports == []
+
+
+def test_every_evaluated_submission_gets_its_report_for_operators_and_for_its_team(world: World) -> None:
+    run(*world.submitted(7))
+    world.backend.endings = {1: AGENT_CRASHED}
+    world.only({1: 2})
+    run(*world.submitted(8))
+
+    for pk, status in ((7, "Finished"), (8, "Failed")):
+        full, team = (world.store.objects[f"{pk}/{name}"].decode() for name in ("report.html", "report-team.html"))
+        assert f"Submission {pk}" in team
+        assert status in team
+        assert f"s3://bucket/{pk}/" in full
+        assert "s3://" not in team
+    [_, failure] = world.evalai.reports
+    assert "Driving score" not in failure.stdout
+    assert "No score: the evaluation did not finish." in failure.stdout
+
+
+def test_a_report_that_cannot_be_made_fails_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise ValueError("a hostile record")
+
+    monkeypatch.setattr("flows.report_pages.render_report", broken)
+
+    assert run(*world.submitted(7)).is_completed()
+    assert "7/report.html" not in world.store.objects

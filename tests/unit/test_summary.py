@@ -73,7 +73,7 @@ def test_quarantined_routes_are_named() -> None:
     merged = merge([("a.json", as_checkpoint(document))], [RouteRun(0), RouteRun(5)], V2)
     text = text_of(merged, 2)
     assert "Quarantined and scored 0, because the simulator crashed" in text
-    assert "again: RouteScenario_5_rep0\n" in text
+    assert "again: RouteScenario_5_rep0 (up to 50 points of the driving score).\n" in text
 
 
 def test_routes_that_were_driven_again_are_counted_and_named() -> None:

@@ -1,0 +1,1 @@
+"""A submission's report: one HTML page for its team, and one for the operators (docs/operations.md, "Reports")."""
