@@ -12,10 +12,8 @@ from cli.report_file import write_page
 from deployments.installation import installation
 from deployments.settings import load_settings
 from evaluation.errors import RequestRefused
-from evaluation.report_page.render import render_report
 from evaluation.report_page.source import Audience
-from flows.held_results import kept_result
-from flows.report_pages import FILES, report_source
+from flows.report_pages import FILES, made_page
 from flows.services import load_services
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -51,7 +49,4 @@ def report(
 
 
 async def _page(submission: int, audience: Audience) -> bytes:
-    kept = await kept_result(await load_services(), submission)
-    row = await asyncio.to_thread(kept.cluster.ledger.row, kept.entry.team, submission) or {}
-    source = await asyncio.to_thread(report_source, kept.cluster, kept.entry, row, kept.outcome)
-    return render_report(source, audience)
+    return await made_page(await load_services(), submission, audience)

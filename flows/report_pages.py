@@ -22,7 +22,8 @@ from evaluation.routes import expand
 from evaluation.shards import parse_plan
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
-from flows.services import Cluster
+from flows.held_results import kept_result
+from flows.services import Cluster, Services
 
 FILES = {Audience.OPERATOR: storage_keys.REPORT, Audience.TEAM: storage_keys.TEAM_REPORT}
 
@@ -46,6 +47,17 @@ async def write_pages(context: EvaluationContext, outcome: Outcome) -> None:
         key = storage_keys.result_key(entry.submission, name)
         page = await asyncio.to_thread(render_report, source, audience)
         await asyncio.to_thread(context.artifacts.write, key, page, "text/html; charset=utf-8")
+
+
+async def made_page(services: Services, submission: int, audience: Audience) -> bytes:
+    """A page made anew from what is kept of the submission.
+
+    Raises UnknownSubmission; InvalidCheckpoint where no outcome is kept or it cannot be read.
+    """
+    kept = await kept_result(services, submission)
+    row = await asyncio.to_thread(kept.cluster.ledger.row, kept.entry.team, submission) or {}
+    source = await asyncio.to_thread(report_source, kept.cluster, kept.entry, row, kept.outcome)
+    return await asyncio.to_thread(render_report, source, audience)
 
 
 def report_source(cluster: Cluster, entry: LedgerEntry, row: Row, outcome: Outcome) -> ReportSource:

@@ -13,10 +13,12 @@ from prefect.client.schemas.objects import State
 from evaluation.errors import RequestRefused, ServiceUnavailable
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.takeover import Takeover
+from evaluation.report_page.source import Audience
 from evaluation.shards import ShardJob
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
+from flows.report_pages import made_page
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
 from tests.waiting import eventually_in_loop
@@ -536,6 +538,18 @@ def test_every_evaluated_submission_gets_its_report_for_operators_and_for_its_te
     [_, failure] = world.evalai.reports
     assert "Driving score" not in failure.stdout
     assert "No score: the evaluation did not finish." in failure.stdout
+
+
+def test_the_command_makes_the_report_anew_from_what_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.held_results.load_cluster", world.load_cluster)
+    run(*world.submitted(7))
+    services = asyncio.run(world.load_services())
+
+    page = asyncio.run(made_page(services, 7, Audience.TEAM)).decode()
+
+    written = world.store.objects["7/report-team.html"].decode()
+    assert page.partition("<h2")[0] == written.partition("<h2")[0]
+    assert page.count('<th scope="row">') == written.count('<th scope="row">') > 20
 
 
 def test_a_report_that_cannot_be_made_fails_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
