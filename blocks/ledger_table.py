@@ -40,6 +40,7 @@ from evaluation.lifecycle.ledger_entry import (
     PHASE_ID,
     REASON,
     REFUSED,
+    REMARKS,
     RESENDS,
     STAGE,
     STAGE_SINCE,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 # What a new claim removes: the row then speaks of this attempt only.
-_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT, RESENDS)
+_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT, REMARKS, RESENDS)
 _OF_THE_CLAIM = {CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL, LEASE_RENEWAL}
 _RESERVED = frozenset({TEAM, SUBMISSION, ATTEMPT, STAGE, RESENDS} | _OF_THE_CLAIM)
 

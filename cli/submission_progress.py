@@ -51,12 +51,12 @@ class Progress:
 
         So has one that is held: it goes on only when an operator decides.
         """
-        if self.row.get("status") == OutcomeStatus.HELD and "end-time" in self.row:
-            return True
-        if self.evalai not in OVER:
-            return False
         recorded = self.row.get("status")
-        return recorded == self.evalai or (recorded is None and self.evalai is SubmissionStatus.CANCELLED)
+        if recorded is None:
+            return self.evalai is SubmissionStatus.CANCELLED
+        if "end-time" not in self.row:  # the outcome is kept; its report's pages may still be made
+            return False
+        return recorded == OutcomeStatus.HELD or (self.evalai in OVER and recorded == self.evalai)
 
 
 def _stopped(shard: ShardProgress) -> ShardProgress:

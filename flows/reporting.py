@@ -16,7 +16,17 @@ from evaluation.errors import (
     TransientError,
     UnknownSubmission,
 )
-from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, OUTCOME, REASON, REFUSED, STATUS, UNDELIVERED, read_entry
+from evaluation.lifecycle.ledger_entry import (
+    END_TIME,
+    FAULT,
+    OUTCOME,
+    REASON,
+    REFUSED,
+    REMARKS,
+    STATUS,
+    UNDELIVERED,
+    read_entry,
+)
 from evaluation.lifecycle.outcome import (
     Outcome,
     OutcomeStatus,
@@ -241,7 +251,7 @@ def _values(context: EvaluationContext, outcome: Outcome) -> dict[str, object]:
         REFUSED: outcome.refused or None,
         "routes-done": outcome.routes_done,
         "routes-total": outcome.routes_total,
-        "remarks": " ".join(outcome.remarks) or None,
+        REMARKS: " ".join(outcome.remarks) or None,
         "s3-folder": context.artifacts.location(f"{context.submission.pk}/"),
         **({} if outcome.ending is OutcomeStatus.HELD else outcome.metrics),
     }

@@ -14,6 +14,7 @@ CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL = "claim-epoch", "claim-token", "lease-unt
 LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: whoever compares two of them needs no clock
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
+REMARKS = "remarks"  # what belongs beside the score: quarantined routes, restarts
 OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the moment it is decided
 UNDELIVERED = "undelivered"  # why the report has not reached EvalAI yet
 REFUSED = "refused"  # EvalAI understood the report and refused it: an operator has to act

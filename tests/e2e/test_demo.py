@@ -56,6 +56,10 @@ def test_the_demo_ends_with_its_one_line_and_leaves_no_process(tmp_path: Path) -
     assert [line for line in lines[:-1] if re.match("FINISHED|FAILED|CANCELLED", line)] == []
     assert family_of(state.id, state.shards) == []
     assert not (folder / "stack.json").exists()
+    for name in ("report.html", "report-team.html"):
+        file = folder / "reports" / f"submission-1-{name}"
+        assert str(file) in output
+        assert "Submission 1: finished" in file.read_text()
 
 
 def test_a_signal_in_the_middle_of_the_start_stops_everything(tmp_path: Path) -> None:

@@ -196,7 +196,9 @@ def test_the_last_line_and_the_exit_code(
     [
         (SubmissionStatus.RUNNING, {"status": "running"}, False),
         (SubmissionStatus.FINISHED, {"status": "running"}, False),  # the ledger follows
-        (SubmissionStatus.FINISHED, {"status": "finished"}, True),
+        (SubmissionStatus.FINISHED, {"status": "finished"}, False),  # its report's pages are being made
+        (SubmissionStatus.FINISHED, {"status": "finished", "end-time": "2026-01-01"}, True),
+        (SubmissionStatus.RUNNING, {"status": "held", "end-time": "2026-01-01"}, True),
         (SubmissionStatus.CANCELLED, {"status": "running"}, False),  # its shards are being stopped
         (SubmissionStatus.CANCELLED, {}, True),
     ],
@@ -206,7 +208,9 @@ def test_over_means_that_evalai_and_the_ledger_agree(status: SubmissionStatus, r
 
 
 def snapshots(*statuses: SubmissionStatus) -> Iterator[Progress]:
-    return (a_progress(status, 1, {"status": status.value}) for status in statuses)
+    running = SubmissionStatus.RUNNING
+    ends = {status: {} if status is running else {"end-time": "2026-01-01"} for status in statuses}
+    return (a_progress(status, 1, {"status": status.value, **ends[status]}) for status in statuses)
 
 
 def test_waiting_ends_with_the_submission_however_late() -> None:
