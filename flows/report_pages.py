@@ -24,6 +24,7 @@ from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
 from flows.held_results import kept_result
 from flows.services import Cluster, Services
+from flows.task_retries import on_transient_errors
 
 FILES = {Audience.OPERATOR: storage_keys.REPORT, Audience.TEAM: storage_keys.TEAM_REPORT}
 
@@ -35,7 +36,7 @@ async def write_report_pages(context: EvaluationContext, outcome: Outcome) -> No
             await write_pages(context, outcome)
 
 
-@task(name="write-report")
+@task(name="write-report", **on_transient_errors(2))
 async def write_pages(context: EvaluationContext, outcome: Outcome) -> None:
     """Both pages to the submission's folder; raises what reading it raises."""
     row = await asyncio.to_thread(context.ledger.row, context.submission.team_pk, context.submission.pk) or {}
