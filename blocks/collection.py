@@ -1,4 +1,4 @@
-"""All of the project's blocks, for `prefect block register -m blocks.collection` and as Prefect's entry point."""
+"""All that Prefect finds of this project by its entry point: the blocks, and the worker type `in-process`."""
 
 from blocks.artifact_bucket import ArtifactBucket
 from blocks.batch_tasks import BatchTasks
@@ -7,12 +7,14 @@ from blocks.evalai import EvalAI
 from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
+from flow_worker.worker import InProcessWorker
 
 __all__ = [
     "ArtifactBucket",
     "BatchTasks",
     "ComputeJobTable",
     "EvalAI",
+    "InProcessWorker",
     "LeaderboardCluster",
     "LedgerTable",
     "SubmissionQueue",

@@ -11,8 +11,11 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging.loggers import flow_run_logger
 
 from evaluation.lifecycle.outcome import MAX_CRASHES
+from evaluation.lifecycle.takeover import Takeover
 from flows.takeover_runs import start_takeover_run, takeover_of
-from prefect_api.states import StateName
+from prefect_api.states import DRAINED, StateName
+
+STOPPED = (StateType.CANCELLING, StateType.CANCELLED)  # by an operator in Prefect; the hooks are called in the first
 
 
 async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -23,9 +26,8 @@ async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[A
     logger = flow_run_logger(flow_run, flow)
     if state.name in set(StateName):
         return
-    earlier = takeover_of(flow_run)
-    stopped = state.type is StateType.CANCELLED
-    takeover = earlier.after_cancellation() if stopped else earlier.after_crash()
+    stopped = state.type in STOPPED
+    takeover = _next(takeover_of(flow_run), state)
     if flow_run.deployment_id is None:
         logger.warning("This run belongs to no deployment: the reconciler starts a takeover run.")
         return
@@ -42,3 +44,9 @@ async def start_takeover(flow: Flow[..., Any], flow_run: FlowRun, state: State[A
     )
     async with get_client() as client:
         await start_takeover_run(client, flow_run.parameters, takeover, flow_run.tags)
+
+
+def _next(earlier: Takeover, state: State[Any]) -> Takeover:
+    if state.type in STOPPED:
+        return earlier.after_cancellation()
+    return earlier.after_drain() if state.name == DRAINED else earlier.after_crash()

@@ -8,6 +8,8 @@ from prefect.states import Cancelled, Completed, Failed
 
 from evaluation.text import storable
 
+DRAINED = "Drained"  # of type CRASHED: the run's worker was told to stop, and nothing is wrong with the run
+
 
 class StateName(StrEnum):
     """Final states that a flow gives to its own run; any other failure is one that the flow did not foresee."""

@@ -22,6 +22,10 @@ class Takeover(BaseModel):
     def after_crash(self) -> "Takeover":
         return self.model_copy(update={"epoch": self.epoch + 1, "crashes": self.crashes + 1, "after_silence": False})
 
+    def after_drain(self) -> "Takeover":
+        """Its worker was told to stop: nothing is wrong with the run, so it is no crash."""
+        return self.model_copy(update={"epoch": self.epoch + 1, "after_silence": False})
+
     def after_cancellation(self) -> "Takeover":
         return self.model_copy(update={"epoch": self.epoch + 1, "stopped": True, "after_silence": False})
 
