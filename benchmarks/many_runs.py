@@ -55,7 +55,9 @@ def measure(worker: str, runs: int) -> Measured:
         idle_cpu = bench.cpu()
         began = time.monotonic()
         time.sleep(IDLE_SECONDS)
-        rate = [(after - before) / (time.monotonic() - began) for before, after in zip(idle_cpu, bench.cpu(), strict=True)]
+        rate = [
+            (after - before) / (time.monotonic() - began) for before, after in zip(idle_cpu, bench.cpu(), strict=True)
+        ]
         idle_memory = bench.memory()
         before, began = bench.cpu(), time.monotonic()
         sent = time.time()
@@ -67,7 +69,8 @@ def measure(worker: str, runs: int) -> Measured:
         bench.wait(lambda: bench.completed() >= runs)
         seconds = time.monotonic() - began
         cpu = [
-            (after - start - idle * seconds) / runs for start, after, idle in zip(before, bench.cpu(), rate, strict=True)
+            (after - start - idle * seconds) / runs
+            for start, after, idle in zip(before, bench.cpu(), rate, strict=True)
         ]
         waits = sorted(at - sent for at in bench.jobs().values())
     return Measured(
@@ -81,6 +84,10 @@ def measure(worker: str, runs: int) -> Measured:
         run_server_cpu=cpu[1],
         idle_memory=idle_memory,
     )
+
+
+def _spent(before: tuple[float, float], after: tuple[float, float]) -> list[float]:
+    return [end - start for start, end in zip(before, after, strict=True)]
 
 
 @dataclass

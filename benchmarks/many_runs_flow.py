@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from prefect_aws import AwsCredentials
+
 import flows.evaluate_submission
 import flows.intake
 from blocks.leaderboard_cluster import LeaderboardCluster, LocalCompute
 from evaluation.shards import ShardJob, ShardState, ShardStatus, ShardStatuses
 from evaluation.submission.model import LeaderboardVersion, SubmissionStatus
 from flows.services import Cluster, Services
-from prefect_aws import AwsCredentials
 from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQueue, FakeStore, checkpoint_of
 
 FOLDER = Path(os.environ["MANY_RUNS_FOLDER"])

@@ -71,12 +71,25 @@ def _import(name: str, entrypoint: str) -> Flow[..., Any]:
     return flow
 
 
-def run_settings(environment: Mapping[str, str | None]) -> SettingsContext:
-    """Prefect's settings for one run from the variables that its deployment names; to be entered in the run's task.
+class RunSettings:
+    """Prefect's settings by the variables that a deployment names for its runs: made once, as that takes long."""
 
-    Other variables are the process's. Raises InvalidConfiguration for one that differs from it, or that Prefect does
-    not know.
-    """
+    def __init__(self) -> None:
+        self._made: dict[tuple[tuple[str, str | None], ...], SettingsContext] = {}
+
+    def of(self, environment: Mapping[str, str | None]) -> SettingsContext:
+        """To be entered in the run's task. Variables that are not Prefect's are the process's.
+
+        Raises InvalidConfiguration for one that differs from the process's, or that Prefect does not know.
+        """
+        key = tuple(sorted(environment.items()))
+        if key not in self._made:
+            self._made[key] = _settings(environment)
+        made = self._made[key]
+        return SettingsContext.model_construct(profile=made.profile, settings=made.settings)
+
+
+def _settings(environment: Mapping[str, str | None]) -> SettingsContext:
     updates: dict[Any, Any] = {}
     for variable, value in environment.items():
         if variable.startswith("PREFECT_"):

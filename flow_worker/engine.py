@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from anyio import CancelScope
 from prefect._flow_run_suspension import FlowRunSuspensionRequest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import State
 from prefect.context import AsyncClientContext
 from prefect.exceptions import PrefectSignal
 from prefect.flow_engine import AsyncFlowRunEngine
@@ -47,6 +49,12 @@ class InProcessEngine(AsyncFlowRunEngine[..., Any]):
                         )  # Prefect's annotation is a coroutine too deep
 
     @property
+    def has_ended(self) -> bool:
+        """As far as this process knows; a run that comes from the server's queue brings no state."""
+        state = self.flow_run.state if self.flow_run else None
+        return state is not None and state.is_final()
+
+    @property
     def heartbeat_seconds(self) -> None:
         """None, so that Prefect starts no thread."""
         return None
@@ -72,7 +80,6 @@ class InProcessEngine(AsyncFlowRunEngine[..., Any]):
         async with AsyncClientContext.get_or_create() as shared:
             self._client = shared.client
             self._is_started = True
-            await self._describe_run()
             try:
                 yield self
             except Exception:
@@ -82,26 +89,40 @@ class InProcessEngine(AsyncFlowRunEngine[..., Any]):
                     self.flow_run.state = state
                 raise
             except BaseException as error:
-                if not self.state.is_final():
+                if not self.has_ended:
                     await self.handle_crash(error)
                 raise
             finally:
                 self._is_started = False
                 self._client = None
 
-    async def _describe_run(self) -> None:
-        """Version, retries and worker, in one request."""
+    async def begin_run(self) -> State[Any]:
+        """As Prefect's; name, version, retries and worker are told in one request."""
         run, flow = self.flow_run, self.flow
         assert run is not None  # noqa: S101
         policy = run.empirical_policy
         policy.retry_delay = cast(Any, flow.retry_delay_seconds) if policy.retry_delay is None else policy.retry_delay
         policy.retries = flow.retries if policy.retries is None else policy.retries
+        name = self._name()
+        self._flow_run_name_set = name is not None
+        run.name = name or run.name
         await self.client.update_flow_run(
             run.id,
             flow_version=flow.version,
+            name=name,
             empirical_policy=policy,
             infrastructure_pid=self.infrastructure,
         )
+        return await super().begin_run()
+
+    def _name(self) -> str | None:
+        """The run's name by the flow's template; None where Prefect has to make it, or to refuse the parameters."""
+        if not isinstance(self.flow.flow_run_name, str):
+            return None
+        try:
+            return self.flow.flow_run_name.format(**self.flow.validate_parameters(self.parameters or {}))
+        except Exception:  # noqa: BLE001 - Prefect reports it
+            return None
 
     @contextmanager
     def setup_flow_run_suspension_request(self) -> Iterator[FlowRunSuspensionRequest]:
@@ -111,6 +132,14 @@ class InProcessEngine(AsyncFlowRunEngine[..., Any]):
     def _engine_owns_cancellation_handling(self) -> bool:
         """There is no process around the run that would call the hooks."""
         return True
+
+    async def report_death(self, client: PrefectClient, message: str) -> None:
+        """Give the run of a process that is gone its end, and call the hooks: Cancelled where somebody wanted that."""
+        self._client, self._is_started = client, True
+        if self.state.is_cancelling():
+            await self.handle_cancellation(RuntimeError(message))
+        else:
+            await self.set_state(Crashed(message=message), force=True)
 
     async def handle_crash(self, exc: BaseException) -> None:
         """Give the run the end that the worker has cancelled it for; anything else is a crash. Calls the hooks."""

@@ -15,7 +15,7 @@ from uuid import UUID
 from anyio.abc import TaskStatus
 from prefect._internal.observers import FlowRunCancellingObserver
 from prefect.client.schemas.objects import FlowRun
-from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.context import AsyncClientContext, SettingsContext, SyncClientContext
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound, PrefectSignal
 from prefect.states import Scheduled
@@ -23,9 +23,12 @@ from prefect.utilities.callables import get_call_parameters, parameters_to_args_
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from evaluation.errors import EvaluationError
-from flow_worker.deployed_flows import DeployedFlows, run_settings
+from flow_worker.deployed_flows import DeployedFlows, RunSettings
 from flow_worker.engine import Ending, InProcessEngine
 from flow_worker.heartbeats import Heartbeats
+from flow_worker.place import Place
+from prefect_api.errors import prefect_errors
+from prefect_api.runs import runs_of_pool
 
 THREADS = 64  # for what blocks, of all runs together
 CANCEL_POLL_SECONDS = 10.0  # where Prefect's stream of events does not answer
@@ -59,9 +62,12 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deployed = DeployedFlows()
+        self._settings = RunSettings()
         self._heartbeats = Heartbeats()
         self._runs: dict[UUID, _Run] = {}
         self._draining = False
+        self._place = Place.here()
+        self._orphans_asked = False
 
     async def setup(self) -> None:
         """Open what all runs share, then what every worker has."""
@@ -133,10 +139,11 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
         engine = InProcessEngine(
             flow=self._deployed.flow(deployment),
             flow_run=flow_run,
-            infrastructure=self.name,
+            infrastructure=str(self._place),
             heartbeats=self._heartbeats,
         )
-        task = asyncio.create_task(self._execute(engine, configuration), context=contextvars.copy_context())
+        settings = self._settings.of(configuration.env)
+        task = asyncio.create_task(self._execute(engine, settings), context=contextvars.copy_context())
         self._runs[flow_run.id] = _Run(engine, task)
         try:
             await asyncio.wait([task])
@@ -145,20 +152,42 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
             task.cancel()
         return InProcessResult(status_code=0, identifier=self.name)
 
-    async def _execute(self, engine: InProcessEngine, configuration: BaseJobConfiguration) -> None:
+    async def _execute(self, engine: InProcessEngine, settings: SettingsContext) -> None:
         run = engine.flow_run
         assert run is not None  # noqa: S101 - `run` has given it
         self.get_flow_run_logger(run).info("Worker %r executes the run", self.name)
         try:
-            with run_settings(configuration.env):
+            with settings:
                 arguments = parameters_to_args_kwargs(engine.flow.fn, run.parameters)
                 engine.parameters = get_call_parameters(engine.flow.fn, *arguments)
                 await engine.run()
         except (asyncio.CancelledError, PrefectSignal):  # its end was reported, or belongs to somebody else
             pass
         except BaseException as error:  # noqa: BLE001 - a SystemExit in one run must not end the others
-            if not engine.state.is_final():
+            if not engine.has_ended:
                 await self._propose_crashed_state(run, f"{type(error).__name__}: {error}")
+
+    async def _initialize_after_sync(self) -> None:
+        await super()._initialize_after_sync()
+        if self._work_pool is not None and self._runs_task_group is not None and not self._orphans_asked:
+            self._orphans_asked = True
+            self._runs_task_group.start_soon(self._bury_orphans)
+
+    async def _bury_orphans(self) -> None:
+        """Give runs their end whose worker has died on this machine, so that others continue them at once.
+
+        Runs of other machines are the reconciler's, which learns of the death by their heartbeats and leases.
+        """
+        try:
+            with prefect_errors("Asking for the runs of workers that died here"):
+                for run in await runs_of_pool(self.client, self._work_pool_name):
+                    place = Place.parse(run.infrastructure_pid)
+                    if place and place.is_dead(self._place):
+                        flow = self._deployed.flow(await self._deployed.deployment(self.client, run))
+                        engine = InProcessEngine(flow=flow, flow_run=run)
+                        await engine.report_death(self.client, f"The worker {place} has died. Another run continues.")
+        except (EvaluationError, ObjectNotFound) as error:
+            self._logger.warning("%s", error)
 
     async def _setup_cancellation_observer(self) -> None:
         """Listen for cancellations of runs of this pool, over one connection for all of them."""

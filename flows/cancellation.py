@@ -11,6 +11,7 @@ from evaluation.submission.model import SubmissionStatus
 from flows.best_effort import best_effort
 from flows.evalai_list import READ_SECONDS
 from flows.evaluation_context import EvaluationContext
+from flows.threads import in_evalai_thread
 
 CONFIRMATIONS = 3  # so often in a row EvalAI has to answer 404 before a submission counts as deleted
 
@@ -26,7 +27,7 @@ class TakenBack:
     async def is_known(self) -> bool:
         """Whether EvalAI has the submission; raises SubmissionCancelled where its team took it back."""
         try:
-            status = await asyncio.to_thread(self.evalai.status, self.submission)
+            status = await in_evalai_thread(self.evalai.status, self.submission)
         except UnknownSubmission:
             return False
         if status is SubmissionStatus.CANCELLED:

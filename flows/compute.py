@@ -20,6 +20,7 @@ from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidConfigurat
 from evaluation.submission.message import Delivery
 from flows.compute_services import ComputeServices, load_compute_services
 from flows.lease import lease
+from flows.run_options import without_results
 from flows.task_retries import on_transient_errors
 from prefect_api.states import StateName, completed_state, failed_state
 
@@ -27,7 +28,7 @@ BLOCKED_SECONDS = 3600  # until the next try of what an operator has to correct 
 LIMIT_SECONDS = 6 * 3600  # of a function; SQS forgets after 12 hours that a message is hidden
 
 
-@flow(name="compute", flow_run_name="compute-{job_id}")
+@flow(name="compute", flow_run_name="compute-{job_id}", **without_results())
 async def compute(
     job_id: str,
     function: str,

@@ -24,6 +24,7 @@ from flows.lease import lease
 from flows.progress_display import end_state, name_flow_run
 from flows.report_pages import write_report_pages
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
+from flows.run_options import without_results
 from flows.services import Services, load_services
 from flows.simulation import launch_shards, plan_shards, remove_jobs, watch_shards
 from prefect_api.states import StateName, completed_state, failed_state
@@ -35,6 +36,7 @@ from prefect_api.states import StateName, completed_state, failed_state
     on_failure=[start_takeover],
     on_crashed=[start_takeover],
     on_cancellation=[start_takeover],
+    **without_results(),
 )
 async def evaluate_submission(
     message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None
@@ -57,8 +59,6 @@ async def evaluate_submission(
     context = EvaluationContext(services, cluster, submission, claim, takeover)
     with best_effort("The message comes back, and another run deletes it"):
         await acknowledge(services, delivery)  # from here on the ledger holds the submission
-    with best_effort("The run keeps its plain name"):
-        await name_flow_run(context)
     try:
         return await end_state(context, await evaluate(context))
     except AlreadyClaimed as taken:
@@ -97,6 +97,7 @@ async def simulate(context: EvaluationContext) -> Outcome:
     try:
         context.jobs = await plan_shards(context)
         await launch_shards(context)  # EKS Run Job, one Job a shard
+        await name_flow_run(context)
         await watch_shards(context)
         await remove_jobs(context)  # Remove Job
         return await merge_results(context)

@@ -16,6 +16,7 @@ from flows.best_effort import best_effort
 from flows.claimed_earlier import claimed_earlier
 from flows.services import Cluster, Services, load_cluster
 from flows.task_retries import on_transient_errors
+from flows.threads import in_evalai_thread
 from prefect_api.states import StateName, completed_state, failed_state
 
 HOLD_SECONDS = 600  # longer than the retries of everything up to the claim
@@ -35,7 +36,7 @@ async def enrich(services: Services, message: SubmissionMessage, takeover: Takeo
     phase = services.phase(message)
     try:
         row = await _listed(services, message.submission_pk)
-        return await asyncio.to_thread(services.evalai.submission, message, phase, row)
+        return await in_evalai_thread(services.evalai.submission, message, phase, row)
     except SubmissionFailed as why:
         if takeover is None:
             raise

@@ -1,6 +1,7 @@
 """What the Prefect UI shows of a submission: the run's name and tags, moving progress, the shards, the result."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -30,10 +31,16 @@ from flows.evaluation_context import EvaluationContext
 from prefect_api.states import StateName, cancelled_state, completed_state, failed_state
 
 _MOST_REASONS = 100  # on the page of a result; whoever forges every record causes thousands
+SHOW_SECONDS = 5.0  # the artifacts change no more often: the server has those of all submissions
 
 
 async def name_flow_run(context: EvaluationContext) -> None:
-    """Name and tag the flow run after the submission, its phase and its team."""
+    """Name and tag the flow run after the submission, its phase and its team. Best effort."""
+    with best_effort("The run keeps its plain name"):
+        await _name_flow_run(context)
+
+
+async def _name_flow_run(context: EvaluationContext) -> None:
     submission, attempt = context.submission, context.claim.attempt
     name = f"submission-{submission.pk} {submission.phase.codename}"
     tags = [
@@ -61,12 +68,17 @@ class ProgressDisplay:
         self._bar: UUID | None = None
         self._table: UUID | None = None
         self._shown: list[ShardProgress] = []
+        self._next = 0.0  # by time.monotonic()
 
-    async def show(self, statuses: ShardStatuses) -> None:
-        """Write what has changed since the last call that succeeded; nothing where nothing has."""
+    async def show(self, statuses: ShardStatuses, last: bool = False) -> None:
+        """Write what has changed since the last call that succeeded; nothing where nothing has.
+
+        Between two calls that write are SHOW_SECONDS; the `last` one always writes.
+        """
         views = shard_progress(self._jobs, statuses, self.progress)
-        if views == self._shown:
+        if views == self._shown or (time.monotonic() < self._next and not last):
             return
+        self._next = time.monotonic() + SHOW_SECONDS
         done, total = sum(view.routes_done for view in views), sum(view.routes_total for view in views)
         await self._show_bar(percentage(views), f"{done} of {total} routes driven")
         await self._show_table([{column: storable(cell) for column, cell in view.row.items()} for view in views])
@@ -98,6 +110,8 @@ def _artifact_id(created: object) -> UUID:
 async def end_state(context: EvaluationContext, outcome: Outcome) -> State[Any]:
     """Publish the result for people and return the flow run's final state, which says the same in one sentence."""
     submission = context.submission
+    if not context.jobs:  # nothing was launched, after which it gets its name
+        await name_flow_run(context)
     with best_effort("The page of the result is left out"):
         logs = context.settings.logs_of(submission.pk, context.claim.attempt)
         await acreate_markdown_artifact(

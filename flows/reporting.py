@@ -52,6 +52,7 @@ from flows.evaluation_context import EvaluationContext
 from flows.provenance import write_provenance
 from flows.shard_results import Collected, collect, reasons_to_hold
 from flows.task_retries import on_transient_errors
+from flows.threads import in_evalai_thread
 
 
 @task(name="merge-results", **on_transient_errors(8))
@@ -157,7 +158,7 @@ async def publish_partial(context: EvaluationContext, published: int, permit: Wr
         permit=permit,
     )
     await context.renew()
-    await asyncio.to_thread(context.evalai.report_partial, report)
+    await in_evalai_thread(context.evalai.report_partial, report)
     return merged.routes_done
 
 
@@ -223,7 +224,7 @@ async def send_report(context: EvaluationContext, report: Report) -> None:
     """
     await context.renew(Stage.REPORTING)
     try:
-        await asyncio.to_thread(context.evalai.report, report)
+        await in_evalai_thread(context.evalai.report, report)
     except UnknownSubmission as unknown:
         await confirm_deletion(context, unknown)
 

@@ -14,6 +14,7 @@ from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase
 from flows.evalai_list import SharedList, load_list
 from prefect_api.blocks import load_block
+from prefect_api.shared import shared_by_runs
 
 
 class Phases(Protocol):
@@ -66,6 +67,7 @@ class Cluster:
         self.artifacts = artifacts
 
 
+@shared_by_runs
 async def load_services() -> Services:
     """Load the blocks that every submission needs; raises InvalidConfiguration."""
     evalai = await load_block(EvalAI, document_names.EVALAI)
@@ -73,6 +75,7 @@ async def load_services() -> Services:
     return Services(evalai.client(), evalai, queue, evalai.signing_key(), await load_list(evalai))
 
 
+@shared_by_runs
 async def load_cluster(name: str) -> Cluster:
     """Load the blocks of one cluster, which are named after it; raises InvalidConfiguration."""
     settings = await load_block(LeaderboardCluster, name)

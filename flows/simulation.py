@@ -26,6 +26,7 @@ from flows.reporting import publish_partial
 from flows.services import Cluster
 from flows.shard_log import ShardLog
 from flows.task_retries import on_transient_errors
+from flows.threads import in_evalai_thread
 
 LOG_LINES = 40
 
@@ -63,7 +64,7 @@ async def mark_running(context: EvaluationContext, permit: WritePermit) -> None:
     """Write to EvalAI that the simulation has begun; raises SubmissionCancelled. Nothing once the permit is revoked."""
     job_name = f"submission-{context.submission.pk}-attempt-{context.claim.attempt}"
     try:
-        await asyncio.to_thread(context.evalai.mark_running, context.submission, job_name, permit)
+        await in_evalai_thread(context.evalai.mark_running, context.submission, job_name, permit)
     except UnknownSubmission as unknown:
         await confirm_deletion(context, unknown)
 
@@ -128,7 +129,7 @@ async def _follow(context: EvaluationContext) -> ShardStatuses:
         log.show(statuses)
         await _note_images(context, statuses)
         await _show(context, display, statuses)
-    await _show(context, display, statuses)  # what the pairs wrote last
+    await _show(context, display, statuses, last=True)  # what the pairs wrote last
     return explained(statuses, display.progress)
 
 
@@ -144,11 +145,13 @@ async def _note_images(context: EvaluationContext, statuses: ShardStatuses) -> N
             context.image_digest = digest
 
 
-async def _show(context: EvaluationContext, display: ProgressDisplay, statuses: ShardStatuses) -> None:
+async def _show(
+    context: EvaluationContext, display: ProgressDisplay, statuses: ShardStatuses, last: bool = False
+) -> None:
     with best_effort("The shards' progress cannot be read now"):
         display.progress = await read_progress(context.cluster, context.jobs)
     with best_effort("The shards' progress cannot be shown now"):
-        await display.show(statuses)
+        await display.show(statuses, last)
 
 
 async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int, PairProgress]:

@@ -13,6 +13,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -48,6 +50,22 @@ async def read_runs(client: PrefectClient, flow: str, which: FlowRunFilter) -> l
                 limit=PAGE,
                 offset=len(found),
             )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+async def runs_of_pool(client: PrefectClient, pool: str) -> list[FlowRun]:
+    """The runs of a work pool that a worker has taken and that have not ended."""
+    found: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=in_states(BEGUN),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            limit=PAGE,
+            offset=len(found),
+        )
         found += page
         if len(page) < PAGE:
             return found

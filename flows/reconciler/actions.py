@@ -15,6 +15,7 @@ from flows.reconciler.model import Action, Finding, SubmissionSnapshot
 from flows.reconciler.snapshot import Snapshot
 from flows.services import Services
 from flows.takeover_runs import DEPLOYMENT, start_takeover_run
+from flows.threads import in_evalai_thread
 from prefect_api.runs import BEGUN, clock_ahead, in_states, mark_crashed, read_runs, start_run
 
 DIED = "The run holds no claim in the ledger: its process must have died; see the artifact `reconciliation`."
@@ -50,7 +51,7 @@ async def _resend_report(services: Services, seen: Snapshot, view: SubmissionSna
     entry = view.entry
     if entry is None:
         return
-    now = await asyncio.to_thread(services.evalai.status, view.submission)
+    now = await in_evalai_thread(services.evalai.status, view.submission)
     if now is SubmissionStatus.CANCELLED or now.value == entry.status:
         return  # EvalAI's list was read before the report arrived, or the team has cancelled since
     ledger = seen.clusters[view.cluster].ledger

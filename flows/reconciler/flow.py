@@ -22,6 +22,7 @@ from flows.reconciler.decisions import find_discrepancies, order
 from flows.reconciler.lease_watching import watch_unclear_leases
 from flows.reconciler.model import Action, Finding, Lease, SubmissionSnapshot
 from flows.reconciler.snapshot import Snapshot, take_snapshot
+from flows.run_options import without_results
 from flows.services import Services, load_services
 from prefect_api.events import OutgoingEvent, prefect_events
 
@@ -38,6 +39,7 @@ Row = Mapping[str, str]  # of the table: submission, action, finding
     retries=2,
     retry_delay_seconds=20,
     timeout_seconds=LONGEST_PASS_SECONDS,
+    **without_results(),
 )
 async def reconcile() -> State[None]:
     """Compare EvalAI, the ledger, Prefect's runs and the clusters' Jobs, and repair. The table is an artifact."""

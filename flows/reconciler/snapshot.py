@@ -16,6 +16,7 @@ from flows.reconciler.decisions import needs_runs
 from flows.reconciler.model import EvalAIRow, Lease, SubmissionSnapshot
 from flows.reconciler.prefect_runs import runs_of
 from flows.services import Cluster, Services, load_cluster
+from flows.threads import in_evalai_thread
 
 Watched = Mapping[int, Hashable]  # submission -> the last sign of life of a lease that has expired
 # EvalAI is asked for what was submitted in this time, for what waits or runs there, and for what ended here lately.
@@ -115,7 +116,7 @@ class _Sources:
     ) -> tuple[Mapping[int, EvalAIRow], bool]:
         """EvalAI's list, and whether it answered."""
         try:
-            rows, unreadable = await asyncio.to_thread(_listed, services, since, also)
+            rows, unreadable = await in_evalai_thread(_listed, services, since, also)
         except EvaluationError as error:
             self.unavailable.append(f"EvalAI's list is missing: {error}")
             return {}, False
