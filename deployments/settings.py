@@ -42,7 +42,10 @@ class Settings(BaseSettings):
         default="leaderboard-recovery",
         description="Work pool of the reconciler and of runs that take over; without a limit, and with its own worker.",
     )
-    work_pool_type: str = Field(default="process", description="Type of these pools where `setup` has to make it.")
+    work_pool_type: str = Field(
+        default="in-process",
+        description="Type of these pools where `setup` has to make them; also of the embedded workers.",
+    )
     aws_endpoint_url: str = Field(
         default="", description="Address of an AWS emulator: `setup` then stores it, with made-up keys, in the block."
     )

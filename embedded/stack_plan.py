@@ -76,6 +76,7 @@ def child_environment(settings: Settings, state: StackState) -> dict[str, str]:
         "no_proxy": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",
         "LEADERBOARD_WORK_POOL": settings.work_pool,
+        "LEADERBOARD_WORK_POOL_TYPE": settings.work_pool_type,
         "LEADERBOARD_RECOVERY_POOL": settings.recovery_pool,
         "LEADERBOARD_REGION": settings.region,
         "LEADERBOARD_AWS_ENDPOINT_URL": state.aws_url,

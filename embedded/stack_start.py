@@ -141,7 +141,8 @@ class StackStart:
         self._start_worker("recovery-worker", self._settings.recovery_pool)
 
     def _start_worker(self, name: str, pool: str, *options: str) -> None:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+        kind = self._settings.work_pool_type
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind]
         self._processes.start(name, [*command, "--name", f"embedded-{name}", *options])
 
     def _wait_for_pool(self, server: Child, pool: str | None = None) -> None:
