@@ -7,9 +7,10 @@ flow has to be `async def`, deployed by an entrypoint `module.function`, and lea
 
 import asyncio
 import contextvars
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from anyio.abc import TaskStatus
@@ -18,11 +19,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import AsyncClientContext, SettingsContext, SyncClientContext
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound, PrefectSignal
+from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 from prefect.states import Scheduled
 from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from evaluation.errors import EvaluationError
+from evaluation.errors import EvaluationError, ServiceUnavailable
 from flow_worker.deployed_flows import DeployedFlows, RunSettings
 from flow_worker.engine import Ending, InProcessEngine
 from flow_worker.heartbeats import Heartbeats
@@ -33,6 +35,9 @@ from prefect_api.runs import runs_of_pool
 THREADS = 64  # for what blocks, of all runs together
 CANCEL_POLL_SECONDS = 10.0  # where Prefect's stream of events does not answer
 DRAIN_SECONDS = 60.0  # for all runs to say that they have ended, after SIGTERM; then their leases end by themselves
+
+
+T = TypeVar("T")
 
 
 class InProcessResult(BaseWorkerResult):
@@ -73,8 +78,10 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
         """Open what all runs share, then what every worker has."""
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix="run")
         asyncio.get_running_loop().set_default_executor(threads)
-        await self._exit_stack.enter_async_context(AsyncClientContext())
-        self._exit_stack.enter_context(SyncClientContext())
+        # Like every worker, it waits for a server that does not answer yet; comparing versions would not.
+        with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}):
+            await self._exit_stack.enter_async_context(AsyncClientContext())
+            self._exit_stack.enter_context(SyncClientContext())
         self._heartbeats.start()
         await super().setup()
 
@@ -93,6 +100,21 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
             _, left = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
             if left:
                 self._logger.warning("%d runs did not end in %g s", len(left), DRAIN_SECONDS)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """As every worker's, but for an outage of the server: after some minutes it would end all runs."""
+        return await self._outlive(super().get_and_submit_flow_runs) or []
+
+    async def _sync_and_initialize(self) -> None:
+        await self._outlive(super()._sync_and_initialize)
+
+    async def _outlive(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        try:
+            with prefect_errors("Asking for runs"):
+                return await ask()
+        except ServiceUnavailable as outage:
+            self._logger.warning("%s The runs go on.", outage)
+            return None
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Take the run and execute it; returns at its end. What every worker asks the server for it is asked once."""

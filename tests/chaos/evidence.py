@@ -99,7 +99,7 @@ def _left(harness: Harness, runs: Collection[str]) -> Iterator[str]:
 
 
 def engines(harness: Harness) -> list[tuple[psutil.Process, str]]:
-    """The processes of all flow runs of evaluate-submission and the reconciler, with the runs' ids; by their age."""
+    """The processes of all flow runs that have one of their own (LEADERBOARD_WORK_POOL_TYPE=process); by their age."""
     found = []
     for process in family_of(harness.stack.state.id, harness.stack.state.shards):
         with contextlib.suppress(psutil.Error, OSError):

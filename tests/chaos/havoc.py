@@ -42,6 +42,8 @@ OPEN = frozenset(SubmissionStatus) - {
     SubmissionStatus.ARCHIVED,
 }
 
+SHORT_DEATH = 1.0  # seconds until a worker that dies for one of its runs is started again
+
 Say = Callable[[str], None]
 Target = TypeVar("Target")
 
@@ -91,8 +93,8 @@ class Havoc:
 
     def _flow_run(self, incident: Incident) -> bool:
         running = engines(self._site)
-        if not running:
-            return False
+        if not running:  # the runs are the worker's own tasks, and die with it only
+            return self._part(replace(incident, kind=Kind.WORKER, seconds=SHORT_DEATH))
         process, run = _choose(running, incident.choice)
         process.kill()
         self._hit(Hit(_now(), incident.kind, f"run {run}", run=run))

@@ -1,6 +1,5 @@
 """One embedded stack for all end-to-end tests, on free ports, in a folder of its own."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,14 +68,6 @@ class Harness:
         answer = requests.post(f"{self.stack.state.prefect_api_url}/flow_runs/filter", json=everything, timeout=30)
         answer.raise_for_status()
         return [run for run in answer.json() if run["parameters"].get("message", {}).get("submission_pk") == submission]
-
-    def engine_of(self, flow_run: str) -> psutil.Process:
-        """The process of this stack that executes the flow run."""
-        for process in family_of(self.stack.state.id, self.stack.state.shards):
-            with contextlib.suppress(psutil.Error, OSError):
-                if "prefect.engine" in process.cmdline() and process.environ()["PREFECT__FLOW_RUN_ID"] == flow_run:
-                    return process
-        raise AssertionError(f"flow run {flow_run} has no process")
 
     def _look(self, submission: int) -> Progress:
         while True:

@@ -104,7 +104,7 @@ def test_two_submissions_of_different_phases_at_once_both_finish(harness: Harnes
 
 
 @pytest.mark.usefixtures("crashed", "hanging", "repeated_setup")  # what the later tests look at runs meanwhile
-def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(harness: Harness) -> None:
+def test_a_run_whose_worker_is_killed_is_taken_over_with_its_shards_as_soon_as_it_is_back(harness: Harness) -> None:
     submission = harness.submit("leaderboard-10-MAP", "demo/agent:steady")
     pods: set[tuple[str, int]] = set()
 
@@ -115,7 +115,7 @@ def test_a_run_whose_process_is_killed_is_taken_over_with_its_shards(harness: Ha
     driving = harness.wait(submission, lambda seen: drives(seen) and len(harness.pods_of(submission)) == 4)
     first = driving.row["claim-owner"]
     before = harness.pods_of(submission)
-    harness.engine_of(first).kill()
+    harness.stack.supervisor.kill("worker", down_seconds=1)
     outlived = [pid for _, pid in before if psutil.pid_exists(pid)]
 
     finished = harness.wait(submission, over)
@@ -146,7 +146,7 @@ def test_setup_can_be_repeated_on_a_server_in_use(harness: Harness, repeated_set
     stdout, stderr = repeated_setup.communicate(timeout=PATIENCE_SECONDS)
 
     assert repeated_setup.returncode == 0, stderr
-    assert "ready: work pool leaderboard (process)" in stdout.splitlines()
+    assert "ready: work pool leaderboard (in-process)" in stdout.splitlines()
     assert "ready: blocks of leaderboard-20" in stdout.splitlines()
     assert harness.stack.state.host_token not in stdout + stderr
 

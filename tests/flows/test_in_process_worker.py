@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -29,6 +30,7 @@ from flow_worker.worker import InProcessWorker
 from tests.flows.worker_flows import ENTRYPOINT
 from tests.waiting import PATIENCE_SECONDS, eventually_in_loop
 
+POLLS_UNTIL_A_WORKER_GIVES_UP = 12  # in a row without an answer: three at each of four intervals
 FAST = {PREFECT_WORKER_QUERY_SECONDS: 0.2, PREFECT_LOGGING_TO_API_BATCH_INTERVAL: 0.2}
 
 
@@ -216,6 +218,30 @@ def test_a_limit_is_kept_and_the_next_run_begins_when_one_has_ended(tmp_path: Pa
             assert not (tmp_path / str(second)).exists()
             runs.go()
             assert (await runs.ended(second)).is_completed()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_does_not_answer_for_long_ends_neither_worker_nor_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def no_answer(*_: object, **__: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise httpx.ConnectError("refused")
+
+    async def scenario() -> None:
+        async with pool(tmp_path) as runs:
+            waits = await runs.start("waits")
+            await runs.begun(waits)
+            with monkeypatch.context() as outage:
+                outage.setattr(PrefectClient, "get_scheduled_flow_runs_for_work_pool", no_answer)
+                await eventually_in_loop(lambda: asked >= 2 * POLLS_UNTIL_A_WORKER_GIVES_UP)
+            runs.go()
+            assert (await runs.ended(waits)).is_completed()
+            assert (await runs.ended(await runs.start("tells"))).is_completed()
 
     asyncio.run(scenario())
 
