@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from prefect.context import _temporary_global_settings_context, get_settings_context
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
 from prefect_aws import AwsCredentials
 
 from blocks.leaderboard_cluster import LeaderboardCluster, LocalCompute
-from embedded.prefect_server import empty_database
+from embedded.prefect_server import empty_database, one_connection
 from evaluation.shards import ShardJob
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import LeaderboardVersion, SubmissionStatus
@@ -21,13 +23,23 @@ from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQue
 
 @pytest.fixture(scope="package", autouse=True)
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prefect's own harness, on a database that is migrated already: migrating takes longest of its start."""
-    folder = tmp_path_factory.mktemp("prefect")
-    shutil.copyfile(empty_database(), folder / "prefect-test.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
-        with prefect_test_harness(server_startup_timeout=200):
-            yield
+    """Prefect's server on a database that is migrated already and opened once, as in the embedded stack.
+
+    prefect_test_harness migrates a new one first, and where several runs write at the same time, "database is locked".
+    """
+    database = tmp_path_factory.mktemp("prefect") / "prefect.db"
+    shutil.copyfile(empty_database(), database)
+    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: one_connection(database)}):
+        server = SubprocessASGIServer()
+        server.start(timeout=200)
+        try:
+            with (
+                temporary_settings({PREFECT_API_URL: server.api_url}),
+                _temporary_global_settings_context(get_settings_context()),  # for threads without a context
+            ):
+                yield
+        finally:
+            server.stop()
 
 
 @dataclass

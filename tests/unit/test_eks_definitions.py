@@ -16,6 +16,7 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from evaluation.submission.model import LeaderboardVersion
+from flow_worker.worker import DRAIN_SECONDS, InProcessWorker
 from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.example import example_cluster, example_job
 from k8s_jobs.manifest import job_manifest, network_policies
@@ -287,7 +288,24 @@ class TestFlowRuns:
             for container in pod["containers"]:
                 assert container["securityContext"]["allowPrivilegeEscalation"] is False
                 assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert len(pods) == 4
+        assert len(pods) == 6
+
+    @pytest.mark.parametrize(
+        ("name", "pool"), [("flow-worker", "leaderboard"), ("flow-recovery-worker", "leaderboard-recovery")]
+    )
+    def test_two_workers_run_the_flows_with_their_role_and_have_time_to_hand_them_over(
+        self, name: str, pool: str
+    ) -> None:
+        (worker,) = [o for o in objects_of("Deployment") if o["metadata"]["name"] == name]
+        pod = worker["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+
+        assert worker["spec"]["replicas"] == 2
+        start = ["prefect", "worker", "start", "--pool", pool, "--type", InProcessWorker.type]
+        assert container["command"][:7] == start
+        assert pod["serviceAccountName"] == "flow-runs"
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS
 
     def test_the_worker_asks_for_one_namespace_only(self) -> None:
         (worker,) = [o for o in objects_of("Deployment") if o["metadata"]["name"] == "prefect-worker"]
