@@ -7,14 +7,13 @@ from blocks.evalai import EvalAI
 from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
-from flow_worker.worker import InProcessWorker
+from flow_worker.worker import InProcessWorker as InProcessWorker
 
 __all__ = [
     "ArtifactBucket",
     "BatchTasks",
     "ComputeJobTable",
     "EvalAI",
-    "InProcessWorker",
     "LeaderboardCluster",
     "LedgerTable",
     "SubmissionQueue",

@@ -31,8 +31,8 @@ def test_everything_is_deployed_with_names_and_descriptions() -> None:
     run("prefect", "--no-prompt", "deploy", "--all")
 
     assert made.splitlines() == [
-        "ready: work pool leaderboard (process)",
-        "ready: work pool leaderboard-recovery (process)",
+        "ready: work pool leaderboard (in-process)",
+        "ready: work pool leaderboard-recovery (in-process)",
     ]
     wanted = yaml.safe_load((PROJECT / "prefect.yaml").read_text("utf-8"))["deployments"]
     with get_client(sync_client=True) as client:

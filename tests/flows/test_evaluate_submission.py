@@ -21,7 +21,7 @@ from flows.evaluate_submission import evaluate_submission
 from flows.report_pages import made_page
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
-from tests.waiting import eventually_in_loop
+from tests.waiting import eventually, eventually_in_loop
 
 
 def run(message: SubmissionMessage, delivery: Delivery | None = None, takeover: Takeover | None = None) -> State[None]:
@@ -497,7 +497,7 @@ def test_a_partial_result_that_waits_for_its_turn_is_not_written_after_the_end(w
 
     asyncio.run(run_to_the_end_while_it_waits())
 
-    assert permitted == [False]
+    assert eventually(lambda: permitted) == [False]
     assert len(world.evalai.reports) == 1
 
 
