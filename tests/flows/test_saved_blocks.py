@@ -71,6 +71,7 @@ def test_a_refusal_by_prefect_which_repeats_a_secret_is_told_without_it() -> Non
 def test_every_block_is_registered_with_the_module() -> None:
     assert set(collection.__all__) == {
         "ArtifactBucket",
+        "BatchTasks",
         "ComputeJobTable",
         "LeaderboardCluster",
         "EvalAI",
@@ -80,6 +81,7 @@ def test_every_block_is_registered_with_the_module() -> None:
     slugs = {getattr(collection, name).get_block_type_slug() for name in collection.__all__}
     assert slugs == {
         "artifact-bucket",
+        "batch-tasks",
         "compute-cluster",
         "compute-jobs",
         "evalai",
