@@ -25,7 +25,7 @@ import requests
 import yaml
 
 from embedded.prefect_server import answers, empty_database, one_connection, prefect_environment
-from embedded.stack import free_ports
+from embedded.stack_plan import free_ports
 
 PROJECT = Path(__file__).resolve().parents[1]
 IDLE_SECONDS = 15.0

@@ -11,6 +11,7 @@ import pytest
 from aws_blocks import create_table, credentials_of
 from botocore.exceptions import ReadTimeoutError
 
+from blocks.aws_client import aws_client
 from blocks.ledger_table import LedgerTable
 from evaluation.errors import ServiceUnavailable
 from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
@@ -118,7 +119,7 @@ class MemoryHarness:
 def dynamo_harness(aws: dict[str, Any]) -> Iterator[DynamoHarness]:
     create_table(aws, TABLE)
     harness = DynamoHarness(aws)
-    events = harness.ledger.credentials.get_client("dynamodb").meta.events
+    events = aws_client(harness.ledger.credentials, "dynamodb").meta.events
     events.register("after-call.dynamodb.UpdateItem", harness.lose)
     yield harness
     events.unregister("after-call.dynamodb.UpdateItem", harness.lose)
