@@ -17,6 +17,7 @@ from evalai_api.fields import SubmissionRow
 from evalai_api.shared_list import LOOK_SECONDS, ListWatch, interval, read_list_body, render_list
 from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
 from evaluation.ports import EvaluationServer, ListedSubmission, SharedDocument
+from flows.threads import in_evalai_thread
 from prefect_api.blocks import load_block
 
 LISTED = timedelta(days=7)  # the list has what was submitted in this time
@@ -97,7 +98,7 @@ class SharedList:
             async with self._asking:
                 number = await asyncio.to_thread(self.document.begin, self._watch.begun)
                 if number is not None:
-                    await asyncio.to_thread(_ask, self.document, self.evalai, self.challenge, number)
+                    await in_evalai_thread(_ask, self.document, self.evalai, self.challenge, number)
                     await self._read(0)
                     return
         await asyncio.sleep(POLL_SECONDS)
