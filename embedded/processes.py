@@ -71,14 +71,17 @@ class Processes:
                 return child
         raise NeedsOperator(f"The stack has no process {name}", f"it has {', '.join(c.name for c in self.children)}")
 
-    def restart(self, name: str) -> Child:
-        """Kill the child, if it still runs, and start it again as it was; what it has started itself is left alone."""
+    def restart(self, name: str, environment: Mapping[str, str] | None = None) -> Child:
+        """Kill the child, if it still runs, and start it again as it was; what it has started itself is left alone.
+
+        `environment`, where it is given, is from then on what it has beyond the others.
+        """
         child = self.child(name)
         child.process.kill()
         child.process.wait()
         with self._lock:
             self._children.remove(child)
-        return self.start(child.name, child.command, child.environment)
+        return self.start(child.name, child.command, child.environment if environment is None else environment)
 
     def run(
         self, name: str, command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None

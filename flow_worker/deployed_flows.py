@@ -1,5 +1,6 @@
 """What the worker runs: the deployments' flows, imported once, and the settings that a deployment gives to its runs."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from prefect.flows import load_flow_from_entrypoint
 
 from evaluation.errors import InvalidConfiguration
 
+_LOG = logging.getLogger("prefect.flow_worker")
 FRESH_SECONDS = 10.0  # so old may be what is known of a deployment; runs that start together ask once
+OF_THE_LOG = "PREFECT_LOGGING_"  # how a process logs is set up at its start
 OTHER_WORKERS = "Use an entrypoint `module.function`, or a worker of type process."
 
 
@@ -92,7 +95,11 @@ class RunSettings:
 def _settings(environment: Mapping[str, str | None]) -> SettingsContext:
     updates: dict[Any, Any] = {}
     for variable, value in environment.items():
-        if variable.startswith("PREFECT_"):
+        if variable.startswith(OF_THE_LOG):
+            _LOG.warning(
+                "%s=%s is left out: the runs of a worker share one log. Set it for the worker.", variable, value
+            )
+        elif variable.startswith("PREFECT_"):
             updates[_setting(variable)] = value
         elif os.environ.get(variable) != value:
             raise InvalidConfiguration(

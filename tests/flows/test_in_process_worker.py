@@ -177,7 +177,7 @@ def test_each_runs_log_holds_its_own_lines_and_no_others(tmp_path: Path) -> None
 def test_a_deployments_settings_are_its_runs_own_and_the_process_stays_where_it_is(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with pool(tmp_path) as runs:
-            env = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
+            env = {"PREFECT_CLIENT_MAX_RETRIES": "8", "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG"}  # the latter is left out
             with_settings, without = await runs.start("tells", env=env), await runs.start("tells")
             for run, retries in ((with_settings, "8"), (without, "5")):
                 assert (await runs.ended(run)).is_completed()
