@@ -26,7 +26,7 @@ JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 TESTS := tests/e2e tests/flows tests/contract tests/unit
 
 test: $(READY) ## every test that needs no external service, side by side (JOBS=3)
-	echo "Some 2400 tests in $(JOBS) processes: about 8 minutes on 2 cores that do nothing else, less on more."
+	echo "Some 3100 tests in $(JOBS) processes: about 20 minutes on 2 cores, less on more."
 	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
 coverage: $(READY) ## the same, and which lines and branches they run: a table, and build/coverage/index.html

@@ -204,7 +204,7 @@ def test_an_installation_that_is_well_is_all_green(server: Server) -> None:
     assert [str(finding) for finding in findings.values() if finding.status is not CheckStatus.OK] == []
     assert findings["Prefect: worker"].detail == "1 online: doctors-worker"
     assert findings["Prefect: recovery worker"].detail == "1 online: doctors-worker"
-    assert findings["Prefect: request budget"].detail == "56 requests a minute at most"
+    assert findings["Prefect: request budget"].detail == "54 requests a minute at most"
     assert findings["Prefect: deployment doctors-reconciler"].detail == f"ready, in {POOL}, by schedule"
     assert "Prefect: block compute-cluster/leaderboard-20" in findings
 
@@ -219,8 +219,13 @@ BROKEN: dict[str, tuple[Callable[[Server], object], dict[str, tuple[str, str]]]]
         {"Prefect: request budget": (f"There is no rate limit {LIMIT}", "Run `leaderboard setup`.")},
     ),
     "budget-too-high": (
-        lambda server: server.client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=50)),
-        {"Prefect: request budget": ("50 slots, 0.8 more a second; EvalAI allows 60", "Run `leaderboard setup`.")},
+        lambda server: server.client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=2000)),
+        {
+            "Prefect: request budget": (
+                "2000 slots, 80 more a second, 100 for a request",
+                "Run `leaderboard setup`.",
+            )
+        },
     ),
     "no-deployment": (
         lambda server: server.client.delete_deployment(server.reconciler),
