@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class BatchFunctions:
 
     async def end(self, name: str, reason: str = CANCELLED) -> list[str]:
         """Terminate the jobs of that name, or with a name that begins so if it ends in `*`; their ids."""
-        found = [job for job in await self._api.jobs(self.queues.all, name) if not job.ended and not job.ending]
+        found = await self._going(self.queues.all, name)
         for job in found:
             await self._api.terminate(job, reason)
         return [job.id for job in found]
@@ -97,9 +97,12 @@ class BatchFunctions:
 
     async def _living(self, queue: str, name: str) -> str | None:
         """The oldest job of that name that has not ended; younger ones, of an earlier try, are ended."""
-        found = [job for job in await self._api.jobs([queue], name) if not job.ended and not job.ending]
+        found = await self._going([queue], name)
         await end_duplicates(self._api, found)
         return found[0].id if found else None
+
+    async def _going(self, queues: Sequence[str], name: str) -> list[BatchJob]:
+        return [job for job in await self._api.jobs(queues, name) if not job.ended and not job.ending]
 
     async def _submit(self, call: FunctionCall, queue: str, name: str, flow_run: str) -> str:
         definition = await self._definition(call, queue)

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -17,36 +15,29 @@ from prefect.context import SettingsContext, get_settings_context
 from prefect.flows import load_flow_from_entrypoint
 
 from evaluation.errors import InvalidConfiguration
+from prefect_api.shared import shared_by_runs
 
 _LOG = logging.getLogger("prefect.flow_worker")
-FRESH_SECONDS = 10.0  # so old may be what is known of a deployment; runs that start together ask once
 OF_THE_LOG = "PREFECT_LOGGING_"  # how a process logs is set up at its start
 OTHER_WORKERS = "Use an entrypoint `module.function`, or a worker of type process."
 
 
-@dataclass(frozen=True)
-class Known:
-    deployment: DeploymentResponse
-    until: float  # by time.monotonic()
+@shared_by_runs
+async def _deployment(client: PrefectClient, deployment: UUID) -> DeploymentResponse:
+    return await client.read_deployment(deployment)
 
 
 class DeployedFlows:
-    """Deployments by id, and their flows by entrypoint."""
+    """Deployments as they were lately, and their flows by entrypoint."""
 
     def __init__(self) -> None:
-        self._known: dict[UUID, Known] = {}
         self._flows: dict[str, Flow[..., Any]] = {}
 
     async def deployment(self, client: PrefectClient, flow_run: FlowRun) -> DeploymentResponse:
         """The run's deployment; raises ObjectNotFound, and InvalidConfiguration for a run that has none."""
         if flow_run.deployment_id is None:
             raise InvalidConfiguration(f"The run {flow_run.name} belongs to no deployment", remedy=OTHER_WORKERS)
-        known = self._known.get(flow_run.deployment_id)
-        if known is None or known.until < time.monotonic():
-            deployment = await client.read_deployment(flow_run.deployment_id)
-            known = Known(deployment, time.monotonic() + FRESH_SECONDS)
-            self._known[flow_run.deployment_id] = known
-        return known.deployment
+        return await _deployment(client, flow_run.deployment_id)
 
     def flow(self, deployment: DeploymentResponse) -> Flow[..., Any]:
         """The deployment's flow, imported by name; pull steps are not followed, as they change the whole process.

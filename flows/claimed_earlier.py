@@ -4,7 +4,6 @@ import asyncio
 from datetime import datetime
 
 from evaluation.errors import SubmissionCancelled, SubmissionFailed, UnknownSubmission
-from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus
 from flows.cancellation import TakenBack
@@ -20,7 +19,7 @@ async def claimed_earlier(
     then, and an operator is notified. Raises `why` where the ledger does not know the submission.
     """
     gone = isinstance(why, UnknownSubmission) and await _is_deleted(services, cluster, message.submission_pk, why)
-    entry = await asyncio.to_thread(_entry, cluster, message.submission_pk)
+    entry = await asyncio.to_thread(cluster.entry_of, message.submission_pk)
     if entry is None:
         raise why
     return Submission(
@@ -45,7 +44,3 @@ async def _is_deleted(services: Services, cluster: Cluster, submission: int, fir
     except SubmissionCancelled:
         return False
     return True
-
-
-def _entry(cluster: Cluster, submission: int) -> LedgerEntry | None:
-    return next((entry for entry in cluster.ledger.entries() if entry.submission == submission), None)

@@ -39,7 +39,7 @@ async def kept_result(services: Services, submission: int) -> KeptResult:
     """The outcome that is kept of a submission. Raises UnknownSubmission; InvalidCheckpoint where none is kept."""
     for name in services.phases.clusters:
         cluster = await load_cluster(name)
-        entry = await asyncio.to_thread(_entry, cluster, submission)
+        entry = await asyncio.to_thread(cluster.entry_of, submission)
         if entry:
             outcome = await asyncio.to_thread(_outcome, cluster, entry)
             return KeptResult(entry, outcome, cluster, services.provenance_key)
@@ -96,10 +96,6 @@ async def _start_run(entry: LedgerEntry) -> None:
     parameters = {"message": message.model_dump(mode="json"), "delivery": None}
     async with get_client() as client:
         await start_takeover_run(client, parameters, Takeover(owner=entry.owner, epoch=entry.epoch + 1), [])
-
-
-def _entry(cluster: Cluster, submission: int) -> LedgerEntry | None:
-    return next((entry for entry in cluster.ledger.entries() if entry.submission == submission), None)
 
 
 def _outcome(cluster: Cluster, entry: LedgerEntry) -> Outcome:

@@ -11,18 +11,16 @@ from blocks.artifact_bucket import read_location
 from blocks.provenance_key import ProvenanceKey
 from evaluation import storage_keys
 from evaluation.ports import ArtifactStore
-from evaluation.provenance import Decision, Envelope, Origin, parse_envelope, sha256, statement, with_decision
+from evaluation.provenance import Decision, Envelope, Origin, sha256, statement, with_decision
 from evaluation.submission.image import pinned, repository_digest
 from flows.evaluation_context import EvaluationContext
+from flows.submission_folder import read_provenance
 
 
 def write_provenance(context: EvaluationContext) -> None:
     """Write provenance.json over the files of the submission's folder, signed where there is a key. Blocks."""
-    pk, artifacts = context.submission.pk, context.artifacts
     content = statement(_files(context), _origin(context))
-    key = context.services.provenance_key
-    envelope = key.signed(content) if key else Envelope(content)
-    artifacts.write(storage_keys.result_key(pk, storage_keys.PROVENANCE), envelope.render(), "application/json")
+    _write(context.artifacts, context.submission.pk, context.services.provenance_key, content)
 
 
 def add_decision(artifacts: ArtifactStore, submission: int, key: ProvenanceKey | None, decision: Decision) -> None:
@@ -30,16 +28,9 @@ def add_decision(artifacts: ArtifactStore, submission: int, key: ProvenanceKey |
 
     A file that is none, or that another has signed, stays as it is: `check_provenance` says so.
     """
-    name = storage_keys.result_key(submission, storage_keys.PROVENANCE)
-    body = artifacts.read(name)
-    if body is None:
-        return
-    envelope = parse_envelope(body, artifacts.location(name))
-    _, right = _signature(envelope, key)
-    if right:
-        content = with_decision(envelope.statement, decision)
-        decided = key.signed(content) if key else Envelope(content)
-        artifacts.write(name, decided.render(), "application/json")
+    envelope = read_provenance(artifacts, submission)
+    if envelope and _signature(envelope, key)[1]:
+        _write(artifacts, submission, key, with_decision(envelope.statement, decision))
 
 
 def check_provenance(artifacts: ArtifactStore, submission: int, key: ProvenanceKey | None) -> tuple[str, bool]:
@@ -47,16 +38,20 @@ def check_provenance(artifacts: ArtifactStore, submission: int, key: ProvenanceK
 
     Raises InvalidCheckpoint for a file that is none.
     """
-    name = storage_keys.result_key(submission, storage_keys.PROVENANCE)
-    body = artifacts.read(name)
-    if body is None:
+    envelope = read_provenance(artifacts, submission)
+    if envelope is None:
         return "Provenance: there is no file of it.", False
-    envelope = parse_envelope(body, artifacts.location(name))
     changed = [file for file, digest in envelope.files.items() if _digest(artifacts, submission, file) != digest]
     signed, right = _signature(envelope, key)
     if changed:
         return f"Provenance: {signed}, but changed since: {', '.join(changed)}.", False
     return f"Provenance: {signed}; {len(envelope.files)} files are as they were.", right
+
+
+def _write(artifacts: ArtifactStore, submission: int, key: ProvenanceKey | None, content: bytes) -> None:
+    envelope = key.signed(content) if key else Envelope(content)
+    name = storage_keys.result_key(submission, storage_keys.PROVENANCE)
+    artifacts.write(name, envelope.render(), "application/json")
 
 
 def _signature(envelope: Envelope, key: ProvenanceKey | None) -> tuple[str, bool]:

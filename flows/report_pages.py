@@ -13,17 +13,16 @@ from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint
 from evaluation.lifecycle.ledger_entry import IMAGE_DIGEST, LedgerEntry, read_entry
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus
-from evaluation.pair.observations import Observations, parse_observations
+from evaluation.pair.observations import Observations
 from evaluation.ports import ArtifactStore, Row
-from evaluation.provenance import parse_envelope
 from evaluation.report_page.render import render_report
 from evaluation.report_page.source import Audience, Pair, ReportSource, Subject
 from evaluation.routes import expand
-from evaluation.shards import parse_plan
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
 from flows.held_results import kept_result
 from flows.services import Cluster, Services
+from flows.submission_folder import read_observations, read_plan, read_provenance
 from flows.task_retries import on_transient_errors
 
 FILES = {Audience.OPERATOR: storage_keys.REPORT, Audience.TEAM: storage_keys.TEAM_REPORT}
@@ -95,11 +94,10 @@ def _subject(settings: LeaderboardCluster, artifacts: ArtifactStore, entry: Ledg
 
 
 def _pairs(artifacts: ArtifactStore, submission: int) -> tuple[Pair, ...]:
-    key = storage_keys.plan_key(submission)
-    plan = artifacts.read(key)
+    plan = read_plan(artifacts, submission)
     if plan is None:  # it ended before its shards were planned
         return ()
-    shards, repetitions = parse_plan(plan, artifacts.location(key))
+    shards, repetitions = plan
     return tuple(
         Pair(shard.index, expand(shard.routes, repetitions), _seen(artifacts, submission, shard.index))
         for shard in shards
@@ -107,22 +105,18 @@ def _pairs(artifacts: ArtifactStore, submission: int) -> tuple[Pair, ...]:
 
 
 def _seen(artifacts: ArtifactStore, submission: int, shard: int) -> Observations | None:
-    key = storage_keys.observations_key(submission, shard)
     try:
-        body = artifacts.read(key)
-        return parse_observations(body, artifacts.location(key)) if body else None
+        return read_observations(artifacts, submission, shard)
     except InvalidCheckpoint:
         return None
 
 
 def _provenance(artifacts: ArtifactStore, submission: int, outcome: Outcome) -> tuple[Mapping[str, Any], str]:
     """The statement, and the id of the key that signed it; empty where no complete result is kept."""
-    key = storage_keys.result_key(submission, storage_keys.PROVENANCE)
     try:
-        body = artifacts.read(key) if outcome.metrics or outcome.reasons else None
-        if body is None:
+        envelope = read_provenance(artifacts, submission) if outcome.metrics or outcome.reasons else None
+        if envelope is None:
             return {}, ""
-        envelope = parse_envelope(body, artifacts.location(key))
         statement: Mapping[str, Any] = json.loads(envelope.statement)
     except InvalidCheckpoint:
         return {}, ""

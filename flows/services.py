@@ -9,6 +9,7 @@ from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.provenance_key import ProvenanceKey
 from blocks.submission_queue import SubmissionQueue
+from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase
@@ -65,6 +66,10 @@ class Cluster:
         self.backend = backend
         self.ledger = ledger
         self.artifacts = artifacts
+
+    def entry_of(self, submission: int) -> LedgerEntry | None:
+        """The submission's row, which the ledger keeps by team too: reads all rows. Blocks."""
+        return next((entry for entry in self.ledger.entries() if entry.submission == submission), None)
 
 
 @shared_by_runs

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from evaluation import storage_keys
-from evaluation.pair.observations import Observations, parse_observations
 from evaluation.pair.restarts import count_restarts, restarts
 from evaluation.results.checkpoint import check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
@@ -13,6 +12,7 @@ from evaluation.verification.drives import drives_again
 from evaluation.verification.reasons import Reason
 from evaluation.verification.verify import ShardEvidence, verify
 from flows.evaluation_context import EvaluationContext
+from flows.submission_folder import read_observations
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def collect(context: EvaluationContext) -> Collected:
         checkpoint = parse_checkpoint(body, source, job.version)
         check_expected(checkpoint, job.expected, source)
         parts.append((source, checkpoint))
-        seen = _observations(context, job.shard.index)
+        seen = read_observations(artifacts, job.submission, job.shard.index)
         shards.append(ShardEvidence(job.shard.index, checkpoint, seen))
     expected = [run for job in jobs for run in job.expected]
     return Collected(merge(parts, expected, jobs[0].version), tuple(shards))
@@ -69,9 +69,3 @@ def reasons_to_hold(context: EvaluationContext, collected: Collected) -> tuple[R
     known = context.settings.expectations(context.submission.phase.track)
     images = {digest: sorted(shards) for digest, shards in sorted(context.images.items())}
     return verify(collected.shards, replace(known, images=images, image_digest=context.image_digest))
-
-
-def _observations(context: EvaluationContext, shard: int) -> Observations | None:
-    key = storage_keys.observations_key(context.submission.pk, shard)
-    body = context.artifacts.read(key)
-    return parse_observations(body, context.artifacts.location(key)) if body else None

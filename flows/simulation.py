@@ -1,7 +1,8 @@
 """The simulation: plan the shards, launch them, follow them to their end, leave nothing behind."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from prefect import task
@@ -14,7 +15,7 @@ from evaluation.lifecycle.shard_progress import explained
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.protocol import PairProgress, parse_progress
-from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, parse_plan, render_plan, split_contiguous
+from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, render_plan, split_contiguous
 from evaluation.submission.image import pinned, require_allowed_image
 from evaluation.submission.model import SubmissionStatus
 from evaluation.text import storable
@@ -25,6 +26,7 @@ from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
 from flows.services import Cluster
 from flows.shard_log import ShardLog
+from flows.submission_folder import read_plan
 from flows.task_retries import on_transient_errors
 from flows.threads import in_evalai_thread
 
@@ -49,13 +51,11 @@ async def plan_shards(context: EvaluationContext) -> tuple[ShardJob, ...]:
 
 
 def _plan(context: EvaluationContext) -> tuple[tuple[Shard, ...], int]:
-    artifacts, settings = context.artifacts, context.settings
-    key = storage_keys.plan_key(context.submission.pk)
-    earlier = artifacts.read(key)
-    if earlier is not None:
-        return parse_plan(earlier, artifacts.location(key))
+    artifacts, settings, pk = context.artifacts, context.settings, context.submission.pk
+    if (earlier := read_plan(artifacts, pk)) is not None:
+        return earlier
     shards = split_contiguous(settings.read_routes(), settings.shards)
-    artifacts.write(key, render_plan(shards, settings.repetitions).encode(), "application/json")
+    artifacts.write(storage_keys.plan_key(pk), render_plan(shards, settings.repetitions).encode(), "application/json")
     return shards, settings.repetitions
 
 
@@ -168,25 +168,30 @@ async def read_progress(cluster: Cluster, jobs: Sequence[ShardJob]) -> dict[int,
 
 async def _show_as_running(context: EvaluationContext) -> NoReturn:
     """Beside the shards, which do not wait for EvalAI; an end that comes first is never overwritten."""
-    permit = WritePermit()
-    try:
+    async with _until_the_end() as permit:
         with best_effort("EvalAI does not show it as running"):
             await mark_running(context, permit)
         while True:  # until the shards have ended
             await asyncio.sleep(3600)
-    finally:
-        await asyncio.to_thread(permit.revoke)
 
 
 async def _publish_partial_results(context: EvaluationContext, seconds: float) -> NoReturn:
-    published, permit = 0, WritePermit()
-    try:
+    published = 0
+    async with _until_the_end() as permit:
         while True:
             await asyncio.sleep(seconds)
             with best_effort("Partial results are not published now"):
                 published = await publish_partial(context, published, permit)
+
+
+@asynccontextmanager
+async def _until_the_end() -> AsyncIterator[WritePermit]:
+    """A permit for the body. The thread of a cancelled task continues: it writes nothing after the run's end."""
+    permit = WritePermit()
+    try:
+        yield permit
     finally:
-        await asyncio.to_thread(permit.revoke)  # the thread of a cancelled task continues: no write after the run's end
+        await asyncio.to_thread(permit.revoke)
 
 
 def _keep_last_lines(context: EvaluationContext, job: ShardJob, logs: Mapping[str, str]) -> None:

@@ -562,24 +562,28 @@ def test_a_record_that_is_written_anew_is_seen_twice(bench: Make) -> None:
     assert seen.redrives == []
 
 
-def test_the_next_pod_goes_on_with_what_was_seen(bench: Make) -> None:
-    first = bench()
+def ends_in_a_second_pod(make: Make, first_written: str) -> Bench:
+    """The first pod writes this and is ended; the second pod, of the next attempt, finishes."""
+    first = make()
     first.keep()
     first.started(1)
-    first.writes(text(GOOD))
+    first.writes(first_written)
     eventually(lambda: first.stored(storage_keys.checkpoint_key) is not None)
     first.stop.set()
     assert first.exit_code() == "stopped"
 
-    second = bench(pod="second", attempt=2)
+    second = make(pod="second", attempt=2)
     prepare(second.settings, second.storage)
     second.keep()
     second.started(1)
     second.writes(text(GOOD, GOOD, GOOD))
     second.ends(1, "stopped", "died 0")
-
     assert second.exit_code() is PairExitCode.FINISHED
-    seen = seen_by(second)
+    return second
+
+
+def test_the_next_pod_goes_on_with_what_was_seen(bench: Make) -> None:
+    seen = seen_by(ends_in_a_second_pod(bench, text(GOOD)))
     assert [(start.attempt, start.number) for start in seen.starts] == [(1, 1), (2, 1)]
     assert [(each.run, each.cause) for each in seen.redrives] == [(RouteRun(1), "its pod was lost")]
 
@@ -601,23 +605,8 @@ def test_an_evaluator_that_is_stopped_with_its_simulator_has_claimed_no_crash(be
 
 
 def test_a_crash_that_is_reported_while_the_pod_is_ended_is_no_claim(bench: Make) -> None:
-    first = bench()
-    first.keep()
-    first.started(1)
-    first.writes(text(GOOD, CRASHED, entry="Crashed"))
-    eventually(lambda: first.stored(storage_keys.checkpoint_key) is not None)
-    first.stop.set()
-    assert first.exit_code() == "stopped"
-
-    second = bench(pod="second", attempt=2)
-    prepare(second.settings, second.storage)
-    second.keep()
-    second.started(1)
-    second.writes(text(GOOD, GOOD, GOOD))
-    second.ends(1, "stopped", "died 0")
-
-    assert second.exit_code() is PairExitCode.FINISHED
-    assert [(each.run, each.claimed_crash) for each in seen_by(second).redrives] == [(RouteRun(1), False)]
+    seen = seen_by(ends_in_a_second_pod(bench, text(GOOD, CRASHED, entry="Crashed")))
+    assert [(each.run, each.claimed_crash) for each in seen.redrives] == [(RouteRun(1), False)]
 
 
 @pytest.mark.parametrize("module", ["shard_pod.prepare", "shard_pod.supervisor"])
