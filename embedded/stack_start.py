@@ -71,7 +71,7 @@ class StackStart:
 
     def _aws(self) -> None:
         port = self._state.aws_url.rpartition(":")[2]
-        child = self._processes.start("aws", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port])
+        child = self._processes.start("aws", [sys.executable, "-m", "embedded.aws_server", "--port", port])
         url = f"{self._state.aws_url}/moto-api/"
         self._processes.wait_until(child, lambda: answers(url), self._settings.start_seconds)
         secrets = secrets_of(self._state.evalai_url, self._tokens.installation, self._state.phases)

@@ -14,7 +14,6 @@ from cluster_under_test import ClusterUnderTest
 from control_plane import ControlPlane
 from images import make_images
 from kubernetes_asyncio import client
-from moto.server import ThreadedMotoServer
 from node_tools import CGROUPS, NoNodeHereError, Tools, cgroup_hierarchies, find_tools, remove_leftovers
 from real_node import GPUS, RealNode
 from real_shards import AGENTS, CONFINEMENT, KEYS, KILL_SIMULATOR, REGION, TRY_TO_WRITE, RealHarness
@@ -25,6 +24,7 @@ from simulated_jobs import condition, until
 from evaluation.pair.protocol import PairExitCode, failure_of
 from evaluation.shards import Shard, ShardState
 from evaluation.submission.model import LeaderboardVersion, parse_phase
+from tests.contract.aws_server import moto_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600, func_only=True)]
 ROUTES = Path(__file__).parents[2] / "local_jobs" / "routes" / "leaderboard-20.xml"
@@ -66,10 +66,8 @@ def node(
 @pytest.fixture(scope="module")
 def storage(node: RealNode) -> Iterator[str]:
     """The address of an S3 that pods reach."""
-    server = ThreadedMotoServer(ip_address=node.address, port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    with moto_server(node.address) as url:
+        yield url
 
 
 @pytest.fixture

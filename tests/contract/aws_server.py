@@ -1,23 +1,27 @@
-"""AWS for tests: moto's server on a free port of this machine."""
+"""AWS for tests: the embedded stack's server on a free port of this machine."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 from urllib.request import Request, urlopen
 
-from moto.server import ThreadedMotoServer
-
+from embedded.aws_server import aws_server
 from tests.waiting import PATIENCE_SECONDS
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
+def moto_server(host: str = "127.0.0.1") -> Iterator[str]:
     """Its address, while it runs. All of a process's servers share their state."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    server = aws_server(host=host)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def empty_aws(moto_url: str) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import requests
-from moto.server import ThreadedMotoServer
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
 from prefect_aws import AwsClientParameters, AwsCredentials
@@ -50,6 +48,7 @@ from embedded.stack_start import ROUTES
 from evaluation.errors import InvalidConfiguration
 from evaluation.results.evalai_result import LABELS_V2
 from evaluation.submission.model import LeaderboardVersion
+from tests.contract.aws_server import empty_aws, moto_server
 
 CLUSTER = "leaderboard-20"
 HOST, PARTICIPANT = "host-token-7f3a", "participant-token-91"
@@ -99,11 +98,12 @@ class Answering:
 @pytest.fixture(scope="module")
 def resources() -> Iterator[tuple[EmbeddedAws, str]]:
     """An AWS of this module's own: what deployments/aws makes, images, and resources that are wrong in one way each."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()  # moto's servers of one process share a state
+    with moto_server() as url:
+        empty_aws(url)  # the servers of one process share their state
+        yield _filled(url), url
+
+
+def _filled(url: str) -> EmbeddedAws:
     aws = EmbeddedAws(url, "us-west-2")
     aws.create_all(ROUTES, secrets_of("https://evalai.example", HOST, {name: pk for pk, name in PHASES.items()}), 60)
     _put_secret(aws, CLUSTER, **{f"{part}_image": f"{REGISTRY}/{CLUSTER}-{part}:1" for part in IMAGES})
@@ -114,8 +114,7 @@ def resources() -> Iterator[tuple[EmbeddedAws, str]]:
         manifest = json.dumps({"schemaVersion": 2, "mediaType": media, "config": {"digest": part}})
         ecr.put_image(repositoryName=f"{CLUSTER}-{part}", imageTag="1", imageManifest=manifest)
     _make_wrong_ones(aws)
-    yield aws, url
-    server.stop()
+    return aws
 
 
 def _put_secret(aws: EmbeddedAws, name: str, **changes: str) -> None:
