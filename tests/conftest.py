@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 os.environ["DO_NOT_TRACK"] = "1"  # before Prefect is imported, because it reads its settings then
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # a third of a second for each emptied AWS; no test needs an image
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start find the project compiled: a sixth faster
 
 if "COVERAGE_PROCESS_CONFIG" in os.environ:  # of `make coverage`: a pair's processes get a short list of variables
     from local_jobs import run_directory

@@ -1,13 +1,24 @@
 """What the adapters' tests talk to on free ports of this machine: moto's server as AWS, and a Kubernetes API."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from typing import Any
 
+import botocore.session
 import pytest
+import yaml
+from moto.cloudformation.utils import yaml_tag_constructor
 
 from tests.contract.aws_server import empty_aws, moto_server
 from tests.contract.evalai_world import World, running_standin
 from tests.contract.kubernetes_server import KubernetesServer, running_server
+
+# What would otherwise be read for each boto3 session and for each stack takes most of the time of these tests:
+# the descriptions of AWS's services, once a process, and the stacks' templates, by libyaml.
+botocore.session.create_loader = cache(botocore.session.create_loader)
+if yaml.__with_libyaml__:
+    yaml.add_multi_constructor("", yaml_tag_constructor, Loader=yaml.CLoader)
+    yaml.Loader = yaml.CLoader  # the one that moto takes
 
 
 @pytest.fixture(scope="session")
