@@ -67,12 +67,15 @@ clean: ## remove the virtual environment, the stack's folder and all caches
 $(READY): requirements.lock pyproject.toml embedded/pyproject.toml
 	test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found. Install one, or say which:" \
 		"make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	echo "Setting up $(VENV) with $(PYTHON) (one to three minutes the first time) ..."
+	echo "Setting up $(VENV) with $(PYTHON) (one to three minutes the first time):"
 	# What is there is brought up to date; `make clean` before it begins anew.
 	$(BIN)/python -c pass 2>/dev/null || { rm -rf $(VENV); "$(PYTHON)" -m venv $(VENV); }
+	echo "  1 of 3: packages, as locked in requirements.lock ..."
 	# As constraints too: older pips do not see that sqlalchemy[asyncio], which Prefect asks for, is pinned.
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock -c requirements.lock
+	echo "  2 of 3: this project ..."
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation \
 		--editable . --editable ./embedded
+	echo "  3 of 3: an empty database for the embedded Prefect ..."
 	$(BIN)/python -m embedded.prefect_server
 	touch $(READY)

@@ -1,4 +1,4 @@
-"""Objects of S3, read and written whole."""
+"""Objects of S3."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+_NOTHING_THERE = _ABSENT | {"InvalidRange", "416"}  # the offset is the object's end
 
 
 def address(bucket: str, key: str) -> str:
@@ -35,6 +36,26 @@ def read_object(
         with closing(answer["Body"]) as body:
             check_size(answer["ContentLength"])
             return body.read()
+
+
+def read_object_from(client: "S3Client", bucket: str, key: str, start: int) -> bytes:
+    """The object's bytes from that offset on; none where there are none. Raises what `aws_errors` says."""
+    with aws_errors(f"Reading {address(bucket, key)}"):
+        try:
+            answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-")
+        except ClientError as error:
+            if error_code(error) in _NOTHING_THERE:
+                return b""
+            raise
+        with closing(answer["Body"]) as body:
+            return body.read()
+
+
+def object_sizes(client: "S3Client", bucket: str, prefix: str) -> dict[str, int]:
+    """Key and bytes of every object whose key begins so. Raises what `aws_errors` says."""
+    with aws_errors(f"Listing {address(bucket, prefix)}"):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", ())}
 
 
 def write_object(client: "S3Client", bucket: str, key: str, body: bytes, content_type: str, tagging: str = "") -> None:

@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
-from aws_api.s3 import address, read_object, write_object
+from aws_api.s3 import address, object_sizes, read_object, read_object_from, write_object
 from blocks.aws_client import aws_client
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 
@@ -39,6 +39,14 @@ class ArtifactBucket(Block):
         Raises InvalidCheckpoint, before it reads it, for an object of more than 64 MiB.
         """
         return read_object(self._client(), self.bucket, key, partial(_check_size, self.location(key)))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Key and bytes of every object whose key begins so."""
+        return object_sizes(self._client(), self.bucket, prefix)
+
+    def read_from(self, key: str, start: int) -> bytes:
+        """The object's bytes from that offset on; none where there are none."""
+        return read_object_from(self._client(), self.bucket, key, start)
 
     def location(self, key: str) -> str:
         return address(self.bucket, key)

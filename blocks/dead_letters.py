@@ -135,6 +135,11 @@ class DeadLetters:
         self._dead.acknowledge(self._held[letter.message_id])
         del self._held[letter.message_id]
 
+    def discard(self, letter: DeadLetter) -> None:
+        """Delete the letter for good."""
+        self._dead.acknowledge(self._held[letter.message_id])
+        del self._held[letter.message_id]
+
     @cached_property
     def _receives_before_dead(self) -> int | None:
         return queue_facts(self._queue, self._queue.queue_url).receives_before_dead

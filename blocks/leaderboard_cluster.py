@@ -17,6 +17,7 @@ from blocks.kubernetes_compute import KubernetesCompute
 from blocks.shard_logs import ShardLogs, shard_logs
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
+from evaluation.lifecycle.team_hints import TeamRules
 from evaluation.ports import JobBackend
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.routes import parse_route_xml, route_lengths
@@ -24,7 +25,7 @@ from evaluation.shards import Budgets, Shard, ShardJob
 from evaluation.submission.model import LeaderboardVersion, Phase
 from evaluation.verification.drives import DriveLimits
 from evaluation.verification.figures import KnownLengths
-from evaluation.verification.scoring import scoring_of
+from evaluation.verification.scoring import Scoring, scoring_of
 from evaluation.verification.verify import Expectations
 from local_jobs.backend import LocalJobBackend
 
@@ -119,9 +120,16 @@ class LeaderboardCluster(Block):
             return ()
         return self.compute.simulator_image, self.compute.leaderboard_image, self.compute.logcopy_image
 
+    def _rules(self) -> Scoring:
+        return scoring_of(self.leaderboard_version, self.scoring).changed(self.penalty_weights, self.sensor_limits)
+
+    def team_rules(self, track: str) -> TeamRules:
+        """What a team is told when its agent has broken them."""
+        return TeamRules(track, self.hang_seconds, self._rules().sensors_of(track))
+
     def expectations(self, track: str) -> Expectations:
         """What a result is compared with. Raises InvalidConfiguration or ServiceUnavailable."""
-        scoring = scoring_of(self.leaderboard_version, self.scoring)
+        scoring = self._rules()
         if scoring.version is not self.leaderboard_version:
             raise InvalidConfiguration(
                 f"The cluster {self.cluster} scores as {self.scoring}, but runs {self.leaderboard_version.value}",
@@ -131,8 +139,7 @@ class LeaderboardCluster(Block):
             route_lengths(read_location(self.routes, self.credentials), self.routes), self._driven_lengths()
         )
         limits = DriveLimits(not isinstance(self.compute, LocalCompute), self.unconfirmed_crashes)
-        rules = scoring.changed(self.penalty_weights, self.sensor_limits)
-        return Expectations(rules, track, lengths, limits)
+        return Expectations(scoring, track, lengths, limits)
 
     def _driven_lengths(self) -> dict[int, float]:
         if not self.reference_result:

@@ -46,6 +46,7 @@ from evaluation.lifecycle.ledger_entry import (
     STAGE_SINCE,
     STATUS,
     SUBMISSION,
+    SUBMITTED_AT,
     TEAM,
     TEAM_NAME,
     UNDELIVERED,
@@ -273,7 +274,7 @@ def _description(submission: Submission) -> dict[str, object]:
         "track": submission.phase.track,
         CLUSTER: submission.phase.cluster,
         IMAGE: submission.image,
-        "submitted-at": submission.submitted_at,
+        SUBMITTED_AT: submission.submitted_at,
         STATUS: submission.status,
     }
 

@@ -1,16 +1,16 @@
 """`leaderboard doctor`: what is there, what is not, and what to do."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import Parameter
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.text import Text
 
+from cli.arguments import Json
+from cli.exit_codes import ExitCode
+from cli.listing import print_json
 from deployments.installation import installation
 from deployments.settings import load_settings
 from doctor.aws_checks import aws_checks
@@ -25,7 +25,7 @@ from doctor.queue_checks import queue_checks
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.PROBLEM: "bold red", CheckStatus.NOT_CHECKED: "yellow"}
 
 
-def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+def doctor(*, as_json: Json = False) -> int:
     """Check an installation: Prefect, AWS, queue, clusters, EvalAI. Exit code 1 if there is a problem.
 
     Asks the embedded stack where one is up, else the installation of PREFECT_API_URL. Changes nothing. A line is OK,
@@ -45,10 +45,11 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
         findings = diagnose(DoctorContext(settings, chosen, client))
         if as_json:
             seen = list(findings)
-            print(json.dumps([asdict(finding) for finding in seen], indent=2, ensure_ascii=False))
+            print_json([asdict(finding) for finding in seen])
         else:
             seen = _show(f"This is {chosen}.", findings)
-    return 1 if any(finding.status is CheckStatus.PROBLEM for finding in seen) else 0
+    problem = any(finding.status is CheckStatus.PROBLEM for finding in seen)
+    return ExitCode.FAILED if problem else ExitCode.OK
 
 
 def diagnose(context: DoctorContext) -> Iterator[Finding]:

@@ -1,102 +1,98 @@
 """The command line: `leaderboard`. Commands live in modules that are imported when they are called."""
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
+from cyclopts.help import format_usage
 
+from cli.commands import COMMANDS_OF, GROUPS, OPERATORS, Commands
+from cli.exit_codes import MEANINGS, ExitCode
 from evaluation.errors import EvaluationError
 
-WRONG_USAGE = 2
-INTERRUPTED = 130  # what a shell shows for Ctrl-C
 NOT_INSTALLED = (
     "This command needs the embedded stack, which is not installed. Run: pip install 'leaderboard-flows[embedded]'"
+)
+HELP = frozenset({"--help", "-h"})
+EPILOGUE = "\n\n".join(
+    [
+        "**Examples**",
+        "`leaderboard status` shows the latest submissions with their scores.",
+        "`leaderboard watch 7` follows submission 7; `leaderboard result 7 --json` has its metrics.",
+        "`leaderboard explain 7` says why it is where it is, and what comes next.",
+        "`leaderboard submit --phase leaderboard-10-MAP --image demo/agent:steady --wait` tries the embedded stack.",
+        "**Exit codes**: " + "; ".join(f"{code.value}: {text}" for code, text in MEANINGS.items()) + ".",
+        "Commands ask the embedded stack where one is up in this folder, else the installation of PREFECT_API_URL.",
+    ]
 )
 
 app = App(
     name="leaderboard",
     help="Evaluates submissions to the CARLA Autonomous Driving Leaderboard.",
+    help_epilogue=EPILOGUE,
+    help_format="markdown",
     version=partial(version, "leaderboard-flows"),
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-COMMANDS = {  # name -> (module and function in this package, help)
-    "demo": ("embedded_stack:demo", "Evaluate one submission on this machine, from the queue to its leaderboard row."),
-    "up": ("embedded_stack:up", "Start the embedded stack and keep it until Ctrl-C."),
-    "submit": ("embedded_stack:submit", "Send a submission to the running stack."),
-    "status": ("embedded_stack:status", "Show all submissions of the running stack, or one of them."),
-    "env": ("embedded_stack:env", "Print the shell variables with which any program reaches the running stack."),
-    "cancel": ("embedded_stack:cancel", "Cancel a submission, as its team does at EvalAI."),
-    "resume": ("embedded_stack:resume", "Resume a failed submission, as a challenge host does at EvalAI."),
-    "merge": ("merge:merge", "Merge the shards' result files into one."),
-    "explain": ("reconcile:explain", "Show the stage of a submission, why it is there, and what comes next."),
-    "reconcile": ("reconcile:reconcile", "Compare EvalAI, the ledger, Prefect and the clusters; repair what is safe."),
-    "verify": ("verify:verify", "Show why a result is held; release or reject it."),
-    "report": ("report:report", "Write a submission's report as an HTML file, for operators or for its team."),
-    "setup": ("setup:setup", "Fill a Prefect server: work pool, request budget, blocks from the secrets."),
-    "doctor": ("doctor:doctor", "Check an installation; show what is wrong and what to do."),
-    "bridge": ("setup:bridge", "Publish the queue's messages as Prefect events until it is stopped."),
-}
-GROUPS = {
-    "queue": (
-        "The dead-letter queue: messages that could not be evaluated, and their way back.",
-        {
-            "dead": ("queue:dead", "Show the dead letters: which submission, why, since when."),
-            "redrive": ("queue:redrive", "Send dead letters back to the queue: one of them, or all."),
-        },
-    ),
-    "compute": (
-        "Any Python function as scalable asynchronous compute (docs/compute-client.md).",
-        {
-            "setup": ("compute:setup", "Save the blocks of a queue of jobs, and make the workers' pool."),
-            "bridge": ("compute:bridge", "Publish the queue's messages as Prefect events until it is stopped."),
-            "backlog": ("compute:backlog", "Measure how much work waits for each worker; publish it."),
-            "resend": ("compute:resend", "Send the messages of jobs that have none."),
-            "dead": ("compute_dead_letters:dead", "Show the queue's dead letters: which job, why, since when."),
-            "redrive": ("compute_dead_letters:redrive", "Send dead letters back to the queue: one of them, or all."),
-            "post": ("compute:post", "Post a job, and wait for its result if asked to."),
-            "result": ("compute:result", "Show how a job stands, and its result or error."),
-        },
-    ),
-    "batch": (
-        "Python functions as AWS Batch jobs (docs/batch.md).",
-        {"setup": ("batch:setup", "Save the block with which flows run functions on AWS Batch.")},
-    ),
-}
 
 
-def _register(parent: App, commands: Mapping[str, tuple[str, str]]) -> None:
-    for name, (place, text) in commands.items():
-        parent.command(f"cli.{place}", name=name, help=text)
+def _register(parent: App, commands: Commands, group: Group | None = None) -> None:
+    for name, command in commands.items():
+        example = f"Example: `leaderboard {command.example}`" if command.example else ""
+        parent.command(f"cli.{command.place}", name=name, help=command.help, help_epilogue=example, group=group)
 
 
-_register(app, COMMANDS)
+for _group, _commands in COMMANDS_OF.items():
+    _register(app, _commands, _group)
 for _name, (_help, _commands) in GROUPS.items():
-    _group = App(name=_name, help=_help, version_flags=[])
-    _register(_group, _commands)
-    app.command(_group)
+    _sub = App(name=_name, help=_help, version_flags=[], group=OPERATORS, help_epilogue="")
+    _register(_sub, _commands)
+    app.command(_sub)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one command. Errors of ours end in one sentence and code 1, wrong usage in one and code 2, Ctrl-C in 130."""
+    """Run one command. Errors of ours end in one sentence and code 1, wrong usage in two lines and 2, Ctrl-C in 130."""
+    words = sys.argv[1:] if words is None else list(words)
     try:
+        if HELP.intersection(words):
+            _with_whole_text(words)
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         print("leaderboard:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(WRONG_USAGE)
+        print(_usage(words), file=sys.stderr)
+        sys.exit(ExitCode.WRONG_USAGE)
     except EvaluationError as error:
         print(error, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
     except ImportError as error:
         if not _lacks_embedded(error):
             raise
         print(NOT_INSTALLED, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
+    except BrokenPipeError:  # who read the output has left, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)
+
+
+def _with_whole_text(words: Sequence[str]) -> None:
+    """Let a command's help show all of its function's docstring: the list of commands has the first sentence only."""
+    _, apps, _ = app.parse_commands([word for word in words if word not in HELP])
+    if apps[-1].default_command is not None:
+        apps[-1].help = None
+
+
+def _usage(words: Sequence[str]) -> str:
+    """Of the command that the words begin with."""
+    chain, apps, _ = app.parse_commands(list(words))
+    usage = format_usage(app, chain, execution_path=apps).plain.strip()
+    return f"Usage: {usage}. More: {' '.join(('leaderboard', *chain))} --help"
 
 
 def _lacks_embedded(error: BaseException | None) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 
+from cli.exit_codes import ExitCode
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration, NeedsOperator, SubmissionFailed
 from evaluation.results.checkpoint import Checkpoint
 from evaluation.results.checkpoint_json import MAX_BYTES
@@ -19,7 +20,7 @@ from evaluation.results.merge import merge as merge_checkpoints
 from evaluation.routes import RouteRun, expand, format_runs, parse_route_list, parse_route_xml
 from evaluation.submission.model import LeaderboardVersion
 
-COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
+COMPLETE, BAD_INPUT, INCOMPLETE = ExitCode.OK, ExitCode.WRONG_USAGE, ExitCode.ATTENTION
 _READ_AGAIN = "Check the path and its permissions."
 
 

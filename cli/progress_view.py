@@ -1,38 +1,38 @@
 """A submission's progress on a terminal: one bar per shard; plain lines where the output is no terminal."""
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.text import Text
 
-from evalai_api.fields import SubmissionRow
+from cli.listing import Column, Line, rendered, show_values
+from cli.submission_progress import Progress
+from evaluation.lifecycle.ledger_entry import ATTEMPT
+from evaluation.lifecycle.shard_progress import ShardProgress
+from evaluation.shards import ENDED
 
-if TYPE_CHECKING:
-    from cli.submission_progress import Progress  # which needs the embedded stack
-
-_COLOURS = {"finished": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow", "driving": "cyan"}
+COLOURS = {"finished": "green", "failed": "red", "cancelled": "yellow", "retrying": "yellow", "driving": "cyan"}
+_COLUMNS = (Column("shard", right=True), Column("state"), Column("routes", right=True), Column(""), Column("since"))
+_BAR = 20
 
 
 class View(Protocol):
-    def show(self, seen: "Progress") -> None: ...
+    def show(self, seen: Progress) -> None: ...
 
 
-def watch(console: Console, snapshots: "Iterable[Progress]") -> "Progress":
+def watch_live(console: Console, snapshots: Iterable[Progress]) -> Progress:
     """Show every snapshot and return the last one."""
     if not console.is_terminal:
         return _show_all(PlainLines(console), snapshots)
-    bars = LiveBars(console)
-    with bars.live:
-        return _show_all(bars, snapshots)
+    board = LiveBoard()
+    with Live(board, console=console, refresh_per_second=4):
+        return _show_all(board, snapshots)
 
 
-def _show_all(view: View, snapshots: "Iterable[Progress]") -> "Progress":
+def _show_all(view: View, snapshots: Iterable[Progress]) -> Progress:
     last: Progress | None = None
     for last in snapshots:
         view.show(last)
@@ -41,38 +41,59 @@ def _show_all(view: View, snapshots: "Iterable[Progress]") -> "Progress":
     return last
 
 
-class LiveBars:
-    """One bar for all routes and one per shard, redrawn in place."""
+class LiveBoard:
+    """All shards with their bars, redrawn in place, in whatever width the terminal has."""
 
-    def __init__(self, console: Console) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[detail]}", style="dim"),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self.live = Live(self._bars, console=console, refresh_per_second=4)
+    def __init__(self) -> None:
+        self._seen: Progress | None = None
+        self._since: dict[tuple[int, str], float] = {}
 
-    def show(self, seen: "Progress") -> None:
-        total = seen.routes_total or None
-        doing = "" if seen.shards else waiting_for(seen)
-        self._update(f"submission {seen.submission}", seen.routes_done, total, seen.evalai.value, doing)
+    def show(self, seen: Progress) -> None:
+        self._seen = seen
         for shard in seen.shards:
-            self._update(
-                f"  shard {shard.index}", shard.routes_done, shard.routes_total, shard.state.value, shard.detail
-            )
+            self._since.setdefault((shard.index, shard.state.value), time.monotonic())
 
-    def _update(self, name: str, done: int, total: int | None, state: str, detail: str) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total, state="", detail="")
-        colour = _COLOURS.get(state, "white")
-        self._bars.update(
-            self._tasks[name], completed=done, total=total, state=f"[{colour}]{state}[/]", detail=escape(detail)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._seen is None:
+            return
+        yield from board(console, self._seen, [self._lasting(shard) for shard in self._seen.shards])
+
+    def _lasting(self, shard: ShardProgress) -> str:
+        """Since when it has been in its state, as far as this command has seen."""
+        if shard.state in ENDED:
+            return ""
+        seconds = int(time.monotonic() - self._since[shard.index, shard.state.value])
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def board(console: Console, seen: Progress, lasting: Iterable[str]) -> Iterator[Text]:
+    """The lines: a heading, then each shard with its bar and what it is doing."""
+    yield Text(headline(seen), style="bold")
+    if not seen.shards:
+        yield Text(f"  {waiting_for(seen)}")
+        return
+    lines = [
+        Line(
+            (str(shard.index), shard.state.value, f"{shard.routes_done}/{shard.routes_total}", _bar(shard), since),
+            shard.detail,
+            ("", COLOURS.get(shard.state.value, ""), "", "cyan"),
         )
+        for shard, since in zip(seen.shards, lasting, strict=True)
+    ]
+    yield from rendered(console, _COLUMNS, lines, "what it is doing")
+
+
+def headline(seen: Progress) -> str:
+    """`Submission 7, leaderboard-20-SENSORS, Team: running, 12 of 20 routes`."""
+    who = ", ".join(filter(None, (f"Submission {seen.submission}", seen.phase, seen.team_name)))
+    routes = f", {seen.routes_done} of {seen.routes_total} routes" if seen.shards else ""
+    score = f", driving score {seen.score:.3f}" if seen.score is not None else ""
+    return f"{who}: {seen.status}{routes}{score}"
+
+
+def _bar(shard: ShardProgress) -> str:
+    filled = round(_BAR * shard.routes_done / max(1, shard.routes_total))
+    return "━" * filled + "·" * (_BAR - filled)
 
 
 class PlainLines:
@@ -83,7 +104,7 @@ class PlainLines:
         self._began = time.monotonic()
         self._shown: dict[str, str] = {}
 
-    def show(self, seen: "Progress") -> None:
+    def show(self, seen: Progress) -> None:
         routes = f", {seen.routes_done}/{seen.routes_total} routes" if seen.shards else f", {waiting_for(seen)}"
         self._line(f"submission {seen.submission}", f"{seen.evalai.value}{routes}")
         for shard in seen.shards:
@@ -98,36 +119,20 @@ class PlainLines:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def waiting_for(seen: "Progress") -> str:
+def waiting_for(seen: Progress) -> str:
     return "the flow run plans the shards" if seen.row else "its message is on the way: queue, bridge, event, flow run"
 
 
-def shards_table(seen: "Progress") -> Table:
-    table = Table(title=f"Submission {seen.submission}, {seen.phase}: EvalAI says {seen.evalai.value}")
-    for heading in ("shard", "state", "routes", "what it is doing"):
-        table.add_column(heading, justify="right" if heading == "routes" else "left")
-    for shard in seen.shards:
-        counts = f"{shard.routes_done}/{shard.routes_total}"
-        table.add_row(str(shard.index), shard.state.value, counts, escape(shard.detail))
-    return table
-
-
-def values_table(title: str, values: Mapping[str, object]) -> Table:
-    """Two columns, in the order given; long texts are folded."""
-    table = Table(title=title, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in values.items():
-        table.add_row(escape(name), f"{value:.3f}" if isinstance(value, float) else escape(str(value)))
-    return table
-
-
-def submissions_table(submissions: Iterable[SubmissionRow], codenames: Mapping[int, str]) -> Table:
-    table = Table(title="Submissions")
-    for heading in ("submission", "phase", "team", "image", "EvalAI's status"):
-        table.add_column(heading)
-    for row in submissions:
-        phase = codenames.get(row.phase_pk, "?")
-        cells = (row.pk, phase, row.team_name, row.method_name, row.status.value)
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    return table
+def show_progress(console: Console, seen: Progress) -> None:
+    """One submission as `status ID` shows it."""
+    for line in board(console, seen, [f"{shard.since:%H:%M:%S}" if shard.since else "" for shard in seen.shards]):
+        console.print(line, soft_wrap=True)
+    facts = [
+        ("EvalAI says", seen.evalai.value),
+        ("attempt", seen.row.get(ATTEMPT, "")),
+        ("reason", seen.reason),
+        ("fault", seen.fault),
+        ("beside the score", seen.remarks),
+    ]
+    console.print()
+    show_values(console, "", [(name, value) for name, value in facts if value])

@@ -1,7 +1,6 @@
 """`leaderboard queue`: the messages that nobody could evaluate, why, and their way back."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,12 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from blocks import document_names
 from blocks.dead_letters import DeadLetter, DeadLetters
 from blocks.evalai import EvalAI
+from cli.arguments import Flag, Json
+from cli.exit_codes import ExitCode
+from cli.listing import Column, Line, print_json, show_listing
 from deployments.installation import installation
 from deployments.prefect_setup import load_queue
 from deployments.settings import load_settings
@@ -23,10 +23,12 @@ from evaluation.submission.message import SubmissionMessage, parse_message
 from prefect_api.blocks import load_saved_block
 from services.bridge import BridgeSettings, read_submission
 
+EVERY = "all"
+COLUMNS = (Column("message"), Column("submission", right=True), Column("since (UTC)"), Column("times", right=True))
 SHORT = 8  # characters of a message's id that people see, and the fewest that `redrive` takes
 
 
-def dead(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def dead(*, as_json: Json = False) -> None:
     """Show the dead letters: the messages that nobody could evaluate, why, since when, after how many deliveries.
 
     Asks the embedded stack where one is up, else the installation of PREFECT_API_URL. Nothing is taken away.
@@ -42,7 +44,7 @@ def dead(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = Fa
             found = [describe(letter, phases) for letter in letters]
             unseen = letters.unseen()
     if as_json:
-        print(json.dumps({"dead_letters": found, "unseen": unseen}, indent=2, ensure_ascii=False))
+        print_json({"dead_letters": found, "unseen": unseen})
         return
     _show(Console(highlight=False), found, unseen)
 
@@ -51,8 +53,8 @@ def redrive(
     letter: Annotated[str | None, Parameter(help="A message's id or its beginning, or a submission's id.")] = None,
     /,
     *,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: Flag = False,
+    force: Flag = False,
 ) -> int:
     """Send dead letters back to the queue that they came from: one, or all of them. Exit code 1 if one is refused.
 
@@ -80,7 +82,31 @@ def redrive(
                 print(reported(each, fate, why))
                 fates.append(fate)
     print(", ".join(f"{fates.count(fate)} {fate}" for fate in Fate if fate in fates) or "There are no dead letters.")
-    return 1 if Fate.REFUSED in fates else 0
+    return ExitCode.FAILED if Fate.REFUSED in fates else ExitCode.OK
+
+
+def discard(
+    letter: Annotated[str, Parameter(help="A message's id or its beginning, or a submission's id; or `all`.")],
+    /,
+    *,
+    dry_run: Flag = False,
+) -> None:
+    """Delete dead letters that nobody needs: the doctor then has none to complain of. Each is printed whole before.
+
+    Parameters
+    ----------
+    letter
+        The first column of `leaderboard queue dead`, or a submission's id: all letters about it. `all`: all letters.
+    dry_run
+        Only say which.
+    """
+    with installation(load_settings()), DeadLetters(load_queue()) as letters:
+        chosen = list(letters) if letter == EVERY else choose(letters, letter)
+        for each in chosen:
+            print(f"{'would be ' if dry_run else ''}discarded: {each.message_id}: {each.reason}", each.received.body)
+            if not dry_run:
+                letters.discard(each)
+    print(f"{len(chosen)} {'would be discarded' if dry_run else 'discarded'}")
 
 
 class Fate(StrEnum):
@@ -153,8 +179,17 @@ def _submission(letter: DeadLetter) -> str:
 
 def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
     if found:
-        screen.print(_table(found))
-        print("Correct what the reason says, then send one or all of them back: leaderboard queue redrive [ID]")
+        columns = (
+            Column("message"),
+            Column("submission", right=True),
+            Column("since (UTC)"),
+            Column("times", right=True),
+        )
+        show_listing(screen, columns, [Line(tuple(_cells(row)), _about(row)) for row in found], "phase: reason")
+        print(
+            "Correct what a reason says, then send one or all of them back: leaderboard queue redrive [ID]. "
+            "What nobody needs: leaderboard queue discard ID."
+        )
     elif not unseen:
         print("There are no dead letters.")
     if unseen:
@@ -164,19 +199,12 @@ def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
         )
 
 
-def _table(found: list[dict[str, object]]) -> Table:
-    table = Table(title=f"{len(found)} dead letter{'s'[: len(found) != 1]}")
-    for column in ("message", "submission", "since (UTC)", "times"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("phase: reason")
-    for row in found:
-        table.add_row(*_cells(row))
-    return table
-
-
 def _cells(row: Mapping[str, object]) -> Iterator[str]:
     yield str(row["message_id"])[:SHORT]
     yield str(row["submission"] or "-")
     yield datetime.fromisoformat(str(row["since"])).strftime("%d %b %H:%M")
     yield str(row["deliveries"] or "-")
-    yield escape(": ".join(str(row[name]) for name in ("phase", "reason") if row[name]))
+
+
+def _about(row: Mapping[str, object]) -> str:
+    return ": ".join(str(row[name]) for name in ("phase", "reason") if row[name])

@@ -3,11 +3,8 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from cli.arguments import SubmissionId
+from cli.arguments import Flag, SubmissionId
 from cli.report_file import write_page
 from deployments.installation import installation
 from deployments.settings import load_settings
@@ -15,8 +12,6 @@ from evaluation.errors import RequestRefused
 from evaluation.report_page.source import Audience
 from flows.report_pages import FILES, made_page
 from flows.services import load_services
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 def report(

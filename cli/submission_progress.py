@@ -5,23 +5,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from deployments.stack_state import StackState
-from embedded.aws import EmbeddedAws
-from embedded.evalai_website import EvalAIWebsite
 from evaluation import storage_keys
 from evaluation.errors import DeadlineExceeded, ServiceUnavailable
+from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, REASON, REMARKS, STATUS
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.pair.protocol import parse_progress
+from evaluation.ports import ArtifactStore, ListedSubmission, SubmissionLedger
+from evaluation.results.metrics import SCORES
 from evaluation.shards import ENDED, Shard, ShardState, parse_plan
 from evaluation.submission.model import SubmissionStatus, parse_phase
 
 OVER = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
-LOOK_SECONDS = 0.5
-# EvalAI allows 60 requests a minute; others ask it as well.
-ASK_EVALAI_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +29,7 @@ class Progress:
     evalai: SubmissionStatus
     row: Mapping[str, str] = field(default_factory=dict)  # the ledger's, every value as text
     shards: tuple[ShardProgress, ...] = ()
-    stdout_file: str = ""  # addresses of what EvalAI shows the team: of a result, of a failure
-    stderr_file: str = ""
+    team_name: str = ""
 
     @property
     def routes_done(self) -> int:
@@ -46,15 +40,41 @@ class Progress:
         return sum(shard.routes_total for shard in self.shards)
 
     @property
+    def status(self) -> str:
+        """The ledger's word where its evaluation has ended, else EvalAI's."""
+        return self.row.get(STATUS, self.evalai.value) if END_TIME in self.row else self.evalai.value
+
+    @property
+    def score(self) -> float | None:
+        """The driving score, 0 to 100, of what has finished."""
+        value = self.row.get(SCORES[0].name)
+        return float(value) if value is not None and self.row.get(STATUS) == OutcomeStatus.FINISHED else None
+
+    @property
+    def reason(self) -> str:
+        """Why it has no score, in a sentence; "" for one that has finished or goes on."""
+        ended = self.row.get(STATUS) in set(OutcomeStatus) - {OutcomeStatus.FINISHED}
+        return self.row.get(REASON, "") if ended else ""
+
+    @property
+    def remarks(self) -> str:
+        """What belongs beside the score: quarantined routes, restarts."""
+        return self.row.get(REMARKS, "")
+
+    @property
+    def fault(self) -> str:
+        return self.row.get(FAULT, "")
+
+    @property
     def over(self) -> bool:
         """EvalAI and the ledger agree that it has ended; a cancelled one that never started has no row.
 
         So has one that is held: it goes on only when an operator decides.
         """
-        recorded = self.row.get("status")
+        recorded = self.row.get(STATUS)
         if recorded is None:
             return self.evalai is SubmissionStatus.CANCELLED
-        if "end-time" not in self.row:  # the outcome is kept; its report's pages may still be made
+        if END_TIME not in self.row:  # the outcome is kept; its report's pages may still be made
             return False
         return recorded == OutcomeStatus.HELD or (self.evalai in OVER and recorded == self.evalai)
 
@@ -78,46 +98,67 @@ def in_time(
             raise DeadlineExceeded(summary, cause, remedy)
 
 
-class Observer:
-    """Follows submissions of a running stack."""
+@dataclass(frozen=True)
+class Place:
+    """Where a cluster keeps its submissions."""
 
-    def __init__(self, state: StackState, website: EvalAIWebsite) -> None:
-        aws = EmbeddedAws(state.aws_url, state.region)
-        self._s3 = aws.s3
-        self._dynamodb = aws.dynamodb
-        self._website = website
-        self._codenames = {pk: codename for codename, pk in state.phases.items()}
+    ledger: SubmissionLedger
+    artifacts: ArtifactStore
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds between two looks: at ledger and S3, and at EvalAI, whose 60 requests a minute are for everything."""
+
+    look: float = 5.0
+    ask_evalai: float = 30.0
+
+
+class Observer:
+    """Follows submissions of an installation. `ask` shows one at EvalAI; `phases` are the ids and codenames."""
+
+    def __init__(
+        self,
+        ask: Callable[[int], ListedSubmission],
+        places: Mapping[str, Place],
+        phases: Mapping[int, str],
+        pace: Pace | None = None,
+    ) -> None:
+        self._ask = ask
+        self._places = places
+        self._phases = phases
+        self._pace = pace or Pace()
 
     def snapshot(self, submission: int) -> Progress:
         """Raises ServiceUnavailable, or UnknownSubmission."""
-        shown = self._website.submission(submission)
-        phase = self._codenames[shown.phase_pk]
-        seen = Progress(submission, phase, shown.team_pk, shown.status)
-        return self.refresh(replace(seen, stdout_file=shown.stdout_file, stderr_file=shown.stderr_file))
+        shown = self._ask(submission)
+        phase = self._phases.get(shown.phase_pk, f"phase {shown.phase_pk}")
+        status = SubmissionStatus.CANCELLED if shown.withdrawn else shown.status
+        return self.refresh(Progress(submission, phase, shown.team_pk, status, team_name=shown.team_name))
 
     def refresh(self, seen: Progress) -> Progress:
-        """Read S3 and the ledger again, not EvalAI."""
-        cluster = parse_phase(seen.phase).cluster
-        try:
-            shards = self._shards(cluster, seen.submission)
-            seen = replace(seen, row=self._row(cluster, seen.team, seen.submission), shards=shards)
-            return replace(seen, shards=tuple(map(_stopped, shards))) if seen.over else seen
-        except (ClientError, BotoCoreError) as error:
-            raise ServiceUnavailable("The embedded AWS does not answer", str(error)) from error
+        """Read S3 and the ledger again, not EvalAI. Raises ServiceUnavailable."""
+        place = self._place(seen)
+        if place is None:
+            return seen
+        row = place.ledger.row(seen.team, seen.submission) or {}
+        shards = _shards(place.artifacts, seen.submission)
+        seen = replace(seen, row={name: str(value) for name, value in row.items()}, shards=shards)
+        return replace(seen, shards=tuple(map(_stopped, shards))) if seen.over else seen
 
     def follow(self, submission: int) -> Iterator[Progress]:
-        """A snapshot twice a second until the submission is over; EvalAI is asked less often, and once at the end."""
+        """A snapshot at each look until the submission is over; EvalAI is asked less often, and once at the end."""
         seen = self.snapshot(submission)
         asked = time.monotonic()
         while True:
             yield seen
             if seen.over:
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(self._pace.look)
             try:
                 seen = self.refresh(seen)
                 waited = time.monotonic() - asked
-                if waited > ASK_EVALAI_SECONDS or (seen.row.get("status") in OVER and waited > 1):
+                if waited > self._pace.ask_evalai or (seen.row.get(STATUS) in OVER and waited > 1):
                     asked = time.monotonic()
                     seen = self.snapshot(submission)
             except ServiceUnavailable:  # the submission goes on; the next snapshot may succeed
@@ -125,36 +166,37 @@ class Observer:
 
     def result(self, submission: int, phase: str) -> dict[str, float]:
         """The metrics that EvalAI was sent, label -> value; empty where the submission has none."""
-        body = self._read(parse_phase(phase).cluster, storage_keys.result_key(submission, storage_keys.EVALAI_FORM))
+        place = self._places[parse_phase(phase).cluster]
+        body = place.artifacts.read(storage_keys.result_key(submission, storage_keys.EVALAI_FORM))
         form = json.loads(body) if body else []
         return dict(form[0]["accuracies"]) if form else {}
 
     def file(self, seen: Progress, name: str) -> bytes | None:
         """A file of the submission's folder, or None where there is none."""
-        return self._read(parse_phase(seen.phase).cluster, storage_keys.result_key(seen.submission, name))
+        place = self._place(seen)
+        return place.artifacts.read(storage_keys.result_key(seen.submission, name)) if place else None
 
-    def _row(self, cluster: str, team: int, submission: int) -> dict[str, str]:
-        key = {"team-id": {"S": str(team)}, "submission-id": {"S": str(submission)}}
-        item = self._dynamodb.get_item(TableName=cluster, Key=key, ConsistentRead=True).get("Item", {})
-        return {name: str(next(iter(value.values()))) for name, value in item.items()}
+    def folder(self, seen: Progress) -> str:
+        """s3://bucket/id/; "" where no cluster is known."""
+        place = self._place(seen)
+        return place.artifacts.location(f"{seen.submission}/") if place else ""
 
-    def _shards(self, cluster: str, submission: int) -> tuple[ShardProgress, ...]:
-        plan = self._read(cluster, storage_keys.plan_key(submission))
-        if plan is None:
-            return ()
-        shards, repetitions = parse_plan(plan, storage_keys.plan_key(submission))
-        return tuple(self._shard(cluster, submission, shard, repetitions) for shard in shards)
+    def _place(self, seen: Progress) -> Place | None:
+        return self._places.get(seen.phase.rpartition("-")[0])
 
-    def _shard(self, cluster: str, submission: int, shard: Shard, repetitions: int) -> ShardProgress:
-        body = self._read(cluster, storage_keys.progress_key(submission, shard.index))
-        progress = parse_progress(body) if body else None
-        total = len(shard.routes) * repetitions
-        if progress is None:
-            return ShardProgress(shard.index, ShardState.WAITING, 0, total, "waits for a node")
-        return ShardProgress(shard.index, progress.state, progress.routes_done, total, progress.detail)
 
-    def _read(self, bucket: str, key: str) -> bytes | None:
-        try:
-            return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except self._s3.exceptions.NoSuchKey:
-            return None
+def _shards(artifacts: ArtifactStore, submission: int) -> tuple[ShardProgress, ...]:
+    plan = artifacts.read(storage_keys.plan_key(submission))
+    if plan is None:
+        return ()
+    shards, repetitions = parse_plan(plan, storage_keys.plan_key(submission))
+    return tuple(_shard(artifacts, submission, shard, repetitions) for shard in shards)
+
+
+def _shard(artifacts: ArtifactStore, submission: int, shard: Shard, repetitions: int) -> ShardProgress:
+    body = artifacts.read(storage_keys.progress_key(submission, shard.index))
+    progress = parse_progress(body) if body else None
+    total = len(shard.routes) * repetitions
+    if progress is None:
+        return ShardProgress(shard.index, ShardState.WAITING, 0, total, "waits for a node")
+    return ShardProgress(shard.index, progress.state, progress.routes_done, total, progress.detail)

@@ -2,14 +2,13 @@
 
 import asyncio
 import getpass
-import json
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from cli.arguments import SubmissionId
+from cli.arguments import Flag, Json, SubmissionId
+from cli.exit_codes import ExitCode
+from cli.listing import print_json
 from deployments.installation import installation
 from deployments.settings import load_settings
 from evaluation.errors import RequestRefused
@@ -17,9 +16,6 @@ from evaluation.lifecycle.outcome import Outcome
 from flows.held_results import KeptResult, kept_result, reject, release
 from flows.provenance import check_provenance
 from flows.services import load_services
-
-Flag = Annotated[bool, Parameter(negative=())]
-HELD = 3
 
 
 def verify(
@@ -29,7 +25,7 @@ def verify(
     release: Flag = False,
     reject: Flag = False,
     because: str = "",
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: Json = False,
 ) -> int:
     """Show why a submission's result is held, and whether its files are as they were; release or reject it.
 
@@ -65,10 +61,10 @@ def verify(
             "outcome": shown.ending.value,
         }
         values |= {"sentence": shown.sentence, "reasons": list(shown.reasons)}
-        print(json.dumps({**values, "provenance": provenance, "provenance_right": right}, indent=2))
+        print_json({**values, "provenance": provenance, "provenance_right": right})
     else:
         _show(kept, shown, provenance)
-    return HELD if (kept.held and not decided) or not right else 0
+    return ExitCode.ATTENTION if (kept.held and not decided) or not right else ExitCode.OK
 
 
 async def _verify(submission: int, decision: str, because: str) -> tuple[KeptResult, Outcome | None, tuple[str, bool]]:

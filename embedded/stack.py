@@ -17,7 +17,7 @@ from embedded.external_evalai import ExternalEvalAI
 from embedded.processes import Processes
 from embedded.service_supervisor import Supervisor
 from embedded.stack_lock import stack_lock
-from embedded.stack_plan import child_environment, plan_stack
+from embedded.stack_plan import child_environment, plan_stack, taken_ports
 from embedded.stack_start import Say, StackStart
 from evaluation.errors import InvalidConfiguration
 
@@ -53,6 +53,8 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
         _clear(folder)
         tokens = evalai.tokens if evalai else challenge.make_tokens()
         state = plan_stack(settings, folder, tokens, evalai)
+        for line in taken_ports(settings, state):
+            say(line)
         write_state(settings, state)
         processes = Processes(child_environment(settings, state), folder / "logs", PROJECT, state.shards)
         start = StackStart(settings, state, processes, tokens, say)

@@ -43,6 +43,20 @@ def plan_stack(
     )
 
 
+def taken_ports(settings: Settings, state: StackState) -> list[str]:
+    """A sentence for each wanted port in whose place another one is used."""
+    wanted = (
+        ("Prefect", settings.prefect_port, state.prefect_url, "LEADERBOARD_PREFECT_PORT"),
+        ("AWS", settings.aws_port, state.aws_url, "LEADERBOARD_AWS_PORT"),
+        ("EvalAI", settings.evalai_port, state.evalai_url, "LEADERBOARD_EVALAI_PORT"),
+    )
+    return [
+        f"Another program has port {port}: {name} is at {url} this time. {variable} chooses another port."
+        for name, port, url, variable in wanted
+        if url.startswith("http://127.0.0.1:") and not url.endswith(f":{port}")
+    ]
+
+
 def free_ports(wanted: tuple[int, ...]) -> list[int]:
     """The wanted ports, or any free ones in the place of those that are taken."""
     with contextlib.ExitStack() as held:  # held until all are chosen, so that none is chosen twice

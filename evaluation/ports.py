@@ -177,6 +177,12 @@ class ArtifactStore(Protocol):
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
 
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """Key and bytes of every object whose key begins so."""
+
+    def read_from(self, key: str, start: int) -> bytes:
+        """The object's bytes from that offset on; none where there are none."""
+
     def location(self, key: str) -> str:
         """Where a person finds it: s3://bucket/key."""
 

@@ -17,6 +17,11 @@ def plan_key(submission: int) -> str:
     return f"{submission}/plan.json"
 
 
+def shards_prefix(submission: int) -> str:
+    """What the keys of everything about its shards begin with."""
+    return f"{submission}/shards/"
+
+
 def checkpoint_key(submission: int, shard: int) -> str:
     return f"{submission}/shards/{shard}/checkpoint.json"
 
@@ -35,7 +40,7 @@ def log_key(submission: int, shard: int, attempt: int, process: str) -> str:
 
 def last_lines_key(submission: int, shard: int, attempt: int, container: str) -> str:
     """What the flow run keeps of a container of a shard that has failed: its supervisor may never have run."""
-    return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{container}-last-lines.log"
+    return f"{submission}/shards/{shard}/logs/attempt-{attempt}/{container}{LAST_LINES}.log"
 
 
 def log_streams(submission: int, attempt: int) -> str:
@@ -59,6 +64,7 @@ def result_key(submission: int, name: str) -> str:
     return f"{submission}/{name}"
 
 
+LAST_LINES = "-last-lines"
 MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"
 RESULTS = (MERGED, EVALAI_FORM, SUMMARY)
 PROVENANCE = "provenance.json"

@@ -15,6 +15,7 @@ from evaluation.errors import (
 )
 from evaluation.lifecycle.outcome import Outcome, attempts_used_up, cancelled, failed, reason_not_to_run
 from evaluation.lifecycle.takeover import Takeover
+from evaluation.lifecycle.team_hints import hints
 from evaluation.submission.message import Delivery, SubmissionMessage
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
@@ -106,4 +107,4 @@ async def simulate(context: EvaluationContext) -> Outcome:
         return cancelled(str(taken_back), await results_so_far(context))
     except SubmissionFailed as failure:
         await remove_jobs(context)
-        return failed(context.submission, failure, await results_so_far(context))
+        return failed(submission, failure, await results_so_far(context), hints(failure, context.team_rules))

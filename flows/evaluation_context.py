@@ -5,6 +5,7 @@ import asyncio
 from blocks.leaderboard_cluster import LeaderboardCluster
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.takeover import Takeover
+from evaluation.lifecycle.team_hints import TeamRules
 from evaluation.ports import ArtifactStore, Claim, EvaluationServer, JobBackend, SubmissionLedger
 from evaluation.shards import ShardJob
 from evaluation.submission.model import Submission
@@ -41,6 +42,11 @@ class EvaluationContext:
     @property
     def settings(self) -> LeaderboardCluster:
         return self.cluster.settings
+
+    @property
+    def team_rules(self) -> TeamRules:
+        """What a team is told when its agent has broken them."""
+        return self.settings.team_rules(self.submission.phase.track)
 
     @property
     def backend(self) -> JobBackend:

@@ -18,6 +18,9 @@ from xml.etree import ElementTree
 from local_jobs.standin_records import Record, Route, crashed_record, driven_record
 
 SENSORS = ["carla_camera", "carla_lidar", "carla_imu", "carla_gnss", "carla_speedometer"]
+SENSORS_REFUSED = (
+    "The sensor's configuration used is invalid:\n> Illegal sensor 'sensor.camera.depth' used for Track SENSORS!"
+)
 SETUP_FAILED = "Agent couldn't be set up"
 TICKS_PER_SECOND = 20  # of game time, as CARLA's evaluators run it
 EVALUATOR_GIVES_UP = 255
@@ -141,6 +144,7 @@ class Drive:
             simulator = Simulator(self.port)
             for index in range(position, len(self.routes)):
                 if self.tag == "bad-sensors":
+                    print(SENSORS_REFUSED, flush=True)
                     return self.give_up(index, "Rejected", "Agent's sensors were invalid")
                 if self.tag == "bad-setup":
                     self.skip(index)

@@ -44,6 +44,12 @@ class FakeStore:
     def read(self, key: str) -> bytes | None:
         return self.objects.get(key)
 
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        return {key: len(body) for key, body in self.objects.items() if key.startswith(prefix)}
+
+    def read_from(self, key: str, start: int) -> bytes:
+        return self.objects.get(key, b"")[start:]
+
     def location(self, key: str) -> str:
         return f"s3://bucket/{key}"
 

@@ -1,10 +1,13 @@
 """The ledger's row of a submission: its attributes' names, and what they say of the claim."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.stages import Stage
+from evaluation.results.metrics import METRICS, SCORES
+from evaluation.submission.model import LeaderboardVersion
 
 TEAM, SUBMISSION = "team-id", "submission-id"
 CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase", "cluster", "image"
@@ -15,6 +18,8 @@ LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: whoever compar
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
 REMARKS = "remarks"  # what belongs beside the score: quarantined routes, restarts
+ROUTES_DONE, ROUTES_TOTAL = "routes-done", "routes-total"
+SUBMITTED_AT = "submitted-at"
 OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the moment it is decided
 UNDELIVERED = "undelivered"  # why the report has not reached EvalAI yet
 REFUSED = "refused"  # EvalAI understood the report and refused it: an operator has to act
@@ -63,11 +68,21 @@ class LedgerEntry:
     image: str | None
     renewal: str = ""
     resends: int = 0
+    submitted_at: datetime | None = None
+    remarks: str = ""
+    routes_done: int = 0
+    routes_total: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # by EvalAI's names, of the last result
     unreadable: str = ""  # attributes that nobody can make sense of; nothing is decided on such a row
 
     @property
     def open(self) -> bool:
         return self.ended_at is None
+
+    @property
+    def score(self) -> float | None:
+        """The driving score, 0 to 100, of what has finished."""
+        return self.metrics.get(SCORES[0].name) if self.status == OutcomeStatus.FINISHED else None
 
     @property
     def sign_of_life(self) -> tuple[int, str, datetime | None]:
@@ -121,8 +136,21 @@ def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
         image=text(IMAGE) or None,
         renewal=text(LEASE_RENEWAL),
         resends=_whole(row, RESENDS),
+        submitted_at=_time(row.get(SUBMITTED_AT)),
+        remarks=text(REMARKS),
+        routes_done=_whole(row, ROUTES_DONE),
+        routes_total=_whole(row, ROUTES_TOTAL),
+        metrics=dict(_metrics(row)),
         unreadable="; ".join(f"{name} is {row.get(name)!r:.60}" for name in _IDS if not _is_whole(row.get(name))),
     )
+
+
+def _metrics(row: Mapping[str, object]) -> Iterator[tuple[str, float]]:
+    """In EvalAI's order."""
+    for metric in METRICS[LeaderboardVersion.V2]:
+        value = row.get(metric.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield metric.name, float(value)
 
 
 def _is_whole(value: object) -> bool:

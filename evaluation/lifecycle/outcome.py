@@ -1,6 +1,6 @@
 """How an evaluation ended, in the words that EvalAI, the ledger and the flow run's state all use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -181,12 +181,14 @@ def _skipped(submission: Submission) -> Outcome:
     return Outcome(OutcomeStatus.SKIPPED, sentence)
 
 
-def failed(submission: Submission, error: SubmissionFailed, so_far: Outcome | None) -> Outcome:
+def failed(
+    submission: Submission, error: SubmissionFailed, so_far: Outcome | None, hints: Iterable[str] = ()
+) -> Outcome:
     """The failure in full sentences: what happened, why, who is charged, what is kept, what to do.
 
-    `so_far` holds the results up to the failure, where there are any.
+    `so_far` holds the results up to the failure, where there are any; `hints` follow the failure's own sentences.
     """
-    parts = [f"Submission {submission.pk} failed.", str(error)]
+    parts = [f"Submission {submission.pk} failed.", str(error), *hints]
     if error.fault is Fault.INFRASTRUCTURE:
         parts.append("This was not the agent's fault: a challenge host can resume the submission.")
     if so_far and so_far.routes_done:

@@ -36,6 +36,8 @@ OFF_ROAD, _MIN_SPEED = "outside_route_lanes", "min_speed_infractions"
 _PERCENTAGE = re.compile(r"(?<![^\s(])([0-9]{1,12}(?:\.[0-9]{1,12})?)%")
 _PLAIN = {early: key for key, early in EARLY_SPELLING.items()}
 _ROUNDED_TO = 0.005  # per cent: messages have two digits, the evaluator computes with all
+MAP = "carla_opendrive_map"
+QUALIFIER = "_QUALIFIER"
 _SENSORS_V1 = {"carla_camera": 4, "carla_lidar": 1, "carla_radar": 2}
 _SENSORS_V2 = {"carla_camera": 8, "carla_lidar": 2, "carla_radar": 4}
 _ONCE = {"carla_gnss": 1, "carla_imu": 1, "carla_opendrive_map": 1, "carla_speedometer": 1}
@@ -50,11 +52,16 @@ class Scoring:
     weights: Mapping[str, float]
     additive: bool
     sensors: Mapping[str, int]  # how many of each an agent may have
-    qualifier_sensors: Mapping[str, int] = field(default_factory=dict)  # 2.1's tracks whose name ends with _QUALIFIER
+    qualifier_sensors: Mapping[str, int] = field(default_factory=dict)  # 2.1's tracks whose name ends with QUALIFIER
 
     def changed(self, weights: Mapping[str, float], sensors: Mapping[str, int]) -> "Scoring":
         """The rules of a fork of this evaluator."""
         return replace(self, weights={**self.weights, **weights}, sensors={**self.sensors, **sensors})
+
+    def sensors_of(self, track: str) -> dict[str, int]:
+        """How many of each sensor an agent may have in this track."""
+        limits = self.qualifier_sensors if track.endswith(QUALIFIER) and self.qualifier_sensors else self.sensors
+        return {sensor: most for sensor, most in limits.items() if sensor != MAP or track.startswith("MAP")}
 
     def penalty_range(self, record: Record) -> tuple[float, float]:
         """The least and the most that the infractions of a record leave, given that messages round percentages.

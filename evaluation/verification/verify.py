@@ -9,10 +9,8 @@ from evaluation.results.checkpoint import Checkpoint
 from evaluation.verification.drives import DriveLimits, check_claimed_crashes, check_drives
 from evaluation.verification.figures import KnownLengths, check_figures
 from evaluation.verification.reasons import Kind, Reason
-from evaluation.verification.scoring import Scoring
+from evaluation.verification.scoring import MAP, QUALIFIER, Scoring
 
-MAP = "carla_opendrive_map"
-QUALIFIER = "_QUALIFIER"
 _SAME_METRES = 0.01
 
 

@@ -37,6 +37,12 @@ class Explanation:
     problems: Sequence[str] = field(default_factory=tuple)
     known: bool = True  # to EvalAI or to the ledger
 
+    def described(self) -> dict[str, object]:
+        """As `leaderboard explain --json` has it."""
+        since = self.since.isoformat() if self.since else None
+        texts = {"where": self.where, "since": since, "waits_for": self.waits_for, "next": self.next}
+        return {**texts, "at_most": self.deadline, "problems": list(self.problems), "known": self.known}
+
     @property
     def lines(self) -> list[tuple[str, str]]:
         """(label, text), without what there is nothing to say of."""
@@ -110,7 +116,7 @@ def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardProgress]
     done, total = sum(shard.routes_done for shard in shards), sum(shard.routes_total for shard in shards)
     slow = [shard for shard in shards if shard.state not in ENDED and shard.state is not ShardState.DRIVING]
     words = [f"shard {shard.index} is {shard.state}: {shard.detail or 'no reason given'}" for shard in slow]
-    return "; ".join([f"{total - done} of {total} routes", *words])
+    return "; ".join([f"{total - done} routes more, {done} of {total} are driven", *words])
 
 
 def _unclaimed(view: SubmissionSnapshot, problems: Sequence[str]) -> Explanation:

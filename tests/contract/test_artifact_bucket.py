@@ -30,6 +30,17 @@ def test_what_is_written_is_read(bucket: ArtifactBucket, aws: dict[str, Any]) ->
     assert store.location("90/merged.json") == "s3://leaderboard-20/90/merged.json"
 
 
+def test_a_log_is_read_from_where_the_last_reading_ended(bucket: ArtifactBucket) -> None:
+    store: ArtifactStore = bucket
+    for key in ("7/shards/0/a.log", "7/shards/1/b.log", "70/shards/0/c.log"):
+        store.write(key, b"0123456789", "text/plain")
+
+    assert store.sizes("7/shards/") == {"7/shards/0/a.log": 10, "7/shards/1/b.log": 10}
+    assert store.read_from("7/shards/0/a.log", 7) == b"789"
+    assert store.read_from("7/shards/0/a.log", 10) == b""
+    assert store.read_from("7/shards/0/absent.log", 3) == b""
+
+
 def test_an_absent_object_is_none(bucket: ArtifactBucket) -> None:
     assert bucket.read("90/merged.json") is None
 

@@ -14,7 +14,7 @@ from blocks.dead_letters import DeadLetters, queue_facts
 from blocks.evalai import EvalAI
 from blocks.submission_queue import SubmissionQueue
 from cli import queue as queue_commands
-from cli.queue import dead, redrive
+from cli.queue import dead, discard, redrive
 from evaluation.errors import InvalidConfiguration, NeedsOperator
 from evaluation.submission.message import Delivery
 
@@ -353,3 +353,29 @@ def test_a_letter_that_is_not_there_is_named(aws: dict[str, Any], commanded: Sub
         redrive(wanted)
 
     assert dead_counts(commanded) == (2, 0)
+
+
+@pytest.mark.parametrize(("dry_run", "left", "said"), [(True, 2, "1 would be discarded"), (False, 1, "1 discarded")])
+def test_a_letter_that_nobody_needs_is_printed_whole_and_deleted(
+    aws: dict[str, Any],
+    commanded: SubmissionQueue,
+    capsys: pytest.CaptureFixture[str],
+    dry_run: bool,
+    left: int,
+    said: str,
+) -> None:
+    reject(aws, commanded, body(90), body(91))
+
+    discard("90", dry_run=dry_run)
+
+    out = capsys.readouterr().out
+    assert body(90) in out
+    assert body(91) not in out
+    assert out.splitlines()[-1] == said
+    assert dead_counts(commanded) == (left, 0)
+
+
+def test_all_letters_are_discarded_where_that_is_said(aws: dict[str, Any], commanded: SubmissionQueue) -> None:
+    reject(aws, commanded, body(90), "not json")
+    discard("all")
+    assert dead_counts(commanded) == (0, 0)

@@ -10,7 +10,9 @@ import psutil
 import pytest
 import requests
 
+from cli.observers import EMBEDDED_PACE, load_challenge
 from cli.submission_progress import Observer, Progress
+from deployments.installation import installation
 from deployments.settings import Settings
 from embedded.evalai_website import EvalAIWebsite
 from embedded.processes import family_of
@@ -104,11 +106,18 @@ def quick_settings(folder: Path) -> Settings:
     )
 
 
+def observer_of(settings: Settings, people: EvalAIWebsite) -> Observer:
+    with installation(settings):
+        challenge = load_challenge()
+    return Observer(people.submission, challenge.places, challenge.phases, EMBEDDED_PACE)
+
+
 @pytest.fixture(scope="package")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    with running_stack(quick_settings(tmp_path_factory.mktemp("stack")), print) as stack:
+    settings = quick_settings(tmp_path_factory.mktemp("stack"))
+    with running_stack(settings, print) as stack:
         people = EvalAIWebsite(stack.state)
-        yield Harness(stack, people, Observer(stack.state, people))
+        yield Harness(stack, people, observer_of(settings, people))
         assert stack.supervisor.crashes == [], "services died by themselves"
     left = family_of(stack.state.id, stack.state.shards)
     assert left == [], f"the stack left processes behind: {left}"

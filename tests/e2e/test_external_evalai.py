@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.submission_progress import Observer
 from embedded import challenge
 from embedded.aws import QUEUE, queue_url
 from embedded.evalai_website import EvalAIWebsite
@@ -18,7 +17,7 @@ from embedded.prefect_server import answers
 from embedded.stack import PROJECT, running_stack
 from embedded.stack_plan import free_ports
 from evaluation.submission.model import SubmissionStatus
-from tests.e2e.conftest import Harness, quick_settings
+from tests.e2e.conftest import Harness, observer_of, quick_settings
 from tests.waiting import eventually
 
 
@@ -60,7 +59,7 @@ def test_at_somebody_elses_evalai_one_is_evaluated_one_cancelled_and_one_resumed
         evalai = find_evalai(url, read_access(access))
         with running_stack(settings, print, evalai) as stack:
             people = EvalAIWebsite(stack.state)
-            harness = Harness(stack, people, Observer(stack.state, people))
+            harness = Harness(stack, people, observer_of(settings, people))
             first = harness.submit("leaderboard-20-MAP", "demo/agent:steady")
             second = harness.submit("leaderboard-10-MAP", "demo/agent:steady")
             people.cancel(second)

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -7,12 +8,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from cli import main as main_module
-from cli.demo import finish
-from cli.main import main
+from cli.commands import COMMANDS, COMMANDS_OF, GROUPS
+from cli.exit_codes import ExitCode
+from cli.main import app, main
 from cli.progress_view import PlainLines
+from cli.submission_outcome import finish
 from cli.submission_progress import Progress, in_time
 from deployments.settings import Settings
 from evaluation.errors import DeadlineExceeded
@@ -54,7 +58,7 @@ def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from cli.main import main\n"
-        "for words in (['--help'], ['merge', '--help'], ['status']):\n"
+        "for words in (['--help'], ['merge', '--help'], ['env']):\n"
         "    try:\n"
         "        main(words)\n"
         "    except SystemExit as ended:\n"
@@ -68,7 +72,7 @@ def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
     )
 
     ended = [line for line in done.stdout.splitlines() if line.startswith("ended:")]
-    assert ended == ["ended: 0", "ended: 0", "ended: 1 boto3 requests"], done.stderr
+    assert ended == ["ended: 0", "ended: 0", "ended: 1"], done.stderr
 
 
 def test_the_module_is_a_program(tmp_path: Path) -> None:
@@ -84,13 +88,43 @@ def test_the_module_is_a_program(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == 'leaderboard: Command "merge" parameter --routes requires an argument.\n'
+    assert done.stderr == (
+        'leaderboard: Command "merge" parameter --routes requires an argument.\n'
+        "Usage: leaderboard merge --routes STR --output PATH [OPTIONS] [ARGS...]. More: leaderboard merge --help\n"
+    )
 
 
 def test_help_lists_every_command(leaderboard: Run) -> None:
     shown = leaderboard("--help")
     assert shown.code == 0
-    assert [name for name in (*main_module.COMMANDS, *main_module.GROUPS) if name not in shown.out] == []
+    assert [name for name in (*COMMANDS, *GROUPS) if name not in shown.out] == []
+
+
+def test_help_groups_commands_by_who_needs_them_with_examples(leaderboard: Run) -> None:
+    shown = leaderboard("--help").out
+    headings = [shown.index(group.name) for group in COMMANDS_OF]
+    assert headings == sorted(headings)
+    assert "leaderboard watch 7" in shown
+    assert f"{ExitCode.TIME_IS_UP.value}:" in shown
+
+
+def test_the_help_of_a_command_is_its_whole_text_with_an_example(leaderboard: Run) -> None:
+    shown = leaderboard("logs", "--help").out
+    assert "when it has grown by a tenth" in shown
+    assert "Example: leaderboard logs 7 --shard 2 --process agent --follow" in shown
+
+
+def test_every_example_is_one_that_the_command_takes() -> None:
+    for name, command in COMMANDS.items():
+        words = shlex.split(command.example)
+        assert words[0] == name
+        app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_complete_in_a_shell(leaderboard: Run, shell: str) -> None:
+    script = leaderboard("completion", shell).out
+    assert all(word in script for word in ("watch", "redrive", "wait-seconds"))
 
 
 def test_the_version_is_the_installed_one(leaderboard: Run) -> None:
@@ -141,18 +175,32 @@ def test_wrong_usage_ends_with_2_and_one_line(leaderboard: Run, words: tuple[str
     ended = leaderboard(*words)
 
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("leaderboard: ")
-    assert ended.err.count("\n") == 1
-    assert ended.err.endswith("\n")
-    assert said in ended.err
+    what, usage = ended.err.splitlines()
+    assert what.startswith("leaderboard: ")
+    assert said in what
+    right = "leaderboard" if words[0] == "nonsense" else f"leaderboard {words[0]}"
+    assert usage.startswith(f"Usage: {right} ")
+    assert usage.endswith(f". More: {right} --help")
 
 
 @pytest.mark.parametrize(
     "words",
-    [("status",), ("cancel", "3"), ("resume", "3"), ("submit", "--phase", "x-Y", "--image", "demo/agent:fast")],
+    [("status",), ("watch", "3"), ("result", "3"), ("logs", "3"), ("cancel", "3"), ("resume", "3"), ("explain", "3")],
 )
-def test_without_a_stack_one_sentence_says_so(leaderboard: Run, words: tuple[str, ...]) -> None:
-    ended = leaderboard(*words)
+def test_without_an_installation_one_sentence_says_so(
+    leaderboard: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        ended = leaderboard(*words)
+
+    assert ended.code == 1
+    assert ended.err.startswith("There is no installation to ask: no stack is running in ")
+    assert ended.err.endswith("Start a stack with `make up`, or set PREFECT_API_URL to your Prefect server's.\n")
+
+
+def test_without_a_stack_nothing_is_submitted(leaderboard: Run) -> None:
+    ended = leaderboard("submit", "--phase", "x-Y", "--image", "demo/agent:fast")
 
     assert ended.code == 1
     assert ended.err == "No stack is running here: looked in .leaderboard. Start one in another terminal: make up\n"

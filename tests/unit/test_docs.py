@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import COMMANDS, GROUPS
+from cli.commands import COMMANDS, GROUPS
+from cli.exit_codes import MEANINGS, ExitCode
 from deployments import settings_page
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.stages import LEASE_SECONDS, LONGEST, ReconcilerTimeouts, Stage
@@ -162,6 +163,12 @@ def test_every_command_exists() -> None:
 
     assert {"submit", "merge", "setup"} <= set(said)
     assert {command: page for command, page in said.items() if command not in {*COMMANDS, *GROUPS}} == {}
+
+
+def test_the_exit_codes_on_the_page_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|$", read("docs/command-line.md"), re.MULTILINE)
+
+    assert [(int(code), text) for code, text in rows] == [(code.value, MEANINGS[code]) for code in ExitCode]
 
 
 def test_the_readme_lists_the_demo_images() -> None:
