@@ -1,7 +1,7 @@
 # Everything a newcomer runs. Needs make and a Python of 3.11 to 3.13 with venv; all else comes from requirements.lock.
 MAKEFLAGS += --no-print-directory --silent
 .DEFAULT_GOAL := help
-.PHONY: help demo up test coverage cluster-test e2e-aws chaos check format lock clean
+.PHONY: help demo up test simulate coverage cluster-test e2e-aws chaos check format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +23,7 @@ up: $(READY) ## start the embedded stack and keep it until Ctrl-C
 # Much of the time is waiting for processes: one more than there are cores.
 JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # The longest first (tests/side_by_side.py).
-TESTS := tests/e2e tests/flows tests/contract tests/unit
+TESTS := tests/e2e tests/flows tests/contract tests/simulation tests/unit
 
 test: $(READY) ## every test that needs no external service, side by side (JOBS=3)
 	echo "Some 3100 tests in $(JOBS) processes: about 20 minutes on 2 cores, less on more."
@@ -35,6 +35,11 @@ coverage: $(READY) ## the same, and which lines and branches they run: a table, 
 cluster-test: $(READY) ## the tests on a real Kubernetes control plane (needs Go once, ten minutes; or KUBECONFIG)
 	test -n "$$KUBECONFIG" || { $(BIN)/python -m tests.cluster.binaries && $(BIN)/python -m tests.cluster.binaries kubelet; } || true
 	$(BIN)/python -m pytest -rs tests/cluster
+
+SEEDS ?= 100
+FIRST ?= 1
+simulate: $(READY) ## the product in simulated worlds of so many seeds, in virtual time, with faults (SEEDS=100, FIRST=1)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 SEED ?= 1
 SUBMISSIONS ?= 40

@@ -115,13 +115,13 @@ def _answered(state: State, request: Request, body: bytes) -> Answer:
         return control.answer(state, request.method, request.url.path, request.headers.get("authorization"), body)
     fault = state.next_fault(request.method, request.url.path)
     if fault is None:
-        return _routed(state, request, body)
-    late = _routed(state, request, body) if fault.after else None
+        return routed(state, request, body)
+    late = routed(state, request, body) if fault.after else None
     wait(fault)  # outside the lock: others are served meanwhile
-    return fault.answer or late or _routed(state, request, body)
+    return fault.answer or late or routed(state, request, body)
 
 
-def _routed(state: State, request: Request, body: bytes) -> Answer:
+def routed(state: State, request: Request, body: bytes) -> Answer:
     path = request.url.path
     call = Call(
         method=request.method,

@@ -1,0 +1,112 @@
+"""`python -m tests.simulation --seeds 100`: so many worlds, two at a time, and what they showed."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tests.simulation.chance import Fault
+from tests.simulation.run import Result, simulate
+
+CORPUS = Path(__file__).parent / "corpus.json"  # seeds that once failed, and why
+
+
+def main() -> int:
+    arguments = _arguments()
+    if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have another order in each process without it
+        os.execve(  # noqa: S606
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            os.environ | {"PYTHONHASHSEED": "0"},
+        )
+    seeds: Iterable[int] = range(arguments.first, arguments.first + arguments.seeds)
+    if arguments.corpus:
+        seeds = json.loads(CORPUS.read_text())
+    began, totals = time.perf_counter(), _Totals()
+    work = partial(simulate, only=frozenset() if arguments.calm else None)
+    for result in _results(work, map(int, seeds), arguments.jobs):
+        totals.add(result)
+        if arguments.each or result.violations:
+            print(_line(result), flush=True)
+        if arguments.history:
+            print("\n".join(result.history))
+    print(totals.text(time.perf_counter() - began))
+    return 1 if totals.failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--corpus", action="store_true", help="the seeds that once failed, instead")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--calm", action="store_true", help="no fault at all")
+    parser.add_argument("--each", action="store_true", help="a line for each seed, not only for those that fail")
+    parser.add_argument("--history", action="store_true", help="what happened, line by line")
+    return parser.parse_args()
+
+
+def _results(work: Callable[[int], Result], seeds: Iterable[int], jobs: int) -> Iterator[Result]:
+    if jobs <= 1:
+        yield from map(work, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(work, seeds)
+
+
+def _line(result: Result) -> str:
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(result.outcomes.items()))
+    lines = [
+        f"seed {result.seed}: {outcomes}; {len(result.faults)} faults, {result.virtual_seconds / 3600:.1f} h, "
+        f""
+        f"settled after {result.settled_after / 60:.0f} min, {result.wall_seconds:.1f} s, {result.digest}"
+    ]
+    lines += [f"  {at:9.0f} s  {rule}: {text}" for at, rule, text in result.violations[:5]]
+    return "\n".join(lines)
+
+
+class _Totals:
+    def __init__(self) -> None:
+        self.seeds = self.submissions = 0
+        self.virtual_seconds = 0.0
+        self.slowest = 0.0
+        self.outcomes: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.failed: list[int] = []
+        self.faults: list[Fault] = []
+
+    def add(self, result: Result) -> None:
+        self.seeds += 1
+        self.submissions += result.submissions
+        self.virtual_seconds += result.virtual_seconds
+        self.slowest = max(self.slowest, result.settled_after)
+        self.outcomes += result.outcomes
+        self.kinds += result.kinds
+        if result.violations:
+            self.failed.append(result.seed)
+
+    def text(self, wall: float) -> str:
+        rows = [
+            ("seeds", f"{self.seeds}"),
+            (
+                "submissions",
+                f"{self.submissions} ({', '.join(f'{n} {name}' for name, n in sorted(self.outcomes.items()))})",
+            ),
+            ("faults", f"{self.kinds.total():,}"),
+            *((f"  {kind}", f"{count:,}") for kind, count in self.kinds.most_common()),
+            ("virtual time", f"{self.virtual_seconds / 86400:.1f} days"),
+            ("longest until all had its end", f"{self.slowest / 60:.0f} min after the last fault"),
+            ("wall time", f"{wall:.0f} s"),
+            ("seeds that fail", f"{len(self.failed)} {sorted(self.failed) if self.failed else ''}".strip()),
+        ]
+        return "\n".join(f"{name:<30} {value}" for name, value in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
