@@ -10,6 +10,7 @@ from pydantic import Field
 
 from aws_api.s3 import address, object_sizes, read_object, read_object_from, write_object
 from blocks.aws_client import aws_client
+from blocks.schema_once import SchemaOnce
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 * 1024 * 1024  # of anything in a submission's folder; what a shard writes has a lower limit of its own
 
 
-class ArtifactBucket(Block):
+class ArtifactBucket(SchemaOnce, Block):
     """Checkpoints, logs and results of every submission: an S3 bucket."""
 
     _block_type_name = "Artifact Bucket"

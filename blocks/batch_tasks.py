@@ -12,10 +12,11 @@ from batch_jobs.api import BatchAccess
 from batch_jobs.function_job import BatchQueues, FunctionCall, function_name
 from batch_jobs.functions import BatchFunctions, FunctionLimits
 from blocks.aws_client import aws_client
+from blocks.schema_once import SchemaOnce
 from evaluation.errors import InvalidConfiguration
 
 
-class BatchTasks(Block):
+class BatchTasks(SchemaOnce, Block):
     """A registered job definition whose image has the functions, its queues, and a bucket for arguments and results."""
 
     _block_type_name = "Batch Tasks"

@@ -8,10 +8,11 @@ from pydantic import Field
 
 from blocks.aws_client import aws_client
 from blocks.compute_metrics import ComputeMetrics
+from blocks.schema_once import SchemaOnce
 from compute_client.table import JobTable
 
 
-class ComputeJobTable(Block):
+class ComputeJobTable(SchemaOnce, Block):
     """Who computes which job, and what came of it: a DynamoDB table, and a bucket for what is too large for it."""
 
     _block_type_name = "Compute Jobs"

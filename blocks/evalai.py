@@ -4,6 +4,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.provenance_key import ProvenanceKey
+from blocks.schema_once import SchemaOnce
 from evalai_api.budget import NoBudget
 from evalai_api.client import EvalAIClient
 from evalai_api.http import RetryPolicy, Timeouts
@@ -14,7 +15,7 @@ from prefect_api.request_budget import PrefectBudget
 RATE_LIMIT_NAME = "evalai"
 
 
-class EvalAI(Block):
+class EvalAI(SchemaOnce, Block):
     """EvalAI as one user, the challenge's host, sees it."""
 
     _block_type_name = "EvalAI"

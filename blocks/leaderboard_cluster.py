@@ -14,6 +14,7 @@ import shard_pod
 from blocks.artifact_bucket import read_location
 from blocks.batch_compute import BatchCompute
 from blocks.kubernetes_compute import KubernetesCompute
+from blocks.schema_once import SchemaOnce
 from blocks.shard_logs import ShardLogs, shard_logs
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
@@ -53,7 +54,7 @@ class LocalCompute(BaseModel):
         return f"processes of the worker's machine, in {folder}"
 
 
-class LeaderboardCluster(Block):
+class LeaderboardCluster(SchemaOnce, Block):
     """One cluster (leaderboard-10, leaderboard-20): its evaluator's version, its routes, its machines."""
 
     _block_type_name = "Compute Cluster"

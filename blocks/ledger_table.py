@@ -20,6 +20,7 @@ from aws_api.dynamodb_values import decode
 from aws_api.errors import aws_errors
 from aws_api.shared_document import SharedRow
 from blocks.aws_client import aws_client, own_client
+from blocks.schema_once import SchemaOnce
 from evaluation.errors import AlreadyClaimed, RequestRefused
 from evaluation.lifecycle.ledger_entry import (
     ATTEMPT,
@@ -75,7 +76,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class LedgerTable(Block):
+class LedgerTable(SchemaOnce, Block):
     """Who evaluates which submission, and what came of it: a DynamoDB table."""
 
     _block_type_name = "Ledger Table"

@@ -18,6 +18,7 @@ from pydantic import Field
 from aws_api.dead_letters import DELIVERIES, GROUP, REASON, RECEIVED_AT, RECEIVED_FROM, send_dead_letter
 from aws_api.errors import aws_errors, error_code
 from blocks.aws_client import aws_client
+from blocks.schema_once import SchemaOnce
 from evaluation.errors import InvalidConfiguration
 from evaluation.submission.message import Delivery
 
@@ -44,7 +45,7 @@ class Received:
     group: str | None  # FIFO queues only
 
 
-class SubmissionQueue(Block):
+class SubmissionQueue(SchemaOnce, Block):
     """EvalAI's queue of submissions and its dead-letter queue: SQS."""
 
     _block_type_name = "Submission Queue"
