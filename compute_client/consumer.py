@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aws_api.ecs_task_protection import protect_task
+from compute_client.arguments import require_instance, require_number, require_text
 from compute_client.function_main import Function, call
 from compute_client.function_process import END_SECONDS, MARKER, ProcessDied, end_marked, read_outcome
 from compute_client.job import Abandoned, AlreadyComputed, ClaimedJob, Held, JobError, UnknownJob, read_message
@@ -31,6 +32,7 @@ LIMIT_SECONDS = 6 * 3600  # of a function, as in the flow
 POLL_SECONDS = 20  # SQS's longest poll
 MARGIN_SECONDS = 15  # the message comes back a little after the lease has ended, not before
 RENEWALS = 3  # of a lease within its time
+RETRIES = 4  # within the time to the next renewal, where one failed (compute_client.lease_watch)
 OUTAGE_SECONDS = 5  # between two polls while the queue or the table does not answer
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class Consumer:
 
     `queue_name` is a name or URL. A function that raises has failed its job, and is not called again; one whose process
     dies is called again, `ddb_client.most_attempts` times in all. One that takes longer than `limit_seconds` fails.
-    Raises InvalidConfiguration for what is no function, before it costs a job.
+    Raises InvalidConfiguration for a wrong argument, such as what is no function, before it costs a job.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class Consumer:
                 f"compute_result is {compute_result!r:.100}, no function",
                 remedy="Give the function itself, not its name.",
             )
-        self._queue = JobQueue(queue_name, ddb_client.client)
+        require_instance("ddb_client", ddb_client, DynamoDBClient)
+        self._queue = JobQueue(require_text("queue_name", queue_name), ddb_client.client)
         self._jobs = ddb_client.jobs()
         self._function = compute_result
-        self._limit_seconds = limit_seconds
+        self._limit_seconds = require_number("limit_seconds", limit_seconds)
 
     def start_consuming(self, stop: threading.Event | None = None, poll_seconds: int = POLL_SECONDS) -> None:
         """Compute jobs until `stop` is set, or SIGTERM or Ctrl-C comes; a job that runs then is given back."""
@@ -148,8 +151,8 @@ class Consumer:
             if now >= deadline:
                 return False
             if now >= due:
-                self._renew(job, receipt)
-                due = now + renewal
+                renewed = self._renew(job, receipt)
+                due = now + (renewal if renewed else renewal / RETRIES)
             process.join(min(0.5, deadline - now, max(0.0, due - now)))
         return True
 
@@ -160,15 +163,21 @@ class Consumer:
         except EvaluationError as error:
             _LOG.warning("The task is not protected now: %s", error)
 
-    def _renew(self, job: ClaimedJob, receipt: str) -> None:
+    def _renew(self, job: ClaimedJob, receipt: str) -> bool:
+        """Whether the lease is renewed; raises AlreadyClaimed. Its message and task are covered as far as may be."""
         self._protect()
         try:
             self._jobs.renew(job.lease)
-            self._queue.hide(receipt, self._hidden_seconds)
         except AlreadyClaimed:
             raise
         except EvaluationError as error:
             _LOG.warning("The lease of job %s cannot be renewed now: %s", job.lease.job_id, error)
+            return False
+        try:
+            self._queue.hide(receipt, self._hidden_seconds)
+        except EvaluationError as error:
+            _LOG.warning("The message of job %s cannot be hidden now: %s", job.lease.job_id, error)
+        return True
 
     def _keep(self, job: ClaimedJob, outcome: str | JobError) -> None:
         if isinstance(outcome, str):

@@ -3,6 +3,7 @@
 import time
 import uuid
 
+from compute_client.arguments import require_instance, require_number, require_text
 from compute_client.job import JobResult, JobTimeout, NotSent, PostedId, ResultStatus, require_id
 from compute_client.queue import DynamoDBClient, JobQueue
 from compute_client.table import LOST_SECONDS
@@ -14,12 +15,14 @@ FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.1, 2.0, 1.5  # seconds between two reads 
 class Producer:
     """Posts jobs to one queue and reads their table.
 
-    `queue_name` is a name or URL, standard or FIFO. Every method raises errors of `evaluation.errors` only.
+    `queue_name` is a name or URL, standard or FIFO. Every method raises errors of `evaluation.errors` only, for a wrong
+    argument InvalidConfiguration or RequestRefused.
     """
 
     def __init__(self, queue_name: str, ddb_client: DynamoDBClient, *, timeout_seconds: float = 300) -> None:
-        self.timeout_seconds = timeout_seconds
-        self._queue = JobQueue(queue_name, ddb_client.client)
+        self.timeout_seconds = require_number("timeout_seconds", timeout_seconds)
+        require_instance("ddb_client", ddb_client, DynamoDBClient)
+        self._queue = JobQueue(require_text("queue_name", queue_name), ddb_client.client)
         self._table = ddb_client.jobs()
 
     def post_non_blocking(self, body: object, job_id: str | None = None, group: str | None = None) -> PostedId:
@@ -51,12 +54,14 @@ class Producer:
 
         Given what `post_non_blocking` has returned, it waits for that job.
         """
+        if timeout_seconds is not None:
+            require_number("timeout_seconds", timeout_seconds)  # before anything is posted
         posted = body if isinstance(body, PostedId) else self.post_non_blocking(body, job_id, group)
         return self.wait(posted, timeout_seconds)
 
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobResult:
         """Wait for a job that was posted before; raises JobTimeout, a TimeoutError."""
-        limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
+        limit = self.timeout_seconds if timeout_seconds is None else require_number("timeout_seconds", timeout_seconds)
         deadline, pause = time.monotonic() + limit, FIRST_PAUSE
         while not (status := self._table.status(job_id)).final:
             left = deadline - time.monotonic()
@@ -76,6 +81,13 @@ class Producer:
         That is: recorded `unsent_seconds` ago and never sent, or sent `lost_seconds` ago and computed by nobody since.
         `older_seconds` replaces both. A message too many does no harm: one job has one outcome.
         """
+        for name, given in {
+            "older_seconds": older_seconds,
+            "unsent_seconds": unsent_seconds,
+            "lost_seconds": lost_seconds,
+        }.items():
+            if given is not None:
+                require_number(name, given)
         unsent, lost = (unsent_seconds, lost_seconds) if older_seconds is None else (older_seconds, older_seconds)
         waiting = dict(self._table.lost(lost)) | dict(self._table.unsent(unsent))
         for job_id, group in waiting.items():

@@ -11,6 +11,7 @@ import boto3
 from aws_api import ClientFactory
 from aws_api.dead_letters import DELIVERIES, GROUP, REASON, RECEIVED_AT, RECEIVED_FROM, send_dead_letter
 from aws_api.errors import aws_errors
+from compute_client.arguments import require_number, require_text
 from compute_client.job import write_message
 from compute_client.table import JobTable
 
@@ -27,7 +28,7 @@ class DynamoDBClient:
 
     Without `bucket` bodies of more than 100 KiB and results of more than 250 KiB are refused. A run that has not
     renewed its lease for `lease_seconds` is dead. boto3 finds region and credentials as usual; `make_client` replaces
-    `boto3.client`.
+    `boto3.client`. Raises InvalidConfiguration for a wrong argument.
     """
 
     table: str
@@ -36,6 +37,13 @@ class DynamoDBClient:
     most_attempts: int = 3
     make_client: ClientFactory = field(default=cast(ClientFactory, boto3.client), repr=False)
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require_text("table", self.table)
+        if self.bucket is not None:
+            require_text("bucket", self.bucket)
+        require_number("lease_seconds", self.lease_seconds, least=1)
+        require_number("most_attempts", self.most_attempts, least=1)
 
     def client(self, service: str) -> Any:
         """boto3's client of the service, made once."""

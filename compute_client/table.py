@@ -6,8 +6,10 @@ Every change is one conditional write, so that two runs, or a run and its takeov
 """
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from aws_api import ClientFactory
 from aws_api.dynamodb_clock import DynamoDBClock
@@ -25,6 +27,7 @@ from compute_client.job import (
     require_id,
     to_json,
 )
+from compute_client.lease_watch import is_same_lease, last_sign_of_life, seems_silent, watch_silent_lease
 from compute_client.payloads import INLINE_BODY, INLINE_RESULT, Contents
 from compute_client.rows import Row, Rows, Values
 from evaluation.errors import AlreadyClaimed, RequestRefused
@@ -34,8 +37,8 @@ DAY = 24 * 3600
 OPEN_SECONDS = 30 * DAY  # a job that nobody finishes is forgotten; longer than SQS keeps any message (14 days)
 LOST_SECONDS = 14 * DAY  # SQS keeps no message longer: one that was sent earlier no longer exists
 UNSENT, SENT, CLAIMED = "unsent", "sent", "claimed"
-# A lease that was given back, or that had ended and was not renewed within another one.
-_OVER = "lease_until <= :now AND (attribute_not_exists(lease_token) OR doubted_token = lease_token)"
+# A lease that was given back, or that is still as it was when this process watched it.
+_OVER = "lease_until <= :now AND (attribute_not_exists(lease_token) OR (lease_token = :seen AND lease_until = :last))"
 
 
 class JobTable:
@@ -51,6 +54,7 @@ class JobTable:
         most_attempts: int = 3,
         result_days: float = 7,
         now: Callable[[], float] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.lease_seconds = lease_seconds
         self._most_attempts = most_attempts
@@ -58,6 +62,7 @@ class JobTable:
         self._contents = Contents(bucket, client)
         self._rows = Rows(table, client)
         self._now = now or DynamoDBClock(table, "job_id", client)
+        self._sleep = sleep
 
     def submit(self, job_id: str, body: object, group: str) -> bool:
         """Record the job; True where its message has to be sent, also for one that was recorded without.
@@ -145,11 +150,25 @@ class JobTable:
         """Take the job for one run, or take it again: the token of an earlier claim is worth nothing then.
 
         Raises AlreadyComputed, Held (by another run), UnknownJob, or Abandoned where as many runs have died with it as
-        may; the job has failed then. Whoever finds that another run's lease has ended writes so and leaves that run one
-        more lease to renew it: in an outage of DynamoDB nobody can.
+        may; the job has failed then. A lease that has ended is watched for a quarter of its time first: in an outage of
+        DynamoDB nobody can renew it.
         """
-        now, token = self._now(), uuid.uuid4().hex
-        refusal, row = self._update(
+        refusal, row = self._take(job_id, run_id, {})
+        if refusal is not None and seems_silent(refusal, self._now()):
+            watch_silent_lease(refusal, partial(self._row, job_id), self.lease_seconds, self._now, self._sleep)
+            silent = refusal
+            refusal, row = self._take(job_id, run_id, silent)
+            if refusal is not None and is_same_lease(refusal, silent):
+                raise self._abandon(job_id, silent)
+        if refusal is not None:
+            raise self._not_claimed(job_id, refusal)
+        place = {name: str(row[name]) for name in ("body_json", "body_key") if name in row}
+        return ClaimedJob(Lease(job_id, str(row["lease_token"]), int(row["attempts"])), place)
+
+    def _take(self, job_id: str, run_id: str, silent: Row) -> tuple[Row | None, Row]:
+        """Claim in one write, also from the run whose lease is still as in `silent`; as Rows.update."""
+        now = self._now()
+        return self._update(
             job_id,
             "SET job_status = :running, run_id = :run, lease_token = :token, lease_until = :until, started_at = :now,"
             f" expires_at = :expires, attempts = attempts + :one, {OUTBOX} = :claimed, unsent_since = :now",
@@ -157,19 +176,17 @@ class JobTable:
             f" OR (job_status = :running AND (({_OVER}) OR run_id = :run)))",
             {
                 ":run": run_id,
-                ":token": token,
+                ":token": uuid.uuid4().hex,
                 ":one": 1,
                 ":most": self._most_attempts,
                 ":submitted": ResultStatus.SUBMITTED,
                 ":running": ResultStatus.IN_PROGRESS,
                 ":claimed": CLAIMED,
+                ":seen": silent.get("lease_token", ""),
+                ":last": silent.get("lease_until", 0),
                 **self._lease(now),
             },
         )
-        if refusal is not None:
-            raise self._not_claimed(job_id, refusal, now)
-        place = {name: str(row[name]) for name in ("body_json", "body_key") if name in row}
-        return ClaimedJob(Lease(job_id, token, int(row["attempts"])), place)
 
     def body(self, job: ClaimedJob) -> str:
         """The claimed job's body, a JSON text; raises RequestRefused where it is gone."""
@@ -178,18 +195,14 @@ class JobTable:
     def renew(self, lease: Lease) -> None:
         """Hold the lease for its time from now; raises AlreadyClaimed where it has passed on."""
         values = self._lease(self._now())
-        self._write_held(lease, "SET lease_until = :until, expires_at = :expires REMOVE doubted_token", values)
+        self._write_held(lease, "SET lease_until = :until, expires_at = :expires", values)
 
     def silent_seconds(self, job_id: str, run_id: str) -> float:
         """For how long the run has not shown in the job's row that it lives; raises UnknownJob.
 
         A run that does not hold the job is silent since whatever happened to the job last.
         """
-        row = self._known(job_id)
-        latest = max(float(row.get(name, 0)) for name in ("submitted_at", "started_at", "finished_at"))
-        if row.get("run_id") == run_id and "lease_until" in row:
-            latest = max(latest, float(row["lease_until"]) - self.lease_seconds)
-        return self._now() - latest
+        return self._now() - last_sign_of_life(self._known(job_id), run_id, self.lease_seconds)
 
     def give_back(self, lease: Lease, counted: bool) -> None:
         """End the lease at once, so that another run may begin; `counted` among the runs that died with the job."""
@@ -225,39 +238,28 @@ class JobTable:
             },
         )
 
-    def _not_claimed(self, job_id: str, row: Row, now: float) -> Exception:
+    def _not_claimed(self, job_id: str, row: Row) -> Exception:
         if not row:
             return _unknown(job_id)
         if ResultStatus(row["job_status"]).final:
             return AlreadyComputed(f"Job {job_id} was computed already", f"it is {row['job_status']}")
-        left = float(row.get("lease_until", 0)) - now
-        if row["job_status"] == ResultStatus.IN_PROGRESS and left > 0:
-            return Held(f"Job {job_id} is being computed", f"by run {row['run_id']}", left)
-        if (token := row.get("lease_token")) and row.get("doubted_token") != token:
-            return self._doubt(job_id, row, str(token))
+        left = float(row.get("lease_until", 0)) - self._now()
+        if row["job_status"] == ResultStatus.IN_PROGRESS and (left > 0 or "lease_token" in row):
+            return Held(f"Job {job_id} is being computed", f"by run {row['run_id']}", max(left, 0))
         return self._abandon(job_id, row)
 
-    def _doubt(self, job_id: str, row: Row, token: str) -> Exception:
-        """Note that the lease has ended, and give its run one more to renew it."""
-        self._update(
-            job_id,
-            "SET doubted_token = :token, lease_until = :until",
-            "job_status = :running AND lease_token = :token AND lease_until <= :now",
-            {":token": token, ":running": ResultStatus.IN_PROGRESS, ":until": self._now() + self.lease_seconds},
-        )
-        cause = f"run {row['run_id']} has not renewed its lease, and has one more to do so"
-        return Held(f"Job {job_id} may still be computed", cause, self.lease_seconds)
-
     def _abandon(self, job_id: str, row: Row) -> Exception:
-        """Fail a job that has cost all its attempts."""
+        """Fail a job that has cost all its attempts, where its row is still the one that was read."""
         summary, cause = f"{int(row['attempts'])} runs ended without a result", f"the last one was {row.get('run_id')}"
         error = JobError("Abandoned", f"{summary}, {cause}; see their logs")
-        self._update(
+        refusal, _ = self._update(
             job_id,
             "SET job_status = :failed, finished_at = :now, expires_at = :expires, error_json = :error"
             f" REMOVE {OUTBOX}, unsent_since",
-            "job_status = :running AND lease_until <= :now AND attempts >= :most",
+            f"job_status = :running AND {_OVER} AND attempts >= :most",
             {
+                ":seen": row.get("lease_token", ""),
+                ":last": row.get("lease_until", 0),
                 ":failed": ResultStatus.FAILED,
                 ":running": ResultStatus.IN_PROGRESS,
                 ":most": self._most_attempts,
@@ -265,6 +267,8 @@ class JobTable:
                 ":error": to_json("The error", vars(error)),
             },
         )
+        if refusal is not None:
+            return Held(f"Job {job_id} is being computed", "its run has renewed its lease", self.lease_seconds)
         return Abandoned(
             f"Job {job_id} is given up: {summary}", cause, "Correct the function, then post the job under a new id."
         )

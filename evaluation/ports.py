@@ -77,6 +77,9 @@ class EvaluationServer(Protocol):
     def submission(self, message: SubmissionMessage, phase: Phase, row: ListedSubmission | None = None) -> Submission:
         """The submission as the list's `row` shows it, else as EvalAI does now; raises UnknownSubmission."""
 
+    def submission_row(self, submission: int) -> ListedSubmission:
+        """The submission as EvalAI's list shows it, now; raises UnknownSubmission."""
+
     def status(self, submission: int) -> SubmissionStatus:
         """The submission's status now; raises UnknownSubmission."""
 

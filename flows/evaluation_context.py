@@ -33,7 +33,8 @@ class EvaluationContext:
         self.takeover = takeover
         self.jobs: tuple[ShardJob, ...] = ()
         self.image_digest = ""  # of the first attempt, once it is known
-        self.images: dict[str, set[int]] = {}  # digest -> shards where it was seen, by any of their pods
+        self.images: dict[str, set[int]] = {}  # digest -> shards where it was seen, by any pod of any attempt
+        self.images_kept: dict[str, list[int]] = {}  # what the ledger has of that
 
     @property
     def evalai(self) -> EvaluationServer:

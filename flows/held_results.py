@@ -10,7 +10,7 @@ from prefect import get_client
 
 from blocks.provenance_key import ProvenanceKey
 from evaluation import storage_keys
-from evaluation.errors import AlreadyClaimed, InvalidCheckpoint, RequestRefused, UnknownSubmission
+from evaluation.errors import AlreadyClaimed, EvaluationError, InvalidCheckpoint, RequestRefused, UnknownSubmission
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, parse_outcome, rejected, released, render_outcome
 from evaluation.lifecycle.takeover import Takeover
@@ -19,6 +19,7 @@ from evaluation.submission.message import SubmissionMessage
 from flows.provenance import add_decision
 from flows.services import Cluster, Services, load_cluster
 from flows.takeover_runs import start_takeover_run
+from flows.threads import in_evalai_thread
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,24 @@ class KeptResult:
 
 async def kept_result(services: Services, submission: int) -> KeptResult:
     """The outcome that is kept of a submission. Raises UnknownSubmission; InvalidCheckpoint where none is kept."""
-    for name in services.phases.clusters:
-        cluster = await load_cluster(name)
-        entry = await asyncio.to_thread(cluster.entry_of, submission)
-        if entry:
-            outcome = await asyncio.to_thread(_outcome, cluster, entry)
-            return KeptResult(entry, outcome, cluster, services.provenance_key)
+    team = await _team_of(services, submission)
+    for known in dict.fromkeys((team, None)):  # None: the whole ledger is read, where EvalAI cannot say whose it is
+        for name in services.phases.clusters:
+            cluster = await load_cluster(name)
+            entry = await asyncio.to_thread(cluster.entry_of, submission, known)
+            if entry:
+                outcome = await asyncio.to_thread(_outcome, cluster, entry)
+                return KeptResult(entry, outcome, cluster, services.provenance_key)
     raise UnknownSubmission(f"No ledger knows submission {submission}", remedy="Check the submission's id.")
+
+
+async def _team_of(services: Services, submission: int) -> int | None:
+    """The team's id at EvalAI; None where EvalAI does not answer, or has no such submission any more."""
+    try:
+        row = await in_evalai_thread(services.evalai.submission_row, submission)
+    except EvaluationError:
+        return None
+    return row.team_pk
 
 
 async def release(kept: KeptResult, who: str, because: str) -> Outcome:

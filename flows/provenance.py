@@ -84,6 +84,7 @@ def _origin(context: EvaluationContext) -> Origin:
     submission, settings = context.submission, context.settings
     image = submission.image or (context.jobs[0].image if context.jobs else "")
     images = {pinned(image, "") or "unknown": context.image_digest or repository_digest(image)}
+    images |= {pinned(image, other): other for other in context.images if other != context.image_digest}
     images |= {each: repository_digest(each) for each in settings.our_images}
     known = settings.expectations(submission.phase.track)
     return Origin(

@@ -54,7 +54,7 @@ from flows.evaluation_context import EvaluationContext
 from flows.provenance import write_provenance
 from flows.shard_results import Collected, collect, reasons_to_hold
 from flows.task_retries import on_transient_errors
-from flows.threads import in_evalai_thread
+from flows.threads import in_evalai_thread, in_report_thread
 
 
 @task(name="merge-results", **on_transient_errors(8))
@@ -226,7 +226,7 @@ async def send_report(context: EvaluationContext, report: Report) -> None:
     """
     await context.renew(Stage.REPORTING)
     try:
-        await in_evalai_thread(context.evalai.report, report)
+        await in_report_thread(context.evalai.report, report)
     except UnknownSubmission as unknown:
         await confirm_deletion(context, unknown)
 

@@ -9,7 +9,7 @@ from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.provenance_key import ProvenanceKey
 from blocks.submission_queue import SubmissionQueue
-from evaluation.lifecycle.ledger_entry import LedgerEntry
+from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
 from evaluation.ports import ArtifactStore, EvaluationServer, JobBackend, MessageQueue, SubmissionLedger
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase
@@ -67,8 +67,10 @@ class Cluster:
         self.ledger = ledger
         self.artifacts = artifacts
 
-    def entry_of(self, submission: int) -> LedgerEntry | None:
-        """The submission's row, which the ledger keeps by team too: reads all rows. Blocks."""
+    def entry_of(self, submission: int, team: int | None = None) -> LedgerEntry | None:
+        """The submission's row, which the ledger keeps by team too: without the team it reads all rows. Blocks."""
+        if team is not None:
+            return read_entry(self.ledger.row(team, submission))
         return next((entry for entry in self.ledger.entries() if entry.submission == submission), None)
 
 

@@ -9,7 +9,7 @@ from prefect import task
 
 from evaluation import storage_keys
 from evaluation.errors import ShardsFailed, UnknownSubmission
-from evaluation.lifecycle.ledger_entry import IMAGE, IMAGE_DIGEST
+from evaluation.lifecycle.ledger_entry import IMAGE, IMAGE_DIGEST, IMAGES, images_of
 from evaluation.lifecycle.outcome import raise_for_failures
 from evaluation.lifecycle.shard_progress import explained
 from evaluation.lifecycle.stages import Stage
@@ -42,6 +42,8 @@ async def plan_shards(context: EvaluationContext) -> tuple[ShardJob, ...]:
     submission, settings = context.submission, context.settings
     row = await asyncio.to_thread(context.ledger.row, submission.team_pk, submission.pk) or {}
     context.image_digest = str(row.get(IMAGE_DIGEST) or "")
+    context.images_kept = images_of(row)
+    context.images = {digest: set(shards) for digest, shards in context.images_kept.items()}
     # EvalAI sends a resume without its image when its storage does not answer.
     image = submission.image or (str(row[IMAGE]) if row.get(IMAGE) else None)
     image = pinned(require_allowed_image(image, settings.image_registries), context.image_digest)
@@ -134,15 +136,17 @@ async def _follow(context: EvaluationContext) -> ShardStatuses:
 
 
 async def _note_images(context: EvaluationContext, statuses: ShardStatuses) -> None:
-    """Keep which image runs where; the first that is known is the submission's from now on."""
+    """Keep which image runs where, for later runs too; the first that is known is the submission's from now on."""
     found = {index: status.image_digest for index, status in statuses.items() if status.image_digest}
     for index, digest in found.items():
         context.images.setdefault(digest, set()).add(index)
-    if not context.image_digest and found:
-        digest = found[min(found)]
-        with best_effort("The image's digest is written with the next change"):
-            await asyncio.to_thread(context.ledger.update, context.claim, {IMAGE_DIGEST: digest})
-            context.image_digest = digest
+    images = {digest: sorted(shards) for digest, shards in sorted(context.images.items())}
+    if images == context.images_kept:
+        return
+    first = context.image_digest or found[min(found)]
+    with best_effort("The images' digests are written with the next status"):
+        await asyncio.to_thread(context.ledger.update, context.claim, {IMAGE_DIGEST: first, IMAGES: images})
+        context.image_digest, context.images_kept = first, images
 
 
 async def _show(

@@ -12,14 +12,25 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 EVALAI_THREADS = 16  # of a process: more than its budget lets through at once
+REPORT_THREADS = 8  # the same for final reports, so that none waits behind sixteen looks that wait for their slots
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _evalai = ThreadPoolExecutor(EVALAI_THREADS, thread_name_prefix="evalai")
+_reports = ThreadPoolExecutor(REPORT_THREADS, thread_name_prefix="evalai-reports")
 
 
 async def in_evalai_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """As asyncio.to_thread, for a call that takes a slot of EvalAI's request budget."""
-    call = partial(contextvars.copy_context().run, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_evalai, call)
+    return await _in(_evalai, partial(function, *args, **kwargs))
+
+
+async def in_report_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same for a final report."""
+    return await _in(_reports, partial(function, *args, **kwargs))
+
+
+async def _in(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    run = partial(contextvars.copy_context().run, call)
+    return await asyncio.get_running_loop().run_in_executor(threads, run)

@@ -25,6 +25,7 @@ from k8s_jobs.manifest import (
     job_manifest,
     scripts_config_map,
 )
+from k8s_jobs.planned_jobs import as_planned, forget_plan, planned_jobs
 from k8s_jobs.pod_logs import last_lines
 from k8s_jobs.pod_status import name_of
 from k8s_jobs.reflector import ConnectionProblem, ReflectorLimits
@@ -68,16 +69,24 @@ class KubernetesJobBackend:
     requests: Counter[str] = field(default_factory=Counter, compare=False)
 
     async def ensure(self, jobs: Sequence[ShardJob]) -> None:
-        """See JobBackend. A namesake that is being deleted is waited for (DeadlineExceeded)."""
+        """See JobBackend. A namesake that is being deleted is waited for (DeadlineExceeded).
+
+        Where a run died while it replaced a Job, the new one is what that run has planned.
+        """
         manifests = [job_manifest(job, self.spec) for job in jobs]
         async with self._connection() as connection:
             await self._ensure_scripts(connection.api)
+            plans = await self._plans(connection.api, jobs)
             try:
                 async with asyncio.TaskGroup() as group:
                     for manifest in manifests:
-                        group.create_task(self._ensure_job(connection.api, manifest))
+                        plan = plans.get(name_of(manifest))
+                        wanted = as_planned(manifest, plan) if plan else manifest
+                        group.create_task(self._ensure_job(connection.api, wanted))
             except ExceptionGroup as errors:  # the port's callers know single errors
                 raise errors.exceptions[0] from errors
+            for name in plans:
+                await forget_plan(connection.api, self.spec.namespace, name)
 
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncGenerator[ShardStatuses, None]:
         """See JobBackend. While the cluster does not answer, the last known states stay, and say so."""
@@ -140,6 +149,13 @@ class KubernetesJobBackend:
             await api.create(f"/api/v1/namespaces/{self.spec.namespace}/configmaps", manifest)
         except ObjectExists:  # named by its content, and immutable
             return
+
+    async def _plans(self, api: KubernetesApi, jobs: Sequence[ShardJob]) -> dict[str, Json]:
+        """By the Job's name: what a run that died while it replaced a Job had planned for it."""
+        found: dict[str, Json] = {}
+        for submission, attempt in {(job.submission, job.attempt) for job in jobs}:
+            found |= await planned_jobs(api, self.spec.namespace, attempt_selector(submission, attempt))
+        return found
 
     async def _ensure_job(self, api: KubernetesApi, manifest: Json) -> None:
         """Create or adopt. A 409 can also be a quota's conflict, or the echo of our own lost request."""

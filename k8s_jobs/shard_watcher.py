@@ -1,6 +1,7 @@
 """The states of shards for one call of watch(): an end stays an end, refused pods are placed elsewhere."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import Connection, jobs_path
 from k8s_jobs.job_events import JobEvents
 from k8s_jobs.manifest import job_manifest
+from k8s_jobs.planned_jobs import forget_plan, plan_job
 from k8s_jobs.pod_status import by_age, name_of
 from k8s_jobs.refusals import RefusalLimits, replacement, to_be_replaced
 from k8s_jobs.shard_states import gone, replacing, shard_status
@@ -70,7 +72,10 @@ class ShardWatcher:
             backend_id=f"pod {name_of(by_age(pods)[-1])}" if pods else f"Job {job.name}",
         )
         if status.state not in ENDED and to_be_replaced(found, pods, now, self.refusal_limits):
-            await self._replace(job, found, pods, now)
+            try:
+                await self._replace(job, found, pods, now)
+            except ServiceUnavailable as error:  # the next poll tries again
+                return replace(status, warning=str(error))
             return status
         if pods or status.state is not ShardState.WAITING or found["spec"].get("suspend"):
             return status
@@ -78,12 +83,14 @@ class ShardWatcher:
         return replace(status, detail=f"the cluster cannot create its pod: {warning}") if warning else status
 
     async def _replace(self, job: ShardJob, found: Json, pods: Sequence[Json], now: datetime) -> None:
+        """Write down the Job that comes next, then delete this one: a run may die between the two."""
         if found["metadata"].get("deletionTimestamp"):
             return  # somebody removes it for good
         manifest = replacement(job_manifest(job, self.spec), found, pods, now, self.refusal_limits)
         uid = found["metadata"]["uid"]
         path = jobs_path(self.spec.namespace, job.name)
         try:
+            await plan_job(self.connection.api, self.spec.namespace, manifest, uid)
             await self.connection.api.delete(path, body=_DELETION | {"preconditions": {"uid": uid}})
         except (ObjectMissing, ObjectExists):  # somebody was faster: what is there now is adopted
             return
@@ -95,11 +102,11 @@ class ShardWatcher:
         if found is not None and found["metadata"]["uid"] == planned.uid:
             return replacing(index)
         try:
-            await self.connection.api.create(jobs_path(self.spec.namespace), planned.manifest)
+            with suppress(ObjectExists):  # the echo of our own lost request, or another run's Job
+                await self.connection.api.create(jobs_path(self.spec.namespace), planned.manifest)
+            await forget_plan(self.connection.api, self.spec.namespace, name)
         except ServiceUnavailable as error:  # the next poll tries again
             return replace(replacing(index), warning=str(error))
-        except ObjectExists:  # the echo of our own lost request, or another run's Job
-            pass
         del self._replacements[name]
         self._seen.discard(name)  # the watch does not know the new one yet
         return replacing(index)

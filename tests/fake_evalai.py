@@ -102,6 +102,10 @@ class FakeEvalAI:
             raise self.trouble.pop(0)
         return ListedRows(row for row in map(self._row, sorted(self.statuses)) if _is_new(row, since))
 
+    def submission_row(self, submission: int) -> Listed:
+        self.requests.append("look")
+        return self._row(submission)
+
     def status(self, submission: int) -> SubmissionStatus:
         self.requests.append("look")
         return self._row(submission).status

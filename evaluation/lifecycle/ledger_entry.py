@@ -12,6 +12,7 @@ from evaluation.submission.model import LeaderboardVersion
 TEAM, SUBMISSION = "team-id", "submission-id"
 CHALLENGE, PHASE_ID, PHASE, CLUSTER, IMAGE = "challenge-id", "phase-id", "phase", "cluster", "image"
 TEAM_NAME, IMAGE_DIGEST = "team-name", "image-digest"  # the digest: of what the first attempt ran; a resume uses it
+IMAGES = "images"  # every digest that a pod of any attempt ran -> the shards where it was seen
 CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
 CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL = "claim-epoch", "claim-token", "lease-until"
 LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: whoever compares two of them needs no clock
@@ -151,6 +152,18 @@ def _metrics(row: Mapping[str, object]) -> Iterator[tuple[str, float]]:
         value = row.get(metric.name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield metric.name, float(value)
+
+
+def images_of(row: Mapping[str, object]) -> dict[str, list[int]]:
+    """Digest -> shards, sorted: what earlier runs saw of the submission's images; without what makes no sense."""
+    images = row.get(IMAGES)
+    if not isinstance(images, Mapping):
+        return {}
+    return {
+        str(digest): sorted(shard for shard in shards if isinstance(shard, int))
+        for digest, shards in sorted(images.items())
+        if isinstance(shards, list | tuple)
+    }
 
 
 def _is_whole(value: object) -> bool:

@@ -167,7 +167,8 @@ def rejected(submission: int, outcome: Outcome, who: str, because: str) -> Outco
         fault=Fault.TEAM,
         result=(),
         metrics={},
-        summary="",  # it has the figures
+        summary="",  # it has the figures, and so has the merged file
+        merged="",
         logs="",
     )
 

@@ -287,4 +287,4 @@ async def test_requests_are_counted(server: KubernetesServer) -> None:
 
     await backend.ensure(shard_jobs())
 
-    assert backend.requests == {"POST": 5}
+    assert backend.requests == {"POST": 5, "GET": 1}

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from evaluation.errors import InvalidConfiguration
 from evaluation.shards import ShardState, ShardStatus
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.refusals import RefusalLimits
-from tests.contract.kubernetes_server import KubernetesServer, once, status
+from tests.contract.kubernetes_server import KubernetesServer, Trouble, once, status
 from tests.contract.test_kubernetes_backend import add_pod, backend_on
 from tests.kubernetes_objects import condition, shard_job
 
@@ -43,6 +46,30 @@ async def follow(backend: KubernetesJobBackend, server: KubernetesServer, refusi
             else:
                 refuse(server, f"pod-{len(judged)}")
     return seen
+
+
+def refuse_the_second_job(server: KubernetesServer) -> Trouble:
+    """Does not let the Job be created that takes the deleted one's place."""
+
+    def trouble(request: web.Request) -> web.StreamResponse | None:
+        creates = request.method == "POST" and request.path.endswith("/jobs")
+        return status(503, "Unavailable", "later") if creates and JOB.name not in server.objects["jobs"] else None
+
+    return trouble
+
+
+async def follow_until(backend: KubernetesJobBackend, condition: Callable[[], bool]) -> None:
+    """As a run that dies then."""
+    async with asyncio.timeout(20), aclosing(backend.watch([JOB])) as snapshots:
+        async for _ in snapshots:
+            if condition():
+                return
+
+
+def refused_by(server: KubernetesServer) -> dict[str, int]:
+    annotations = server.objects["jobs"].get(JOB.name, {}).get("metadata", {}).get("annotations", {})
+    counts: dict[str, int] = json.loads(annotations.get("leaderboard/refused-by", "{}"))
+    return counts
 
 
 def avoided(job: Any) -> dict[str, Any]:
@@ -104,6 +131,58 @@ async def test_an_outage_between_the_two_jobs_loses_neither(server: KubernetesSe
     assert seen[-1].state is ShardState.FINISHED
     assert not any(status.state is ShardState.GONE for status in seen)
     assert any("503" in status.warning for status in seen)
+
+
+async def test_a_run_that_dies_between_the_two_jobs_forgets_no_refusal(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    refuse(server, "pod-1")
+    server.troubles += [refuse_the_second_job(server) for _ in range(99)]
+    await follow_until(backend, lambda: JOB.name not in server.objects["jobs"])
+    server.troubles.clear()
+
+    await backend_on(server).ensure([JOB])
+
+    job = server.objects["jobs"][JOB.name]
+    assert list(server.objects["jobs"]) == [JOB.name]
+    assert refused_by(server) == {"node-1": 1}
+    assert job["metadata"]["annotations"]["leaderboard/deadline-seconds"] == "3600"
+    assert job["spec"]["activeDeadlineSeconds"] <= 3600
+    assert not job["spec"].get("suspend")
+    (preferred,) = avoided(job)["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred["preference"]["matchFields"][0]["values"] == ["node-1"]
+
+
+async def test_a_run_that_dies_before_the_deletion_leaves_a_job_that_the_next_run_replaces(
+    server: KubernetesServer,
+) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    first = server.objects["jobs"][JOB.name]["metadata"]["uid"]
+    refuse(server, "pod-1")
+    server.troubles.append(once("DELETE", JOB.name, status(403, "Forbidden", "no")))
+    with pytest.raises(InvalidConfiguration):
+        await follow_until(backend, lambda: False)
+    assert server.objects["jobs"][f"{JOB.name}-next"]["spec"]["suspend"] is True
+
+    await backend_on(server).ensure([JOB])
+
+    assert server.objects["jobs"][JOB.name]["metadata"]["uid"] == first
+    await follow_until(backend_on(server), lambda: refused_by(server) == {"node-1": 1})
+    assert list(server.objects["jobs"]) == [JOB.name]
+
+
+async def test_what_was_planned_is_removed_with_its_attempt(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    refuse(server, "pod-1")
+    server.troubles.append(once("DELETE", JOB.name, status(403, "Forbidden", "no")))
+    with pytest.raises(InvalidConfiguration):
+        await follow_until(backend, lambda: False)
+
+    await backend.remove(JOB.submission, JOB.attempt)
+
+    assert server.objects["jobs"] == {}
 
 
 async def test_a_job_that_somebody_removes_meanwhile_is_not_created_again(server: KubernetesServer) -> None:

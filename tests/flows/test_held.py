@@ -128,8 +128,22 @@ def test_a_rejected_result_ends_without_a_score(held: World, takeovers: list[Tak
     assert goes_on(held, takeovers[0]).name == "AgentFailed"
     [report] = held.evalai.reports
     assert (report.status, report.result) == (SubmissionStatus.FAILED, ())
+    assert (report.stdout, report.metadata) == ("", "")  # they would have its figures
     assert "score_composed" not in report.stderr  # how it was found is the host's
     assert "rejected by alice: the host has driven it again." in report.stderr
+
+
+def test_one_row_is_read_where_evalai_says_whose_submission_it_is(held: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[int] = []
+    read_all = held.ledger.entries
+    monkeypatch.setattr(held.ledger, "entries", lambda: whole.append(1) or read_all())  # type: ignore[func-returns-value]
+
+    assert kept(held).held
+    assert whole == []
+
+    del held.evalai.statuses[7]  # EvalAI has lost it, or does not answer
+    assert kept(held).held
+    assert whole != []
 
 
 def test_what_an_operator_decided_is_decided_once(held: World, takeovers: list[Takeover]) -> None:
@@ -255,6 +269,23 @@ def test_a_submission_whose_shards_ran_different_images_is_held(world: World) ->
     assert drive(world).name == "Held"
     assert world.evalai.reports == []
     assert f"shard 2: the image {OTHER} ran" in str(world.ledger.rows[7]["reason"])
+
+
+def test_an_image_that_an_earlier_run_saw_counts_in_every_later_one(world: World) -> None:
+    ran = {2: OTHER}
+    running(world, ran)
+    assert drive(world).name == "Held"
+    assert world.ledger.rows[7]["images"] == {FIRST: [0, 1, 3], OTHER: [2]}
+    ran.clear()
+    world.evalai.statuses[7] = SubmissionStatus.RESUMING
+    world.ledger.rows[7].pop("claim-key")
+
+    assert drive(world).name == "Held"
+
+    assert f"shard 2: the image {OTHER} ran" in str(world.ledger.rows[7]["reason"])
+    statement = json.loads(parse_envelope(world.store.objects[PROVENANCE], "7").statement)
+    used = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {OTHER, FIRST} <= {f"sha256:{each['digest']['sha256']}" for each in used if "digest" in each}
 
 
 def test_the_results_files_are_signed_by_their_digests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
