@@ -19,17 +19,17 @@ def database(**changes: Any) -> DynamoDBClient:
 
 @pytest.mark.parametrize("name", [None, "", " ", 7, b"jobs", ["jobs"]])
 def test_a_queue_without_a_name_is_refused_on_both_sides(name: Any) -> None:
-    with pytest.raises(InvalidConfiguration, match="queue_name is .*: it has to be a text"):
+    with pytest.raises(InvalidConfiguration, match=r"queue_name is .*: it has to be a text"):
         Producer(queue_name=name, ddb_client=database())
-    with pytest.raises(InvalidConfiguration, match="queue_name is .*: it has to be a text"):
+    with pytest.raises(InvalidConfiguration, match=r"queue_name is .*: it has to be a text"):
         Consumer(queue_name=name, ddb_client=database(), compute_result=print)
 
 
 @pytest.mark.parametrize("seconds", ["x", "5", -1, math.nan, math.inf, True, [5]])
 def test_seconds_that_are_none_are_refused_before_anything_is_posted(seconds: Any) -> None:
-    with pytest.raises(InvalidConfiguration, match="timeout_seconds is .*: it has to be a number"):
+    with pytest.raises(InvalidConfiguration, match=r"timeout_seconds is .*: it has to be a number"):
         Producer("jobs", database(), timeout_seconds=seconds)
-    with pytest.raises(InvalidConfiguration, match="limit_seconds is .*: it has to be a number"):
+    with pytest.raises(InvalidConfiguration, match=r"limit_seconds is .*: it has to be a number"):
         Consumer("jobs", database(), print, limit_seconds=seconds)
     producer = Producer("jobs", database())
     with pytest.raises(InvalidConfiguration, match="timeout_seconds is"):
@@ -47,7 +47,7 @@ def test_seconds_that_are_none_are_refused_before_anything_is_posted(seconds: An
         ({"table": ""}, "table is ''"),
         ({"bucket": 3}, "bucket is 3"),
         ({"lease_seconds": "120"}, "lease_seconds is '120'"),
-        ({"lease_seconds": 0}, "lease_seconds is 0: it has to be a number of at least 1"),
+        ({"lease_seconds": 0}, r"lease_seconds is 0: it has to be a number of at least 1"),
         ({"most_attempts": 0}, "most_attempts is 0"),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_place_for_the_jobs_that_is_none_is_refused(changes: dict[str, Any], w
 
 @pytest.mark.parametrize("place", [None, "jobs", object()])
 def test_a_table_given_by_its_name_alone_is_refused(place: Any) -> None:
-    with pytest.raises(InvalidConfiguration, match="ddb_client is .*: it has to be a DynamoDBClient"):
+    with pytest.raises(InvalidConfiguration, match=r"ddb_client is .*: it has to be a DynamoDBClient"):
         Producer("jobs", place)
-    with pytest.raises(InvalidConfiguration, match="ddb_client is .*: it has to be a DynamoDBClient"):
+    with pytest.raises(InvalidConfiguration, match=r"ddb_client is .*: it has to be a DynamoDBClient"):
         Consumer("jobs", place, print)
