@@ -23,7 +23,7 @@ up: $(READY) ## start the embedded stack and keep it until Ctrl-C
 # Much of the time is waiting for processes: one more than there are cores.
 JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # The longest first (tests/side_by_side.py).
-TESTS := tests/e2e tests/flows tests/contract tests/simulation tests/unit
+TESTS := tests/flows tests/e2e tests/contract tests/simulation tests/unit
 
 test: $(READY) ## every test that needs no external service, side by side (JOBS=3)
 	echo "Some 3100 tests in $(JOBS) processes: about 20 minutes on 2 cores, less on more."

@@ -6,7 +6,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ONE_PROCESS = ("tests/e2e/", "tests/flows/")
-ALONE = ("tests/e2e/test_demo.py",)  # starts a stack of its own
+ALONE = ("tests/e2e/test_demo.py", "tests/e2e/test_external_evalai.py")  # each starts a stack of its own
 
 
 class ByServer(LoadScopeScheduling):
