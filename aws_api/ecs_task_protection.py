@@ -18,8 +18,8 @@ _TIMEOUT = 10  # seconds
 def protect_task(seconds: float, environment: Mapping[str, str] = os.environ) -> bool:
     """Keep ECS from stopping this task for so many seconds, in whole minutes; False where this is no ECS task.
 
-    It is a lease: who works renews it, and nobody has to end it. So runs that share a task never expose each other, and
-    a dead one protects nothing for long. Raises RequestRefused or ServiceUnavailable.
+    It is a lease: a task that works renews it, and it ends by itself. So runs that share a task never expose each
+    other, and a dead one protects nothing for long. Raises RequestRefused or ServiceUnavailable.
     """
     agent = environment.get(AGENT)
     if not agent:

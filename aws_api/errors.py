@@ -76,8 +76,8 @@ _PASSING = (
     OSError,  # a connection that breaks while a body is read
 )
 
-# At DEBUG botocore prints whole answers, a secret's value and session tokens among them. Whoever asks for just that
-# sets the level of this logger; DEBUG for everything, as in PREFECT_LOGGING_ROOT_LEVEL, does not mean it.
+# At DEBUG botocore prints whole answers, a secret's value and session tokens among them. To see just that,
+# set the level of this logger; DEBUG for everything, as in PREFECT_LOGGING_ROOT_LEVEL, does not include it.
 _BOTOCORE = logging.getLogger("botocore")
 if _BOTOCORE.level == logging.NOTSET:
     _BOTOCORE.setLevel(logging.INFO)

@@ -1,7 +1,7 @@
 """A document that several processes read and that one of them at a time makes anew: a row in DynamoDB.
 
-Its makings are numbered, so that nobody has to compare clocks: a making is begun, which gives it the next number, and
-published under it. Whoever knows the number that was begun when he asked knows that a higher one is newer.
+Its versions are numbered, so that no clocks are compared: a version is begun, which gives it the next number, and
+published under it. A reader who knows the number that was begun when it asked knows that a higher one is newer.
 """
 
 from collections.abc import Mapping

@@ -26,7 +26,7 @@ _LOCAL = ("<lambda>", "<locals>")
 
 @dataclass(frozen=True)
 class BatchQueues:
-    """The queues by hardware and urgency: with the sizes of a call its queue is chosen, and nobody can mix them up."""
+    """The queues by hardware and urgency: the sizes of a call choose its queue, so that the two always match."""
 
     cpu: str = "leaderboard-cpu-production"
     cpu_adhoc: str = "leaderboard-cpu-adhoc"

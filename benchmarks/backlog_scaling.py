@@ -104,7 +104,7 @@ class Fleet:
         self.outcome = Outcome(policy)
         self._arrivals, self._lengths = self._make_jobs()
         self._queue: deque[int] = deque()
-        self._returning = 0  # jobs of stopped tasks that nobody sees yet
+        self._returning = 0  # jobs of stopped tasks that are not visible yet
         self._workers = [Worker(0.0) for _ in range(world.fewest)]
         self._ended = 0
         self._high = self._low = 0

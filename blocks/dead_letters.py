@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A poll that waits asks all of SQS's servers, one that does not only some of them.
 WAIT_SECONDS = 2
-# So long nobody else sees the letters that are being looked at, should this process die before it gives them back.
+# For so long the letters that are being read stay hidden, should this process die before it gives them back.
 HOLD_SECONDS = 120
 
 _LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class DeadLetter:
     received: Received  # as it is there, but with the group and the deliveries of the queue that it came from
     reason: str
     since: datetime  # UTC; for one that SQS moved on a standard queue, when EvalAI sent it
-    deliveries: int | None  # how often it was delivered before; None where nobody counted
+    deliveries: int | None  # how often it was delivered before; None where no count is known
 
     @property
     def message_id(self) -> str:
@@ -124,8 +124,8 @@ class DeadLetters:
     def send_back(self, letter: DeadLetter) -> None:
         """Put the letter on the queue that it came from; deleted here only after it has arrived there.
 
-        Whoever dies in between leaves the letter on both queues: sent back again, it is a duplicate, which a FIFO
-        queue drops within five minutes and the ledger's claim at any time.
+        A process that dies in between leaves the letter on both queues: sent back again, it is a duplicate, which a
+        FIFO queue drops within five minutes and the ledger's claim at any time.
         """
         url = self._queue.queue_url
         with aws_errors(f"Sending message {letter.message_id} to {url}"):
@@ -181,13 +181,13 @@ class DeadLetters:
         """SQS itself leaves no reason, and not every emulator of it says where the message came from."""
         receives = self._receives_before_dead
         if receives is None:
-            nobody = (
+            cause = (
                 "SQS gave up" if certain else "The message has no reason, and SQS has no order to move messages here"
             )
-            return replace(letter, reason=f"{nobody}.")
+            return replace(letter, reason=f"{cause}.")
         return replace(
             letter,
-            reason=f"SQS gave up after {receives} receives: nobody rejected the message, and no run deleted it.",
+            reason=f"SQS gave up after {receives} receives: no run rejected or deleted the message.",
             deliveries=receives,
         )
 

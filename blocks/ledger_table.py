@@ -114,7 +114,7 @@ class LedgerTable(SchemaOnce, Block):
 
         Only a later `rerun_resumed_at` than the row's makes a new claim. DynamoDB counts the attempt in the same
         write, so that no claim is lost between a read and a write. The owner of an evaluation that has not ended may
-        take it again with the same or a later `epoch`; whoever held it before, holds it no more, and the time in the
+        take it again with the same or a later `epoch`; the earlier holder has lost it, and the time in the
         stage counts anew.
         """
         key, token = claim_key(submission.rerun_resumed_at), uuid.uuid4().hex
@@ -208,7 +208,7 @@ class LedgerTable(SchemaOnce, Block):
         expression = Expression()
         change = {OUTCOME: decided} if decided else {RESENDS: entry.resends + 1}
         expression.set({LEASE_UNTIL: self._now(), LEASE_RENEWAL: uuid.uuid4().hex, **change})
-        expression.remove(END_TIME, CLAIM_TOKEN)  # whoever ended it cannot end it anew
+        expression.remove(END_TIME, CLAIM_TOKEN)  # the run that ended it cannot end it again
         self._write(
             entry.team,
             entry.submission,

@@ -53,7 +53,7 @@ class SubmissionQueue(SchemaOnce, Block):
     _description = "The SQS queue that EvalAI fills, and where its bad messages go."
 
     queue_url: str = Field(description="URL of the queue that EvalAI fills. An AWS address also says its region.")
-    dead_letter_url: str = Field(description="URL of the queue for messages that nobody can evaluate.")
+    dead_letter_url: str = Field(description="URL of the queue for messages that cannot be evaluated.")
     credentials: AwsCredentials
 
     def receive(self, limit: int = 10, wait_seconds: int = 20) -> list[Received]:

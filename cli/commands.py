@@ -105,7 +105,7 @@ GROUPS: Mapping[str, tuple[str, Commands]] = {
         {
             "dead": Command("queue:dead", "Show the dead letters: which submission, why, since when."),
             "redrive": Command("queue:redrive", "Send dead letters back to the queue: one of them, or all."),
-            "discard": Command("queue:discard", "Delete dead letters that nobody needs, after they were printed."),
+            "discard": Command("queue:discard", "Print dead letters that are no longer needed, then delete them."),
         },
     ),
     "compute": (

@@ -139,7 +139,7 @@ def resend(*, older: float | None = None, jobs: Name = document_names.COMPUTE) -
     Parameters
     ----------
     older
-        Instead of that: all jobs that nobody computes and that were posted, or last sent, so many seconds ago, such as
+        Instead of that: all jobs that no worker computes and that were posted, or last sent, so many seconds ago, as
         after a purge of the queue. May be repeated: a message too many does no harm.
     """
     with installation(load_settings()):

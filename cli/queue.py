@@ -1,4 +1,4 @@
-"""`leaderboard queue`: the messages that nobody could evaluate, why, and their way back."""
+"""`leaderboard queue`: the messages that could not be evaluated, why, and their way back."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ SHORT = 8  # characters of a message's id that people see, and the fewest that `
 
 
 def dead(*, as_json: Json = False) -> None:
-    """Show the dead letters: the messages that nobody could evaluate, why, since when, after how many deliveries.
+    """Show the dead letters: the messages that could not be evaluated, why, since when, after how many deliveries.
 
     Asks the embedded stack where one is up, else the installation of PREFECT_API_URL. Nothing is taken away.
 
@@ -91,7 +91,7 @@ def discard(
     *,
     dry_run: Flag = False,
 ) -> None:
-    """Delete dead letters that nobody needs: the doctor then has none to complain of. Each is printed whole before.
+    """Delete dead letters that are no longer needed, so that the doctor reports none. Each is printed whole before.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
         show_listing(screen, columns, [Line(tuple(_cells(row)), _about(row)) for row in found], "phase: reason")
         print(
             "Correct what a reason says, then send one or all of them back: leaderboard queue redrive [ID]. "
-            "What nobody needs: leaderboard queue discard ID."
+            "To delete one: leaderboard queue discard ID."
         )
     elif not unseen:
         print("There are no dead letters.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Backlog:
     """A snapshot of a queue and its workers."""
 
-    visible: int  # messages that nobody has received
+    visible: int  # messages that were not received yet
     in_flight: int  # received and not deleted: the bridge's, waiting for a worker or being computed
     workers: int
     job_seconds: float  # how long a worker is busy with one job, measured

@@ -22,7 +22,7 @@ LONGEST_ERROR = 1000
 
 
 class ResultStatus(StrEnum):
-    SUBMITTED = "SUBMITTED"  # recorded; nobody computes it yet
+    SUBMITTED = "SUBMITTED"  # recorded, not computed yet
     IN_PROGRESS = "IN_PROGRESS"
     SUCCESS = "SUCCESS"
     FAILED = "FAILED"

@@ -1,6 +1,6 @@
 """Whether a run whose lease has ended is dead, seen by one observer who reads its row again and again.
 
-In an outage of DynamoDB nobody can renew a lease, and two readings with an outage between them look like silence. So
+In an outage of DynamoDB no lease can be renewed, and two readings with an outage between them look like silence. So
 the row is watched for as long as a run that lives takes to renew its lease, and DynamoDB has to answer all the time.
 """
 

@@ -34,7 +34,7 @@ class Producer:
         """
         job_id = PostedId(require_id(uuid.uuid4().hex if job_id is None else job_id))
         group = require_id(group or job_id)
-        # The row first: whoever sees the message finds the job.
+        # The row first: a worker that receives the message finds the job.
         if self._table.submit(job_id, body, group):
             self._send(job_id, group)
         return job_id
@@ -78,7 +78,7 @@ class Producer:
     ) -> list[str]:
         """Send the messages of jobs that seem to have none; returns the ids. May be repeated, at any time.
 
-        That is: recorded `unsent_seconds` ago and never sent, or sent `lost_seconds` ago and computed by nobody since.
+        That is: recorded `unsent_seconds` ago and never sent, or sent `lost_seconds` ago and not computed since.
         `older_seconds` replaces both. A message too many does no harm: one job has one outcome.
         """
         for name, given in {

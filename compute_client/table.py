@@ -34,7 +34,7 @@ from evaluation.errors import AlreadyClaimed, RequestRefused
 
 OUTBOX = "outbox"
 DAY = 24 * 3600
-OPEN_SECONDS = 30 * DAY  # a job that nobody finishes is forgotten; longer than SQS keeps any message (14 days)
+OPEN_SECONDS = 30 * DAY  # a job that is never finished is deleted; longer than SQS keeps any message (14 days)
 LOST_SECONDS = 14 * DAY  # SQS keeps no message longer: one that was sent earlier no longer exists
 UNSENT, SENT, CLAIMED = "unsent", "sent", "claimed"
 # A lease that was given back, or that is still as it was when this process watched it.
@@ -82,7 +82,7 @@ class JobTable:
         return earlier.get(OUTBOX) == UNSENT or self._has_lost_its_message(earlier, LOST_SECONDS)
 
     def _has_lost_its_message(self, row: Row, after_seconds: float) -> bool:
-        """Whether the job has no end, nobody computes it, and its message was sent so long ago."""
+        """Whether the job has no end, no worker computes it, and its message was sent so long ago."""
         if ResultStatus(row["job_status"]).final or float(row.get("lease_until", 0)) > self._now():
             return False
         latest = max(float(row.get(name, row["submitted_at"])) for name in ("sent_at", "lease_until"))
@@ -121,7 +121,7 @@ class JobTable:
         yield from self._in_outbox(UNSENT, older_seconds)
 
     def lost(self, older_seconds: float) -> Iterator[tuple[str, str]]:
-        """(id, message group) of jobs that nobody computes and whose message was sent so long ago."""
+        """(id, message group) of jobs that no worker computes and whose message was sent so long ago."""
         for state in (SENT, CLAIMED):
             for job_id, group in self._in_outbox(state, older_seconds):
                 row = self._row(job_id)
@@ -151,7 +151,7 @@ class JobTable:
 
         Raises AlreadyComputed, Held (by another run), UnknownJob, or Abandoned where as many runs have died with it as
         may; the job has failed then. A lease that has ended is watched for a quarter of its time first: in an outage of
-        DynamoDB nobody can renew it.
+        DynamoDB no run can renew it.
         """
         refusal, row = self._take(job_id, run_id, {})
         if refusal is not None and seems_silent(refusal, self._now()):
@@ -217,7 +217,7 @@ class JobTable:
 
         May be repeated with the same lease.
         """
-        # The token in the key: a run that has lost its lease replaces nobody's result.
+        # The token in the key: a run that has lost its lease replaces no other run's result.
         key = f"results/{lease.job_id}/{lease.token}.json"
         self._finish(lease, ResultStatus.SUCCESS, self._contents.put("result", result, INLINE_RESULT, key))
 

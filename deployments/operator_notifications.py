@@ -116,7 +116,7 @@ def _attention(block: UUID) -> AutomationCore:
 
 
 def _silence(name: str, description: str, trigger: EventTrigger, action: SendNotification) -> AutomationCore:
-    """Prefect's server itself notices a silence: with every worker dead, nobody else can."""
+    """Prefect's server itself notices a silence: with every worker dead, nothing else can."""
     return AutomationCore(name=name, description=description, trigger=trigger, actions=[action])
 
 

@@ -69,7 +69,7 @@ def _finding(check: Check) -> Finding:
 
 
 def _broken(subject: str, error: Exception) -> Finding:
-    """The error's text is left out: nobody has looked whether it holds a secret."""
+    """The error's text is left out: it was not checked for secrets."""
     detail = f"the check itself failed ({type(error).__name__})"
     return Finding(subject, CheckStatus.PROBLEM, detail, "Please report that, with the versions in use.")
 

@@ -51,7 +51,7 @@ def prefect_checks(context: DoctorContext, deployed: Path | None = None) -> Iter
             yield Check(f"Prefect: automation {trigger['name']}", partial(_automation, context, spec, trigger["name"]))
     yield Check("Prefect: notifications", partial(_notifications, context))
     if not specs:
-        yield Check("Prefect: deployments", _nobody_knows_deployments)
+        yield Check("Prefect: deployments", _deployments_unknown)
     yield from _blocks(context)
 
 
@@ -122,7 +122,7 @@ def _deployments_of(file: Path) -> list[Mapping[str, Any]]:
     return list(content["deployments"])
 
 
-def _nobody_knows_deployments() -> str:
+def _deployments_unknown() -> str:
     raise NotChecked("prefect.yaml, which names them, was not found", "Install leaderboard-flows anew.")
 
 

@@ -161,7 +161,7 @@ def descendants(pids: Iterable[int]) -> list[psutil.Process]:
 
 
 def family_of(stack: str, shards: Path) -> list[psutil.Process]:
-    """Every process of a stack, whoever its parent is now: by the stack's id in its environment, or as a shard's."""
+    """Every process of a stack, whatever its parent is now: by the stack's id in its environment, or as a shard's."""
     found = {process.pid: process for process in processes_of(str(shards))}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

@@ -44,7 +44,7 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
     """Start the stack, hand it over, and stop all of it on the way out, whatever the reason.
 
     With `evalai` that server is used in the place of the stand-in, and neither started nor stopped.
-    Whoever holds it lets its supervisor tend it.
+    The caller calls its supervisor's `tend` often.
     Raises NeedsOperator where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
     """
     _require_moto()

@@ -46,11 +46,11 @@ class Bucket:
     per_second: float
 
     def after(self, seconds: float) -> "Bucket":
-        """The same so much later, where nobody took any."""
+        """The bucket so many seconds later, if no slot is taken meanwhile."""
         return Bucket(self.slots, max(0.0, self.taken - self.per_second * max(0.0, seconds)), self.per_second)
 
     def wait(self, requests: int, urgency: Urgency) -> float:
-        """Seconds until so many requests of this urgency may be sent, 0 for now, if nobody else takes any."""
+        """Seconds until so many requests of this urgency may be sent, 0 for now, if no other caller takes a slot."""
         lacking = self.taken + requests + urgency - self.slots
         return max(0.0, lacking / self.per_second)
 

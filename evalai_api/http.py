@@ -100,7 +100,7 @@ class EvalAIHttp:
         try:
             return self._read(f"{method} {path}", answer, about_submission)
         except ServiceUnavailable as error:
-            if answer.status == 429:  # whoever has sent it: the whole installation waits
+            if answer.status == 429:  # whichever process sent the request: the whole installation waits
                 self._budget.pause(error.retry_after or PAUSE_SECONDS)
             raise
 

@@ -25,7 +25,7 @@ class Origin:
     """Who evaluated what, when and where. Times are ISO 8601 UTC."""
 
     submission: Mapping[str, object]  # ids, phase, attempt
-    inputs: Mapping[str, str]  # what was used by name: images, the route file -> digest, "" where nobody knows it
+    inputs: Mapping[str, str]  # what was used by name: images, the route file -> digest, "" where it is unknown
     settings: Mapping[str, object]  # what decides how it is scored and where it runs
     run: str  # the flow run's id
     builder: str  # the program and its version

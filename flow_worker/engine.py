@@ -126,7 +126,7 @@ class InProcessEngine(AsyncFlowRunEngine[..., Any]):
 
     @contextmanager
     def setup_flow_run_suspension_request(self) -> Iterator[FlowRunSuspensionRequest]:
-        """Nobody listens whether somebody suspends the run: that takes a thread and a connection for each."""
+        """Requests to suspend the run are not listened for: that takes a thread and a connection for each run."""
         yield self._get_flow_run_suspension_request()
 
     def _engine_owns_cancellation_handling(self) -> bool:

@@ -1,4 +1,4 @@
-"""The heartbeats of all runs of a process, from one thread: a blocked event loop silences nobody."""
+"""The heartbeats of all runs of a process, from one thread: a blocked event loop silences no run."""
 
 import logging
 import threading

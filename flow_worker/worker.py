@@ -154,7 +154,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
         self,
         flow_run: FlowRun,
         configuration: BaseJobConfiguration,
-        task_status: TaskStatus[int] | None = None,  # noqa: ARG002 - nobody waits for a pid
+        task_status: TaskStatus[int] | None = None,  # noqa: ARG002 - no caller waits for a pid
     ) -> InProcessResult:
         """Execute the run in a task of its own; whatever it raises ends here."""
         deployment = await self._deployed.deployment(self.client, flow_run)

@@ -39,20 +39,20 @@ class SharedList:
     _watch: ListWatch = field(default_factory=ListWatch)
     _rows: Rows = field(default_factory=dict)
     _read_at: float = float("-inf")
-    _looking: "asyncio.Task[None] | None" = None
+    _refreshing: "asyncio.Task[None] | None" = None
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def now(self, submission: int) -> ListedSubmission | None:
         """The submission in a list that EvalAI is asked for after this call; None where it is not in there.
 
-        Raises what asking EvalAI or DynamoDB raises, ServiceUnavailable where nobody got a list in time.
+        Raises what asking EvalAI or DynamoDB raises, ServiceUnavailable where no run got a list in time.
         """
         await self._read(0)  # what was begun before this call is of no use
         wanted, deadline = self._watch.begun, _clock() + NEWS_SECONDS
         while self._watch.done <= wanted:
             if self._watch.is_due(_clock(), NEWS_SECONDS, wanted):
-                await self._look()
+                await self._refresh()
             elif _clock() > deadline:
                 raise ServiceUnavailable("EvalAI's list does not come", f"none in {NEWS_SECONDS:g} s")
             else:
@@ -68,8 +68,8 @@ class SharedList:
         """
         await self._read(min(READ_SECONDS, longest) / 2)
         due = self._watch.is_due(_clock(), interval(self._rows, longest))
-        if due and not (self._looking and not self._looking.done()):
-            self._looking = asyncio.create_task(self._look_quietly())
+        if due and not (self._refreshing and not self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._refresh_or_log())
         fresh = self._watch.age(_clock()) < longest + 2 * LOOK_SECONDS
         return self._rows.get(submission) if fresh else None
 
@@ -86,13 +86,13 @@ class SharedList:
             self._read_at = began
             self._watch.observe(made.begun, made.done, _clock())
 
-    async def _look_quietly(self) -> None:
+    async def _refresh_or_log(self) -> None:
         try:
-            await self._look()
+            await self._refresh()
         except EvaluationError as error:
             _log.warning("EvalAI's list is not renewed now: %s", error)
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         """Ask EvalAI and publish what it says; only waits a moment where another run or process asks already."""
         if not self._asking.locked():
             async with self._asking:
@@ -108,7 +108,7 @@ def _ask(document: SharedDocument, evalai: EvaluationServer, challenge: int, beg
     number = begun
 
     def is_ours() -> bool:
-        """Whoever asked while we waited for a slot needs a higher number: the list will be newer than his question."""
+        """A run that asked while this one waited for a slot needs a higher number, since the list will be newer."""
         nonlocal number
         again = document.begin(number)
         number = again or number

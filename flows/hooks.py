@@ -1,7 +1,7 @@
 """What happens when a run ends without an outcome of its own: it died, it broke, or an operator cancelled it.
 
 The hooks only start a takeover run, which does the rest like any run. Where not even they can run, the reconciler finds
-the claim that nobody renews, and does the same.
+the claim that is not renewed, and does the same.
 """
 
 from typing import Any

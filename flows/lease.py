@@ -140,7 +140,7 @@ class _Schedule:
                 self.add(call, seconds)
 
     def _next(self) -> Callable[[], float | None]:
-        """Wait until a call is due; whoever comes here counts as idle."""
+        """Wait until a call is due; a thread that waits here counts as idle."""
         with self._changed:
             while not self._due or self._due[0][0] > time.monotonic():
                 self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)

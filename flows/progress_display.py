@@ -30,7 +30,7 @@ from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
 from prefect_api.states import StateName, cancelled_state, completed_state, failed_state
 
-_MOST_REASONS = 100  # on the page of a result; whoever forges every record causes thousands
+_MOST_REASONS = 100  # on the page of a result; a team that forges every record causes thousands
 SHOW_SECONDS = 5.0  # the artifacts change no more often: the server has those of all submissions
 
 

@@ -1,4 +1,4 @@
-"""Runs that go on with what another began. Whoever wants the same takeover run gets the same run."""
+"""Runs that go on with what another began. Two requests for the same takeover run get the same run."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,6 +1,6 @@
 """A shard's pod on this machine, a small kubelet: one process that runs the supervisor, the simulator and the agent.
 
-`python -S -m local_jobs.pod_process RUN_DIRECTORY` lives in a session of its own, apart from whoever started it. It
+`python -S -m local_jobs.pod_process RUN_DIRECTORY` lives in a session of its own, apart from its starter. It
 reads job.json there and writes:
 
     pod.lock    locked as long as this pod lives: there is one pod a run directory, and its death cannot be missed

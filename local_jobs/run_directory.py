@@ -128,7 +128,7 @@ class RunDirectory:
 
 
 def _start_pod(directory: Path, environment: Mapping[str, str]) -> None:
-    """Start a pod that is nobody's child, so that it outlives this process and leaves no zombie to it."""
+    """Start a pod as an orphan, so that it outlives this process and leaves no zombie to it."""
     pod = [sys.executable, "-S", "-m", "local_jobs.pod_process", str(directory)]
     with (directory / "pod.log").open("ab") as log:
         subprocess.run(  # noqa: S603 - our own command

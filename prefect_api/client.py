@@ -11,7 +11,7 @@ from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 def prefect_client(timeout_seconds: float | None = None) -> SyncPrefectClient:
     """A client of PREFECT_API_URL; raises InvalidConfiguration where that is not set.
 
-    Without an address Prefect would start a server of its own, which nobody else uses.
+    Without an address Prefect would start a server of its own, which no other process uses.
     """
     if not PREFECT_API_URL.value():
         raise InvalidConfiguration("Prefect's address is not known", "PREFECT_API_URL is not set")

@@ -55,7 +55,7 @@ class PrefectBudget:
             time.sleep(wait * random.uniform(1, 1.5))  # noqa: S311 - so that those who wait do not all ask at once
 
     def pause(self, seconds: float) -> None:
-        """Let nobody take a slot for so long; does nothing where Prefect's server does not answer."""
+        """Give out no slot for so long; does nothing where Prefect's server does not answer."""
         try:
             taken = self._read().taken_for(seconds)
             with prefect_answer("Pausing EvalAI's request budget"):
@@ -63,7 +63,7 @@ class PrefectBudget:
                     self._limit, GlobalConcurrencyLimitUpdate(active_slots=round(taken * UNITS))
                 )
         except (ServiceUnavailable, InvalidConfiguration, ObjectNotFound):
-            return  # whoever asks next is refused by EvalAI itself
+            return  # EvalAI itself refuses the next request
 
     def _try(self, requests: int, urgency: Urgency) -> float:
         """0 where the slots are taken now, else the seconds until the next try."""

@@ -3,7 +3,7 @@
 It never deletes a good message: the flow run that takes the work does. So whatever is lost on the way, an event, a run,
 a server, the message comes back and is published again. The price is that a run may find its work claimed.
 A message that cannot be read or published, whatever its body holds, goes to the dead-letter queue at once. One that
-nobody claims never does, however often it was delivered: that is no fault of the message.
+no run claims never does, however often it was delivered: that is no fault of the message.
 """
 
 import contextvars
@@ -48,7 +48,7 @@ class BridgeSettings:
         return int(min(self.claim_seconds * 2 ** min(delivery - 1, 20), self.longest_claim_seconds))
 
     def deliveries_within(self, seconds: float) -> int:
-        """How often a message is delivered in that time at most, if nobody claims it."""
+        """How often a message is delivered in that time at most, if no run claims it."""
         deliveries, at = 1, self.hidden_seconds(1)
         while at < seconds:
             deliveries += 1
@@ -80,7 +80,7 @@ def submission_received(message: SubmissionMessage, received: Received) -> Outgo
 
 
 def read_submission(received: Received, settings: BridgeSettings) -> SubmissionMessage:
-    """The message, if an event is to be published; raises InvalidMessage with the reason why nobody can evaluate it."""
+    """The message, if an event is to be published; raises InvalidMessage with the reason why it cannot be evaluated."""
     message = parse_message(received.body)
     if settings.challenge_pk not in (None, message.challenge_pk):
         raise InvalidMessage(

@@ -10,7 +10,7 @@ An agent may replace the base class's method that prints the line, and 1.0 has n
 tick so far, output alone therefore keeps the start alive for `UNTICKED_FACTOR` times as long.
 
 All times are this process's monotonic clock: file times are the agent's to set. A supervisor that starts again waits
-anew. Whoever writes such lines without driving delays the end of its own start, at most to the shard's deadline.
+anew. An agent that writes such lines without driving delays the end of its own start, at most to the shard's deadline.
 """
 
 import re

@@ -21,7 +21,7 @@ class Batch:
 
 
 def batches(content: bytes, at: int, whole: bool) -> Iterator[Batch]:
-    """The lines of the content, all with the time `at` (milliseconds since the epoch): nobody knows a line's own.
+    """The lines of the content, all with the time `at` (milliseconds since the epoch): a line's own time is unknown.
 
     A last line without its end is left for the next time, unless the content is the `whole` rest. Longer lines are cut,
     empty ones left out: CloudWatch takes none.

@@ -21,7 +21,7 @@ _QUESTION = b"\x94\x00\x00" + bytes([0xA0 | len(_METHOD)]) + _METHOD + b"\x90"
 def simulator_answers(port: int, stop: Event, seconds: float) -> bool:
     """Whether the simulator on this port answers within `seconds`.
 
-    False at once where nothing listens. True where `stop` ends the question: then nobody is to be blamed.
+    False at once where nothing listens. True where `stop` ends the question: then neither party is at fault.
     """
     deadline = time.monotonic() + seconds
     try:

@@ -85,7 +85,7 @@ class Call:
 
     @property
     def caller(self) -> User:
-        """The user of a view that lets in nobody anonymous."""
+        """The user of a view that requires authentication."""
         if self.user is None:
             raise deny(401, "Authentication credentials were not provided.")
         return self.user

@@ -15,7 +15,7 @@ TEAM_NAME, IMAGE_DIGEST = "team-name", "image-digest"  # the digest: of what the
 IMAGES = "images"  # every digest that a pod of any attempt ran -> the shards where it was seen
 CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, ATTEMPT = "claim-key", "claim-owner", "claimed-at", "attempt"
 CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL = "claim-epoch", "claim-token", "lease-until"
-LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: whoever compares two of them needs no clock
+LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: comparing two of them needs no clock
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
 REMARKS = "remarks"  # what belongs beside the score: quarantined routes, restarts
@@ -74,7 +74,7 @@ class LedgerEntry:
     routes_done: int = 0
     routes_total: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # by EvalAI's names, of the last result
-    unreadable: str = ""  # attributes that nobody can make sense of; nothing is decided on such a row
+    unreadable: str = ""  # attributes that cannot be read; nothing is decided on such a row
 
     @property
     def open(self) -> bool:
@@ -87,7 +87,7 @@ class LedgerEntry:
 
     @property
     def sign_of_life(self) -> tuple[int, str, datetime | None]:
-        """What every renewal and every takeover changes. Two equal ones say that nobody renewed in between."""
+        """What every renewal and every takeover changes: two equal ones show no renewal in between."""
         return self.epoch, self.renewal, self.lease_until
 
     def seems_held(self, now: datetime, lease: timedelta) -> bool:
@@ -105,7 +105,7 @@ class LedgerEntry:
 
 
 def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
-    """The row as an entry; None where there is no row, or where nobody of ours has ever claimed it."""
+    """The row as an entry; None where there is no row, or where no run has ever claimed it."""
     if row is None or CLAIM_OWNER not in row:
         return None
 

@@ -38,7 +38,7 @@ class Outcome:
     undelivered: str = ""  # why the report has not reached EvalAI, if it has not
     refused: bool = False  # EvalAI understood the report and said no
     reasons: tuple[str, ...] = ()  # why it is, or was, held
-    remarks: tuple[str, ...] = ()  # what whoever reads the score should know: quarantined routes, restarts
+    remarks: tuple[str, ...] = ()  # what readers of the score should know: quarantined routes, restarts
 
     def report(self, submission: Submission) -> Report:
         """The report for EvalAI, which gets FINISHED and FAILED only; what is held stays `running` there."""
@@ -100,7 +100,7 @@ def attempts_used_up(submission: Submission, attempt: int, most: int) -> Outcome
     """The outcome of an attempt beyond the `most` that one submission gets; None for one within.
 
     EvalAI lets a team resume its own submission as often as it likes (docs/evalai.md, "What EvalAI does not guard"),
-    and does not show who resumed it: every attempt counts, whoever asked for it.
+    and does not show who resumed it: every attempt counts, whether the team or an operator asked for it.
     """
     if attempt <= most:
         return None

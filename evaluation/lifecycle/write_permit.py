@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class WritePermit:
-    """Held by whoever writes, revoked by whoever started it.
+    """Held by the thread that writes, revoked by the task that started it.
 
     A thread outlives the task that waits for it: what it sends after the run has gone on would undo what the run
     sent in the meantime. After `revoke` has returned nothing is being written, and nothing will be.

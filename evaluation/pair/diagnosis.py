@@ -93,7 +93,7 @@ def infrastructure_failure(summary: str, cause: str, remedy: str = RESUME) -> Fa
 
 
 def deadline_failure(seconds: float) -> Failure:
-    """Nobody is charged: hangs are the supervisor's to detect, and restarts take time as well."""
+    """Neither party is at fault: hangs are the supervisor's to detect, and restarts take time as well."""
     return infrastructure_failure("The shard was not done in time", f"it was ended after {seconds / 3600:.3g} hours")
 
 

@@ -19,7 +19,7 @@ def is_given_up(record: Record) -> bool:
 
 
 def points_lost(records: Sequence[Record], total_routes: int) -> list[str]:
-    """A sentence for each kind of route that was given up: whoever reads a score should know of them."""
+    """A sentence for each kind of route that was given up, for readers of the score."""
     kinds = (
         ("Quarantined and scored 0, because the simulator crashed on them again and again", is_quarantined),
         ("Given up and scored 0, because the agent crashed on them again and again", is_given_up),

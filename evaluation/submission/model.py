@@ -26,7 +26,7 @@ class SubmissionStatus(StrEnum):
 WAITING = frozenset({SubmissionStatus.SUBMITTED, SubmissionStatus.SUBMITTING, SubmissionStatus.RESUMING})
 UNDER_WAY = frozenset({SubmissionStatus.QUEUED, SubmissionStatus.RUNNING, SubmissionStatus.PARTIALLY_EVALUATED})
 # What EvalAI asks no evaluation for. Every other status may stand there when a message comes: EvalAI's own last write
-# can come after the message (submitting), and nobody may have evaluated what is shown as running.
+# can come after the message (submitting), and what is shown as running may not have been evaluated at all.
 CLOSED = frozenset(
     {
         SubmissionStatus.FINISHED,

@@ -66,7 +66,7 @@ class Scoring:
     def penalty_range(self, record: Record) -> tuple[float, float]:
         """The least and the most that the infractions of a record leave, given that messages round percentages.
 
-        Raises ValueError with a sentence for a message that names no percentage, or an infraction that nobody weighs.
+        Raises ValueError with a sentence for a message that names no percentage, or an infraction without a weight.
         """
         low = high = 1.0
         sum_low = sum_high = 0.0

@@ -104,7 +104,7 @@ def _coming(own: Sequence[Run], entry: LedgerEntry) -> list[Run]:
 
 
 def _dead(view: SubmissionSnapshot, entry: LedgerEntry, now: datetime) -> list[Finding]:
-    """Nobody renews the claim: a takeover run goes on, unless one is on its way; a dead run's slot may hold it up."""
+    """The claim is not renewed: a takeover run goes on, unless one is on its way; a dead run's slot may hold it up."""
     own = _own(view, entry)
     dead = [run for run in own if run.state in BEGUN and run.takeover.epoch <= entry.epoch]
     marked = [_mark_crashed(view, dead)] if dead else []
@@ -191,7 +191,7 @@ def _unclaimed_too_long(view: SubmissionSnapshot, now: datetime) -> list[Finding
 
 
 def _died_before_the_claim(view: SubmissionSnapshot, since: str, died: Sequence[Run], now: datetime) -> list[Finding]:
-    """Its message comes back as well, but later; whoever claims first has it."""
+    """Its message comes back as well, but later; the run that claims first has it."""
     last = max(died, key=lambda run: run.state_since)
     if len(died) > MAX_CRASHES and now - last.state_since < view.timeouts.retry_refused:
         return [notify(view, f"{since}: {len(died)} of its runs crashed, {_last_state(last)}. {RETRY}")]

@@ -65,7 +65,7 @@ async def reconcile_once(services: Services) -> tuple[list[Row], int]:
     """One pass; returns the table's rows and the number of submissions that were compared.
 
     Everything that no lease decides is repaired at once. Then the leases that seem to have ended are watched, which
-    takes as long as a lease, and only those that nobody renewed meanwhile are taken over.
+    takes as long as a lease, and only those that were not renewed meanwhile are taken over.
     """
     seen = await take_snapshot(services)
     rows = await apply_actions(services, seen, find_all_discrepancies(seen)) + unavailable_sources(seen)
@@ -81,7 +81,7 @@ def _without_repetitions(rows: Iterable[Row]) -> list[Row]:
 
 
 async def _last_table() -> list[Row]:
-    """What the last pass found: nobody is notified of the same twice."""
+    """What the last pass found: operators are notified of each finding once."""
     last = await Artifact.aget(TABLE)
     return list(json.loads(last.data)) if last and isinstance(last.data, str) else []
 
@@ -145,7 +145,7 @@ def notify_operators(rows: Sequence[Row]) -> list[Row]:
                 publisher.publish(OutgoingEvent(NEEDS_ATTENTION, *resource, {"finding": each["finding"]}))
             except EvaluationError as error:
                 get_run_logger().warning(
-                    "Submission %s: nobody is notified now, but in the next pass: %s", submission, error
+                    "Submission %s: operators are notified not now but in the next pass: %s", submission, error
                 )
                 unsent.append(each)
     return unsent

@@ -8,7 +8,7 @@ from evaluation.submission.model import UNDER_WAY, WAITING, SubmissionStatus
 from flows.reconciler.model import Action, Finding, SubmissionSnapshot, notify
 from flows.reconciler.wording import at
 
-# A write that was under way when the evaluation ended may undo the report; whoever undoes it again does so on purpose.
+# A write that was under way when the evaluation ended may undo the report; one that undoes it again does so on purpose.
 MOST_RESENDS = 3
 MOST_RESENDS_OVER_AN_END = 1  # another end there may be an operator's decision, which is not fought over
 
@@ -50,7 +50,7 @@ def unreported(view: SubmissionSnapshot, now: datetime) -> list[Finding]:
 
 
 def _held(view: SubmissionSnapshot, entry: LedgerEntry, status: SubmissionStatus) -> list[Finding]:
-    """Nobody but an operator goes on with it, and one that its team has taken back needs no decision."""
+    """Only an operator goes on with it, and one that its team has taken back needs no decision."""
     if status is SubmissionStatus.CANCELLED:
         return []
     elsewhere = "" if status in UNDER_WAY else f" EvalAI says {status}: somebody else wrote there."

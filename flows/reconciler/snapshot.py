@@ -53,7 +53,7 @@ async def take_snapshot(
     """Ask everything about all submissions, or about some with all their runs.
 
     Costs six requests to EvalAI and one for each older submission that was resumed and ended lately, a read of each
-    table, a listing of each cluster's Jobs, and one request to Prefect for each submission whose claim nobody renews.
+    table, a listing of each cluster's Jobs, and one request to Prefect for each submission whose claim is not renewed.
     What does not answer is left out, and named; raises ServiceUnavailable where no ledger answers. `expired` is what
     flows.reconciler.lease_watching found out; without it no lease counts as expired, but as unclear where it seems so.
     """
@@ -189,7 +189,7 @@ def _views(
         except InvalidConfiguration as error:  # a phase that is not ours must not hide all the others
             name, unroutable = "", str(error)
         if name and name not in clusters:
-            continue  # its ledger is not readable: nobody can say whether it is claimed
+            continue  # its ledger is not readable, so whether it is claimed is unknown
         cluster = clusters[name or next(iter(clusters))]
         yield SubmissionSnapshot(
             submission=pk,
