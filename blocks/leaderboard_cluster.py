@@ -18,7 +18,9 @@ from blocks.schema_once import SchemaOnce
 from blocks.shard_logs import ShardLogs, shard_logs
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
+from evaluation.lifecycle.gpu_budget import GpuBudget
 from evaluation.lifecycle.team_hints import TeamRules
+from evaluation.pair.usage import Price
 from evaluation.ports import JobBackend
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.routes import parse_route_xml, route_lengths
@@ -93,6 +95,19 @@ class LeaderboardCluster(SchemaOnce, Block):
         default=10, ge=1, description="How often one submission is evaluated, the first time and its resumes together."
     )
 
+    team_gpu_hours_per_month: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPU hours that a team may use here in a calendar month (UTC); no limit if unset.",
+    )
+    phase_gpu_hours_per_month: float | None = Field(
+        default=None, ge=0, description="The same for each phase of this cluster."
+    )
+    gpu_hour_price: float | None = Field(
+        default=None, ge=0, description="What a GPU hour costs here, for `leaderboard cost` and the operators' reports."
+    )
+    currency: str = Field(default="USD", description="Of gpu_hour_price.")
+
     scoring: Literal["1.0", "2.0", "2.1"] | None = Field(
         default=None, description="How the evaluator scores, where that is not as leaderboard_version says: 2.1."
     )
@@ -152,6 +167,15 @@ class LeaderboardCluster(SchemaOnce, Block):
             raise InvalidConfiguration("The cluster's reference_result cannot be read", str(error)) from error
         pairs = zip(reference.runs, reference.records, strict=True)
         return {run.route: record["meta"]["route_length"] for run, record in pairs if record["meta"]["route_length"]}
+
+    @property
+    def gpu_budget(self) -> GpuBudget:
+        return GpuBudget(self.team_gpu_hours_per_month, self.phase_gpu_hours_per_month)
+
+    @property
+    def price(self) -> Price | None:
+        """None where none is set."""
+        return None if self.gpu_hour_price is None else Price(self.gpu_hour_price, self.currency)
 
     @property
     def budgets(self) -> Budgets:

@@ -41,6 +41,11 @@ COMMANDS_OF: Mapping[Group, Commands] = {
         "explain": Command(
             "reconcile:explain", "Show the stage of a submission, why it is there, and what comes next.", "explain 7"
         ),
+        "standings": Command(
+            "standings:standings",
+            "Show the best submission of each team, ranked as EvalAI ranks them.",
+            "standings leaderboard-20-SENSORS --html standings.html",
+        ),
         "cancel": Command("submissions:cancel", "Cancel a submission at EvalAI.", "cancel 7"),
         "resume": Command(
             "submissions:resume", "Resume a failed submission, as a challenge host does at EvalAI.", "resume 7 --wait"
@@ -54,6 +59,9 @@ COMMANDS_OF: Mapping[Group, Commands] = {
     OPERATORS: {
         "doctor": Command(
             "doctor:doctor", "Check an installation; show what is wrong and what to do.", "doctor --json"
+        ),
+        "cost": Command(
+            "cost:cost", "Show how many GPU hours were used, for what, and what they cost.", "cost --by month"
         ),
         "reconcile": Command(
             "reconcile:reconcile",

@@ -10,7 +10,7 @@ from rich.text import Text
 
 _GAP = 2
 _INDENT = 4  # of a text below its row
-_LEAST = 8  # columns of a cell that is folded
+_LEAST = 7  # columns of a cell that is folded
 _BESIDE = 48  # with so much room left, the texts are a last column
 
 
@@ -44,11 +44,11 @@ def rendered(console: Console, columns: Sequence[Column], lines: Sequence[Line],
     used = sum(widths) + _GAP * len(widths)
     has_texts = any(line.text for line in lines)
     beside = has_texts and console.width - used >= _BESIDE
-    heading = _row(console, columns, widths, Line([column.heading for column in columns]))[0]
+    shown = _row(console, columns, widths, Line([column.heading for column in columns]))
     if beside:
-        heading.append(" " * (used - cell_len(heading.plain)) + text_heading)
-    heading.stylize("bold")
-    shown = [heading]
+        shown[0].append(" " * (used - cell_len(shown[0].plain)) + text_heading)
+    for heading in shown:
+        heading.stylize("bold")
     for line in lines:
         cells = _row(console, columns, widths, line)
         if beside:

@@ -179,6 +179,7 @@ def _submission(letter: DeadLetter) -> str:
 
 def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
     if found:
+        print(f"{len(found)} dead letter{'s'[: len(found) != 1]}")
         columns = (
             Column("message"),
             Column("submission", right=True),

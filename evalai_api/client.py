@@ -11,6 +11,8 @@ from pydantic import SecretStr
 from evalai_api.budget import Budget, Urgency
 from evalai_api.fields import (
     ChallengeRow,
+    LeaderboardPage,
+    LeaderboardRow,
     NewSubmission,
     PhaseRow,
     SplitRow,
@@ -35,6 +37,7 @@ from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, Submi
 # What EvalAI's list can be asked for one by one, of what has not ended; it refuses `partially_evaluated`.
 UNFINISHED = sorted((WAITING | UNDER_WAY) - {SubmissionStatus.PARTIALLY_EVALUATED})
 # What this project ends a submission with; `archived` is EvalAI's own.
+MOST_PAGES = 20  # of one leaderboard
 REPORTED_ENDS = CLOSED - {SubmissionStatus.ARCHIVED}
 
 
@@ -184,6 +187,16 @@ class EvalAIClient:
         """The leaderboard of each phase, with its labels."""
         path = f"/api/challenges/{challenge}/challenge_phase_split"
         return read_list(SplitRow, self._get(path), f"the leaderboards of challenge {challenge}")
+
+    def leaderboard(self, split: int) -> list[LeaderboardRow]:
+        """The rows of one leaderboard in EvalAI's order: one request for each hundred teams."""
+        path, rows = f"/api/jobs/challenge_phase_split/{split}/leaderboard/", list[LeaderboardRow]()
+        for number in range(1, MOST_PAGES + 1):
+            page = read(LeaderboardPage, self._get(path, {"page": str(number)}), f"leaderboard {split}")
+            rows += page.results
+            if not page.next:
+                break
+        return rows
 
     def challenge(self, challenge: int) -> ChallengeRow:
         """The challenge's own settings."""

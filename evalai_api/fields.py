@@ -117,6 +117,20 @@ class SplitRow(_Record):
     leaderboard_schema: LeaderboardSchema
 
 
+class LeaderboardRow(_Record):
+    """A team's row of a leaderboard, in EvalAI's order. `result` is in the order of the leaderboard's labels."""
+
+    team_name: Text = Field(alias="submission__participant_team__team_name")
+    result: tuple[float | str, ...]  # "#" where the submission has no such figure
+
+
+class LeaderboardPage(_Record):
+    """A part of a leaderboard; `next` is the address of what follows, or nothing."""
+
+    next: Text = ""
+    results: tuple[LeaderboardRow, ...]
+
+
 class ChallengeRow(_Record):
     """A challenge's settings that this project needs."""
 

@@ -19,6 +19,7 @@ from evaluation.lifecycle.team_hints import hints
 from evaluation.submission.message import Delivery, SubmissionMessage
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
+from flows.gpu_usage import beyond_budget
 from flows.hooks import start_takeover
 from flows.intake import acknowledge, choose_cluster, claim_submission, end_unclaimed, enrich, extend_visibility
 from flows.lease import lease
@@ -92,7 +93,8 @@ async def simulate(context: EvaluationContext) -> Outcome:
     """
     submission, claim = context.submission, context.claim
     unwanted = reason_not_to_run(submission, claim.is_takeover, context.takeover)
-    if unwanted := unwanted or attempts_used_up(submission, claim.attempt, context.settings.max_attempts):
+    unwanted = unwanted or attempts_used_up(submission, claim.attempt, context.settings.max_attempts)
+    if unwanted := unwanted or await beyond_budget(context):
         await remove_jobs(context)
         return unwanted
     try:

@@ -10,19 +10,20 @@ from prefect import task
 
 from blocks.leaderboard_cluster import LeaderboardCluster
 from evaluation import storage_keys
-from evaluation.errors import InvalidCheckpoint
+from evaluation.errors import EvaluationError, InvalidCheckpoint
 from evaluation.lifecycle.ledger_entry import IMAGE_DIGEST, LedgerEntry, read_entry
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus
-from evaluation.pair.observations import Observations
 from evaluation.ports import ArtifactStore, Row
 from evaluation.report_page.render import render_report
 from evaluation.report_page.source import Audience, Pair, ReportSource, Subject
 from evaluation.routes import expand
+from evaluation.standings import Rank, rank_of
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
+from flows.gpu_usage import observations_of
 from flows.held_results import kept_result
 from flows.services import Cluster, Services
-from flows.submission_folder import read_observations, read_plan, read_provenance
+from flows.submission_folder import read_plan, read_provenance
 from flows.task_retries import on_transient_errors
 
 FILES = {Audience.OPERATOR: storage_keys.REPORT, Audience.TEAM: storage_keys.TEAM_REPORT}
@@ -74,6 +75,8 @@ def report_source(cluster: Cluster, entry: LedgerEntry, row: Row, outcome: Outco
         made_at=datetime.now(UTC),
         provenance=statement,
         signed_by=key,
+        rank=_rank(cluster, entry, outcome),
+        price=settings.price,
     )
 
 
@@ -98,16 +101,17 @@ def _pairs(artifacts: ArtifactStore, submission: int) -> tuple[Pair, ...]:
     if plan is None:  # it ended before its shards were planned
         return ()
     shards, repetitions = plan
-    return tuple(
-        Pair(shard.index, expand(shard.routes, repetitions), _seen(artifacts, submission, shard.index))
-        for shard in shards
-    )
+    seen = observations_of(artifacts, submission)
+    return tuple(Pair(shard.index, expand(shard.routes, repetitions), seen[shard.index]) for shard in shards)
 
 
-def _seen(artifacts: ArtifactStore, submission: int, shard: int) -> Observations | None:
+def _rank(cluster: Cluster, entry: LedgerEntry, outcome: Outcome) -> Rank | None:
+    """Where its team stands now; None for what has no score, and where the ledger does not answer."""
+    if outcome.ending is not OutcomeStatus.FINISHED:
+        return None
     try:
-        return read_observations(artifacts, submission, shard)
-    except InvalidCheckpoint:
+        return rank_of(cluster.ledger.entries(), entry)
+    except EvaluationError:
         return None
 
 

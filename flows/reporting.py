@@ -51,6 +51,7 @@ from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion
 from flows.evaluation_context import EvaluationContext
+from flows.gpu_usage import usage_values
 from flows.provenance import write_provenance
 from flows.shard_results import Collected, collect, reasons_to_hold
 from flows.task_retries import on_transient_errors
@@ -238,7 +239,7 @@ async def record(context: EvaluationContext, outcome: Outcome) -> None:
     Without an end time while the report has not reached EvalAI: a takeover run sends it, or the run retried in Prefect.
     """
     logs = context.settings.logs_of(context.submission.pk, context.claim.attempt)
-    values = {**_values(context, outcome), "logs": str(logs) if logs else None}
+    values = {**_values(context, outcome), **await usage_values(context), "logs": str(logs) if logs else None}
     if not outcome.undelivered:
         await context.renew(Stage.ENDED)
         values[END_TIME] = datetime.now(UTC).isoformat()

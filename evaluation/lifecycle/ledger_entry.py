@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.stages import Stage
+from evaluation.pair.usage import AttemptUsage, read_usage
 from evaluation.results.metrics import METRICS, SCORES
 from evaluation.submission.model import LeaderboardVersion
 
@@ -19,6 +20,7 @@ LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: comparing two 
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
 REMARKS = "remarks"  # what belongs beside the score: quarantined routes, restarts
+USAGE = "usage"  # GPU seconds of each attempt, by its number (evaluation.pair.usage)
 ROUTES_DONE, ROUTES_TOTAL = "routes-done", "routes-total"
 SUBMITTED_AT = "submitted-at"
 OUTCOME = "outcome"  # key of the kept outcome in the artifact store, from the moment it is decided
@@ -74,6 +76,7 @@ class LedgerEntry:
     routes_done: int = 0
     routes_total: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # by EvalAI's names, of the last result
+    usage: tuple[AttemptUsage, ...] = ()
     unreadable: str = ""  # attributes that cannot be read; nothing is decided on such a row
 
     @property
@@ -142,6 +145,7 @@ def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
         routes_done=_whole(row, ROUTES_DONE),
         routes_total=_whole(row, ROUTES_TOTAL),
         metrics=dict(_metrics(row)),
+        usage=read_usage(row.get(USAGE)),
         unreadable="; ".join(f"{name} is {row.get(name)!r:.60}" for name in _IDS if not _is_whole(row.get(name))),
     )
 

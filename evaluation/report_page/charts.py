@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 
-from evaluation.report_page.timeline import Activity, AttemptTimeline, PairTimeline, Span
+from evaluation.pair.timeline import Activity, AttemptTimeline, PairTimeline, Span
 
 _LEAST_WIDTH = 0.25  # percent: what is shorter can still be seen
 

@@ -7,15 +7,17 @@ from datetime import UTC, datetime
 from evaluation.errors import Fault
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, finished_sentence
 from evaluation.pair.restarts import restarts
+from evaluation.pair.usage import Seconds
 from evaluation.report_page.charts import Chart, chart, duration
 from evaluation.report_page.origin import origin_facts
 from evaluation.report_page.route_rows import RouteRow, route_rows
 from evaluation.report_page.safe_text import image_name, redacted, shown
 from evaluation.report_page.source import Audience, ReportSource
-from evaluation.report_page.timeline import timelines
 from evaluation.results.metrics import SCORES
+from evaluation.standings import Rank
 from evaluation.verification.drives import drives_again
 
+MOST_ATTEMPTS = 5  # drawn, the last ones
 MOST_EVENTS = 100  # restarts, and routes driven again, on one page
 _SENTENCE = 500
 _LOG = 20_000  # characters of the agents' last lines
@@ -108,7 +110,7 @@ def report_page(source: ReportSource, audience: Audience) -> ReportPage:
         routes=rows,
         routes_total=len(source.runs) or len(rows),
         routes_note=_routes_note(outcome, len(source.runs), len(rows)) if visible else "",
-        charts=tuple(chart(each) for each in timelines(source.pairs, subject.attempt, subject.claimed_at)),
+        charts=tuple(chart(each) for each in source.attempts[-MOST_ATTEMPTS:]),
         restarts=tuple(started[:MOST_EVENTS]),
         restarts_left_out=max(0, len(started) - MOST_EVENTS),
         redrives=tuple(again[:MOST_EVENTS]),
@@ -181,13 +183,36 @@ def _facts(source: ReportSource, operator: bool) -> Iterator[tuple[str, str]]:
         yield "Image", shown(subject.image if operator else image_name(subject.image), 300)
     yield "Attempt", f"{subject.attempt}" + (" (resumed)" if subject.attempt > 1 else "")
     yield "Routes with a result", f"{outcome.routes_done} of {outcome.routes_total}"
+    if outcome.ending is OutcomeStatus.FINISHED and source.rank:
+        yield "Rank", _rank(source.rank, subject.submission)
     if subject.claimed_at:
         yield "Evaluated", f"from {moment(subject.claimed_at)} for {duration(_length(source))}"
+    if source.used.gpu:
+        yield "GPU time", _gpu_time(source.used)
     if not operator:
         return
+    if source.price and source.used.gpu:
+        yield "Cost", f"{source.price.of(source.used):.2f} {source.price.currency}"
     for name, value in (("Flow run", subject.run), ("Folder", subject.folder), ("Logs of the shards", subject.logs)):
         if value:
             yield name, shown(value, 500)
+
+
+def _rank(rank: Rank, submission: int) -> str:
+    place = f"{rank.position} of {rank.teams} teams in this phase, when this page was made"
+    return place if rank.best == submission else f"{place}, by the team's submission {rank.best}"
+
+
+def _gpu_time(used: Seconds) -> str:
+    """All attempts together; the chart below has the parts of each."""
+    parts = (
+        ("driving", used.driving),
+        ("starting", used.starting),
+        ("retries charged to the agent", used.retries_agent),
+        ("retries charged to the installation", used.retries_infrastructure),
+    )
+    words = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts if seconds)
+    return f"{duration(used.gpu)}: {words}"
 
 
 def _length(source: ReportSource) -> float:

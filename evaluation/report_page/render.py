@@ -18,16 +18,15 @@ def render_report(source: ReportSource, audience: Audience) -> bytes:
 
 
 def render_page(page: ReportPage) -> bytes:
+    return render_template("report.html.jinja", page=page, activities=ACTIVITIES, legend=legend())
+
+
+def render_template(name: str, **values: object) -> bytes:
+    """One of the templates with the style sheet that all share."""
     environment = _environment()
-    template = environment.get_template("report.html.jinja")
     css, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
-    return template.render(
-        page=page,
-        css=Markup(css),  # noqa: S704 - our own file
-        policy=_policy(css),
-        activities=ACTIVITIES,
-        legend=legend(),
-    ).encode()
+    style = Markup(css)  # noqa: S704 - our own file
+    return environment.get_template(name).render(css=style, policy=_policy(css), **values).encode()
 
 
 @cache

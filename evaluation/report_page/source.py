@@ -10,7 +10,10 @@ from typing import Any
 from evaluation.errors import InvalidCheckpoint
 from evaluation.lifecycle.outcome import Outcome
 from evaluation.pair.observations import Observations
+from evaluation.pair.timeline import AttemptTimeline, timelines
+from evaluation.pair.usage import Price, Seconds, total, usage_of
 from evaluation.routes import RouteRun
+from evaluation.standings import Rank
 from evaluation.submission.model import LeaderboardVersion
 
 
@@ -57,6 +60,19 @@ class ReportSource:
     made_at: datetime
     provenance: Mapping[str, Any] = field(default_factory=dict)  # the in-toto statement; empty where there is none
     signed_by: str = ""  # the id of the key
+    rank: Rank | None = None  # of its team, when the page was made
+    price: Price | None = None  # of a GPU hour
+
+    @property
+    def attempts(self) -> list[AttemptTimeline]:
+        """Where the pairs' time went, oldest attempt first."""
+        seen = {pair.index: pair.seen for pair in self.pairs}
+        return timelines(seen, self.subject.attempt, self.subject.claimed_at)
+
+    @property
+    def used(self) -> Seconds:
+        """By all attempts."""
+        return total(usage_of(attempt).seconds for attempt in self.attempts)
 
     @property
     def records(self) -> Sequence[Mapping[str, Any]]:

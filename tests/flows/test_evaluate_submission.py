@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import threading
+from datetime import UTC, datetime
 
 import pytest
 from prefect import get_client
@@ -48,6 +49,8 @@ def test_a_submission_is_scored_and_nothing_is_left(world: World) -> None:
     assert json.loads(report.metadata)["_checkpoint"]["progress"] == [20, 20]
     assert world.ledger.rows[7]["status"] == "finished"
     assert world.ledger.rows[7]["Driving score"] == 50.0
+    [used] = world.ledger.rows[7]["usage"].values()  # type: ignore[attr-defined]
+    assert (used["driving"], used["retries_agent"]) == (20 * 600, 0)
     assert world.queue.deleted == [delivery]
     assert world.backend.removed == [(7, 1)]
     assert {"7/merged.json", "7/evalai.json", "7/summary.txt", "7/plan.json"} <= set(world.store.objects)
@@ -511,6 +514,23 @@ def test_an_attempt_beyond_the_maximum_is_refused_and_says_so(world: World) -> N
     assert (report.status, world.backend.jobs) == (SubmissionStatus.FAILED, {})
     assert "attempt 11 of at most 10" in report.stderr
     assert "attempt 11 of at most 10" in str(state.message)
+
+
+def test_a_team_that_has_used_its_gpu_hours_is_refused_until_the_next_month(
+    world: World,
+) -> None:
+    world.settings.team_gpu_hours_per_month = 1
+    run(*world.submitted(7))  # drives in the month of its observations
+    claimed = world.ledger.rows[7]["usage"]["1"]  # type: ignore[index]
+    claimed["began"] = datetime.now(UTC).isoformat()
+
+    state = run(*world.submitted(8))
+
+    assert world.ledger.rows[8]["status"] == "failed"
+    assert "has used 3.3 of the 1 GPU hours" in str(state.message)
+    assert "submit again then, or let a challenge host resume this one" in world.evalai.reports[-1].stderr
+    assert "usage" not in world.ledger.rows[8]
+    assert world.backend.created == [name for name in world.backend.created if "-7-" in name]
 
 
 def test_a_finished_submission_is_left_as_it_is(world: World) -> None:

@@ -124,7 +124,7 @@ def test_every_example_is_one_that_the_command_takes() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_commands_complete_in_a_shell(leaderboard: Run, shell: str) -> None:
     script = leaderboard("completion", shell).out
-    assert all(word in script for word in ("watch", "redrive", "wait-seconds"))
+    assert all(word in script for word in ("standings", "redrive", "wait-seconds"))
 
 
 def test_the_version_is_the_installed_one(leaderboard: Run) -> None:

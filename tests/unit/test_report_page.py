@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -12,13 +13,20 @@ import pytest
 from evaluation.errors import Fault
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus, rejected
 from evaluation.pair.observations import Observations
+from evaluation.pair.timeline import Activity, timelines
+from evaluation.pair.usage import NAMES, Price, read_usage, usage_of
 from evaluation.report_page.page import report_page
 from evaluation.report_page.render import render_report
 from evaluation.report_page.safe_text import image_name, redacted, shown
-from evaluation.report_page.source import Audience, ReportSource
-from evaluation.report_page.timeline import Activity, timelines
+from evaluation.report_page.source import Audience, Pair, ReportSource
+from evaluation.standings import Rank
 from tests import report_samples
 from tests.report_samples import BEGIN, DIGEST, minutes
+
+
+def observed(pairs: Sequence[Pair]) -> dict[int, Observations | None]:
+    return {pair.index: pair.seen for pair in pairs}
+
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 SAMPLES = {
@@ -192,7 +200,7 @@ def test_a_released_result_does_not_say_who_looked_at_it() -> None:
 
 
 def test_the_time_of_a_pair_is_split_without_gaps() -> None:
-    [attempt] = timelines(SAMPLES["finished"].pairs, 1, BEGIN)
+    [attempt] = timelines(observed(SAMPLES["finished"].pairs), 1, BEGIN)
     pair = attempt.pairs[2]
     split = {activity: pair.seconds(activity) / 60 for activity in Activity}
     assert split == {
@@ -206,10 +214,38 @@ def test_the_time_of_a_pair_is_split_without_gaps() -> None:
     assert (attempt.begin, attempt.end) == (BEGIN, minutes(52))
 
 
+def test_gpu_time_is_split_by_what_it_went_to_and_whose_retries_they_were() -> None:
+    [attempt] = timelines({2: SAMPLES["finished"].pairs[2].seen}, 1, BEGIN)
+    used = usage_of(attempt)
+    minutes_of = {name: getattr(used.seconds, name) / 60 for name in NAMES}
+    assert minutes_of == {
+        "waiting": 4,
+        "starting": 2,
+        "driving": 12 + 18,
+        "retries_agent": 5 + 1 + 3,  # the drive that broke off, the pause, the second start
+        "retries_infrastructure": 4 + 1 + 2,
+    }
+    assert used.seconds.gpu / 60 == 52 - 4
+    assert read_usage({"1": used.described(), "2": {"began": "never"}, "x": None}) == (used,)
+
+
+def test_rank_gpu_time_and_cost_stand_among_the_facts() -> None:
+    source = replace(SAMPLES["finished"], rank=Rank(2, 14, 7), price=Price(1.5, "USD"))
+    facts = dict(report_page(source, Audience.OPERATOR).facts)
+    assert facts["Rank"] == "2 of 14 teams in this phase, when this page was made"
+    assert facts["GPU time"].startswith("2 h 24 min: driving 2 h 00 min")
+    assert "retries charged to the agent 9 min" in facts["GPU time"]
+    assert facts["Cost"].endswith(" USD")
+    team = dict(report_page(replace(source, rank=Rank(2, 14, 5)), Audience.TEAM).facts)
+    assert team["Rank"].endswith("by the team's submission 5")
+    assert "Cost" not in team
+    assert "Rank" not in dict(report_page(replace(SAMPLES["failed"], rank=Rank(1, 1, 7)), Audience.TEAM).facts)
+
+
 def test_a_pod_that_was_lost_counts_until_the_last_that_was_seen_of_it() -> None:
     seen = Observations((report_samples.start(1, 1, 2, None),))
     pair = replace(SAMPLES["finished"].pairs[0], seen=seen)
-    [attempt] = timelines([pair], 1, BEGIN - timedelta(minutes=1))
+    [attempt] = timelines(observed([pair]), 1, BEGIN - timedelta(minutes=1))
     assert [(span.activity, span.seconds) for span in attempt.pairs[0].spans] == [
         (Activity.WAITING, 120),
         (Activity.STARTING, 60),

@@ -4,16 +4,14 @@ The moments are the pods' own clocks, but for the claim's, which is that of the 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 
 from evaluation.pair.observations import Observations, SeenRecord, SeenStart
-from evaluation.report_page.source import Pair
 
-MOST_ATTEMPTS = 5  # the last ones
 MOST_SPANS = 150  # drawn of one pair in one attempt; the sums have all of them
 
 
@@ -27,9 +25,12 @@ class Activity(StrEnum):
 
 @dataclass(frozen=True)
 class Span:
+    """`cause` is the start whose end it comes from, of what a pair does again; None of its first start."""
+
     activity: Activity
     begin: datetime
     end: datetime
+    cause: SeenStart | None = None
 
     @property
     def seconds(self) -> float:
@@ -70,18 +71,21 @@ class AttemptTimeline:
         return max(1.0, (self.end - self.begin).total_seconds())
 
 
-def timelines(pairs: Sequence[Pair], attempt: int, claimed_at: datetime | None) -> list[AttemptTimeline]:
-    """The last attempts, oldest first; `claimed_at` is when `attempt` began."""
+def timelines(
+    seen: Mapping[int, Observations | None], attempt: int, claimed_at: datetime | None
+) -> list[AttemptTimeline]:
+    """All attempts, oldest first, of what each pair's supervisor saw; `claimed_at` is when `attempt` began."""
     by_attempt: dict[int, list[tuple[int, list[SeenStart], Observations]]] = defaultdict(list)
-    for pair in pairs:
+    for pair, observations in seen.items():
         starts: dict[int, list[SeenStart]] = defaultdict(list)
-        for start in pair.seen.starts if pair.seen else ():
+        for start in observations.starts if observations else ():
             starts[start.attempt].append(start)
         for number, each in starts.items():
-            assert pair.seen is not None  # noqa: S101 - it has the starts
-            by_attempt[number].append((pair.index, each, pair.seen))
-    last = sorted(by_attempt)[-MOST_ATTEMPTS:]
-    return [_attempt(number, by_attempt[number], claimed_at if number == attempt else None) for number in last]
+            assert observations is not None  # noqa: S101 - it has the starts
+            by_attempt[number].append((pair, each, observations))
+    return [
+        _attempt(number, by_attempt[number], claimed_at if number == attempt else None) for number in sorted(by_attempt)
+    ]
 
 
 def _attempt(
@@ -103,24 +107,26 @@ def _spans(begin: datetime, starts: Sequence[SeenStart], seen: Observations) -> 
         if isinstance(event, SeenRecord):
             records[event.attempt, event.start].append(event.at)
     yield from _span(Activity.WAITING, begin, starts[0].began_at)
+    before: SeenStart | None = None
     for start, following in pairwise([*starts, None]):
         if start is None:
             continue
         moments = records[start.attempt, start.number]
         end = start.ended_at or max([start.ready_at or start.began_at, *moments])
-        yield from _of_start(start, end, moments)
+        yield from _of_start(start, end, moments, before)
         if following is not None:
-            yield from _span(Activity.RETRYING, end, following.began_at)
+            yield from _span(Activity.RETRYING, end, following.began_at, start)
+        before = start
 
 
-def _of_start(start: SeenStart, end: datetime, records: Sequence[datetime]) -> Iterator[Span]:
+def _of_start(start: SeenStart, end: datetime, records: Sequence[datetime], before: SeenStart | None) -> Iterator[Span]:
     ready = start.ready_at or end
-    yield from _span(Activity.STARTING, start.began_at, ready)
+    yield from _span(Activity.STARTING, start.began_at, ready, before)
     useful = max(records, default=ready) if start.interrupted else end
     yield from _span(Activity.DRIVING, ready, min(useful, end))
-    yield from _span(Activity.LOST, max(useful, ready), end)
+    yield from _span(Activity.LOST, max(useful, ready), end, start)
 
 
-def _span(activity: Activity, begin: datetime, end: datetime) -> Iterator[Span]:
+def _span(activity: Activity, begin: datetime, end: datetime, cause: SeenStart | None = None) -> Iterator[Span]:
     if end > begin:
-        yield Span(activity, begin, end)
+        yield Span(activity, begin, end, cause)
