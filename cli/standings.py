@@ -94,7 +94,7 @@ def first_difference(rows: Sequence[Standing], shown: Sequence[LeaderboardRow], 
         own = rows[rank - 1] if rank <= len(rows) else None
         other = shown[rank - 1] if rank <= len(shown) else None
         if own is None or other is None or own.team != other.team_name:
-            ours, theirs = own.team if own else "nobody", other.team_name if other else "nobody"
+            ours, theirs = own.team if own else "no team", other.team_name if other else "no team"
             return f"rank {rank} is {ours} by the ledger, {theirs} at EvalAI."
         for label, value in zip(labels, other.result, strict=False):
             if own.metrics.get(label, "#") != value:

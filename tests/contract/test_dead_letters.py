@@ -356,7 +356,7 @@ def test_a_letter_that_is_not_there_is_named(aws: dict[str, Any], commanded: Sub
 
 
 @pytest.mark.parametrize(("dry_run", "left", "said"), [(True, 2, "1 would be discarded"), (False, 1, "1 discarded")])
-def test_a_letter_that_nobody_needs_is_printed_whole_and_deleted(
+def test_a_letter_that_is_discarded_is_printed_whole_and_deleted(
     aws: dict[str, Any],
     commanded: SubmissionQueue,
     capsys: pytest.CaptureFixture[str],

@@ -71,7 +71,7 @@ def shown(team: str, *result: float | str) -> LeaderboardRow:
     [
         ([shown("C", 80, 90), shown("B", 70, 90), shown("A", 70, 90)], ""),
         ([shown("C", 80, 90), shown("A", 70, 90)], "rank 2 is B by the ledger, A at EvalAI."),
-        ([shown("C", 80, 90), shown("B", 70, 90)], "rank 3 is A by the ledger, nobody at EvalAI."),
+        ([shown("C", 80, 90), shown("B", 70, 90)], "rank 3 is A by the ledger, no team at EvalAI."),
         ([shown("C", 80, "#")], "rank 1, C: Route completion is 90.0 by the ledger, # at EvalAI."),
     ],
 )
