@@ -14,6 +14,7 @@ from compute_client.queue import DynamoDBClient
 from compute_client.table import JobTable
 from embedded.aws import EmbeddedAws, queue_url
 from tests.contract.aws_blocks import credentials_of
+from tests.waiting import PATIENCE_SECONDS
 
 BUCKET = "compute-contents"
 
@@ -58,7 +59,7 @@ class ComputeAws:
 
     def producer(self, **changes: Any) -> Producer:
         """`changes` are those of Producer and DynamoDBClient."""
-        ours = {"queue_name": self.queue.queue_url, "timeout_seconds": 30} | changes
+        ours = {"queue_name": self.queue.queue_url, "timeout_seconds": PATIENCE_SECONDS} | changes
         where = {name: ours.pop(name) for name in ("table", "bucket", "make_client") if name in ours}
         return Producer(ddb_client=self.database(**where), **ours)
 

@@ -284,7 +284,7 @@ def test_the_heartbeat_stops_while_a_message_waits_for_prefect(aws: dict[str, An
         eventually(lambda: len([r for r in prefect.requests if b"submission 90" in r.data]) >= 5)
         after = len([r for r in prefect.requests if HEARTBEAT.encode() in r.data])
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
     assert before == after
     assert {event["event"] for event in prefect.events} == {HEARTBEAT}
@@ -406,7 +406,7 @@ def test_a_signal_ends_it_cleanly_within_its_long_poll(
         eventually(lambda: prefect.events)
         time.sleep(0.2)  # it polls again, for 20 s
         process.send_signal(number)
-        _, log = process.communicate(timeout=15)  # not after its long poll of 20 s
+        _, log = process.communicate(timeout=19)  # not after its long poll of 20 s
     finally:
         process.kill()
         process.wait()

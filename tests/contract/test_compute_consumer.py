@@ -18,7 +18,7 @@ from tests import compute_functions as functions
 from tests.contract.aws_blocks import received_dead, remaining
 from tests.contract.compute_harness import BUCKET, ComputeAws
 from tests.original_compute_example import run_original_example
-from tests.waiting import eventually, runs
+from tests.waiting import PATIENCE_SECONDS, eventually, runs
 
 
 @pytest.fixture(params=["standard", "fifo"])
@@ -39,7 +39,7 @@ def consuming(harness: ComputeAws, function: Any, **settings: Any) -> Iterator[t
         yield stop
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 
 
@@ -104,11 +104,11 @@ def test_a_consumer_that_is_asked_to_stop_gives_its_job_back_uncounted(harness: 
     producer = harness.producer()
     with consuming(harness, functions.hang):
         producer.post_non_blocking({"pids": str(tmp_path / "pids")}, job_id="mine")
-        eventually((tmp_path / "pids").exists, 30)
+        eventually((tmp_path / "pids").exists)
 
     assert harness.row("mine")["attempts"] == "0"
     with consuming(harness, lambda _body, _job_id: "done"):  # another function: the same job, at once
-        assert producer.wait("mine", 30).result == "done"
+        assert producer.wait("mine").result == "done"
 
 
 def test_the_lease_is_renewed_while_the_function_runs(harness: ComputeAws, tmp_path: Path) -> None:
@@ -154,4 +154,4 @@ def test_sigterm_ends_the_process_in_order(aws: dict[str, Any]) -> None:
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE_SECONDS) == 0

@@ -31,6 +31,7 @@ from embedded.evalai_standin.serializers import execution_time, shown_submission
 from embedded.evalai_standin.state import LeaderboardEntry, Submission, now
 from evaluation.results.evalai_result import LABELS_V2
 from evaluation.submission.model import SubmissionStatus
+from tests.waiting import PATIENCE_SECONDS
 
 FOLDER = Path(__file__).parent / "recordings"
 
@@ -397,4 +398,4 @@ def test_the_throttle_is_as_recorded() -> None:
 
 def asked(url: str, path: str, authorization: str | None = None) -> requests.Response:
     headers = {} if authorization is None else {"Authorization": authorization}
-    return requests.get(url + path, headers=headers, timeout=10)
+    return requests.get(url + path, headers=headers, timeout=PATIENCE_SECONDS)

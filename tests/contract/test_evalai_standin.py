@@ -173,7 +173,7 @@ def test_it_runs_as_a_program(tmp_path: Path) -> None:
         status = first_status(f"{url}/api/jobs/submission/1")
     finally:
         process.terminate()
-        code = process.wait(10)
+        code = process.wait(PATIENCE_SECONDS)
 
     assert (status, code) == (401, 0) or (status, code) == (401, -15)
 
@@ -194,7 +194,7 @@ def first_status(url: str) -> int:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return requests.get(url, timeout=5).status_code
+            return requests.get(url, timeout=PATIENCE_SECONDS).status_code
         except requests.ConnectionError:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -34,6 +34,7 @@ from embedded.evalai_standin import (
 )
 from embedded.evalai_standin.state import LeaderboardEntry
 from evaluation.submission.model import SubmissionStatus
+from tests.waiting import PATIENCE_SECONDS
 
 CREATOR, MATE, HOST, OTHER_HOST = "creator", "mate", "host", "host2"
 
@@ -93,7 +94,9 @@ class World:
         self.state.entries.append(LeaderboardEntry(len(self.state.entries) + 1, pk, split, result))
 
     def ranked(self, query: str = "") -> list[tuple[int, list[object]]]:
-        rows = requests.get(f"{self.url}/api/jobs/challenge_phase_split/70/leaderboard/{query}", timeout=10).json()
+        rows = requests.get(
+            f"{self.url}/api/jobs/challenge_phase_split/70/leaderboard/{query}", timeout=PATIENCE_SECONDS
+        ).json()
         return [(row["submission__id"], row["result"]) for row in rows["results"]]
 
 

@@ -19,6 +19,7 @@ from embedded.processes import family_of
 from embedded.stack import PROJECT, Stack, running_stack
 from evaluation.errors import ServiceUnavailable
 from local_jobs.run_directory import RunDirectory, processes_of
+from tests.waiting import PATIENCE_SECONDS
 
 WAIT_SECONDS = 240.0  # for a submission's progress; some 20 s on a machine that does nothing else
 
@@ -54,7 +55,7 @@ class Harness:
 
     def stderr(self, submission: int) -> str:
         """What EvalAI shows the team."""
-        return requests.get(self.people.submission(submission).stderr_file, timeout=10).text
+        return requests.get(self.people.submission(submission).stderr_file, timeout=PATIENCE_SECONDS).text
 
     def shards_of(self, submission: int) -> list[psutil.Process]:
         return processes_of(f"{self.stack.state.shards}/submission-{submission}-")

@@ -18,7 +18,7 @@ from embedded.stack import PROJECT, running_stack
 from embedded.stack_plan import free_ports
 from evaluation.submission.model import SubmissionStatus
 from tests.e2e.conftest import Harness, observer_of, quick_settings
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 @contextmanager
@@ -42,11 +42,11 @@ def somebodys_evalai(folder: Path, aws_port: int) -> Iterator[tuple[str, Path]]:
     }
     process = subprocess.Popen(command, cwd=PROJECT, env=environment)
     try:
-        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/challenges/challenge/1/"), 60)
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/challenges/challenge/1/"))
         yield f"http://127.0.0.1:{port}", access
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_SECONDS)
 
 
 @pytest.mark.timeout(600)

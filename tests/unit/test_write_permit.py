@@ -3,6 +3,7 @@
 import threading
 
 from evaluation.lifecycle.write_permit import WritePermit
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_a_permit_allows_until_it_is_revoked() -> None:
@@ -24,18 +25,18 @@ def test_revoking_returns_only_when_nothing_is_being_written() -> None:
     def write() -> None:
         with permit.writing():
             begun.set()
-            may_end.wait(10)
+            may_end.wait(PATIENCE_SECONDS)
             written.append("once")
 
     writer = threading.Thread(target=write)
     writer.start()
-    begun.wait(10)
+    begun.wait(PATIENCE_SECONDS)
     revoker = threading.Thread(target=permit.revoke)
     revoker.start()
     revoker.join(0.05)
     waited = revoker.is_alive()
     may_end.set()
-    revoker.join(10)
+    revoker.join(PATIENCE_SECONDS)
 
     assert (waited, written) == (True, ["once"])
-    writer.join(10)
+    writer.join(PATIENCE_SECONDS)
