@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import shard_pod
 from blocks.artifact_bucket import read_location
+from blocks.aws_client import aws_client
 from blocks.batch_compute import BatchCompute
 from blocks.kubernetes_compute import KubernetesCompute
 from blocks.schema_once import SchemaOnce
-from blocks.shard_logs import ShardLogs, shard_logs
+from blocks.shard_logs import ShardLogs, append_lines, shard_logs
 from evaluation import storage_keys
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
 from evaluation.lifecycle.gpu_budget import GpuBudget
@@ -238,6 +239,11 @@ class LeaderboardCluster(SchemaOnce, Block):
         if not region or endpoint:  # another's AWS: it has no console
             return ShardLogs(self.log_group, streams, url="")
         return shard_logs(self.log_group, streams, region)
+
+    def append_log(self, stream: str, text: str) -> None:
+        """Append lines to a stream of the log group, if there is one; raises what aws_api.errors says. Blocks."""
+        if self.log_group:
+            append_lines(aws_client(self.credentials, "logs"), self.log_group, stream, text)
 
 
 def _storage_environment(credentials: AwsCredentials) -> dict[str, str]:

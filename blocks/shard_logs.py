@@ -1,7 +1,16 @@
 """Where a person finds the output of an attempt's shards in CloudWatch Logs (streams: evaluation.storage_keys)."""
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from aws_api.errors import aws_errors
+from shard_pod.log_batches import batches
+
+if TYPE_CHECKING:
+    from types_boto3_logs import CloudWatchLogsClient
 
 _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 _CONSOLE = "console.aws.amazon.com"
@@ -23,6 +32,15 @@ class ShardLogs:
         """A link where there is a page, names where there is none."""
         names = f"CloudWatch log group `{self.group}`, streams `{self.streams}*`"
         return f"[{names}]({self.url})" if self.url else names
+
+
+def append_lines(client: "CloudWatchLogsClient", group: str, stream: str, text: str) -> None:
+    """Append the text's lines to a stream, which is made where it is missing. Raises what aws_api.errors says."""
+    with aws_errors(f"Writing to the log group {group}"):
+        with suppress(client.exceptions.ResourceAlreadyExistsException):
+            client.create_log_stream(logGroupName=group, logStreamName=stream)
+        for batch in batches(text.encode(errors="replace"), int(time.time() * 1000), whole=True):
+            client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=batch.events)
 
 
 def shard_logs(group: str, streams: str, region: str) -> ShardLogs:

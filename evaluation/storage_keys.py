@@ -48,6 +48,11 @@ def log_streams(submission: int, attempt: int) -> str:
     return f"submission-{submission}/attempt-{attempt}/"
 
 
+def last_lines_stream(submission: int, attempt: int, shard: int, container: str) -> str:
+    """Of what the backend had of a failed shard's container: where no supervisor was there, it is all that there is."""
+    return log_stream(submission, attempt, shard, f"{container}{LAST_LINES}")
+
+
 def log_stream(submission: int, attempt: int, shard: int, process: str) -> str:
     return f"{log_streams(submission, attempt)}shard-{shard}/{process}"
 

@@ -199,12 +199,16 @@ async def _until_the_end() -> AsyncIterator[WritePermit]:
 
 
 def _keep_last_lines(context: EvaluationContext, job: ShardJob, logs: Mapping[str, str]) -> None:
-    """Every container's last words in the submission's folder, also where no supervisor was there to send them."""
+    """Every container's last words, in the submission's folder and the log group: no supervisor may have been there."""
+    pk, attempt, shard = job.submission, job.attempt, job.shard.index
     for container, text in logs.items():
         if text:
-            key = storage_keys.last_lines_key(job.submission, job.shard.index, job.attempt, container)
             head = f"[the last {LOG_LINES} lines of {container} at most, as its backend had them]\n"
-            context.artifacts.write(key, storable(head + text).encode(), "text/plain")
+            kept = storable(head + text)
+            key = storage_keys.last_lines_key(pk, shard, attempt, container)
+            context.artifacts.write(key, kept.encode(), "text/plain")
+            with best_effort(f"The last lines of {container} are in the submission's folder only"):
+                context.settings.append_log(storage_keys.last_lines_stream(pk, attempt, shard, container), kept)
 
 
 async def _last_lines(context: EvaluationContext, statuses: ShardStatuses) -> str:

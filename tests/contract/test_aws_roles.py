@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from blocks.artifact_bucket import read_location
 from blocks.dead_letters import DeadLetters
 from blocks.secrets import read_installation_secrets
+from blocks.shard_logs import append_lines
 from deployments.installation import Installation
 from deployments.settings import Settings
 from doctor.aws_checks import aws_checks
@@ -23,6 +24,7 @@ from doctor.context import DoctorContext as Diagnosed
 from doctor.findings import CheckStatus, Finding, run_checks
 from doctor.queue_checks import queue_checks
 from embedded.aws import DEAD_LETTER_QUEUE, PRIVATE_CONTENTS, QUEUE, routes_location
+from evaluation import storage_keys
 from evaluation.lifecycle.ledger_entry import END_TIME, OUTCOME
 from evaluation.shards import Budgets
 from evaluation.submission.model import LeaderboardVersion
@@ -32,6 +34,7 @@ from shard_pod.settings import PairSettings
 from shard_pod.storage import ShardStorage
 
 OIDC = "oidc.eks.us-west-2.amazonaws.com/id/A1B2"
+LAST_LINES = storage_keys.last_lines_stream(90, 1, 3, "evaluator")
 NOWHERE = "http://127.0.0.1:1/api"
 REGISTRY = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
 
@@ -63,6 +66,8 @@ def flow_run(harness: Harness) -> None:
     harness.artifacts.write("90/plan.json", b"{}", "application/json")
     assert harness.artifacts.read("90/plan.json")
     assert read_location(routes_location(CLUSTER), credentials_of(harness.aws))
+    for text in ("[the last 40 lines]\ncp: cannot stat\n", "once more"):
+        append_lines(harness.client("logs"), CLUSTER, LAST_LINES, text)
 
 
 def bridge(harness: Harness) -> None:
@@ -163,6 +168,12 @@ class TestRights:
         needed = {right for right in rights - {SENDS} if right.action not in party.helped_by}
         assert [right for right in sorted(needed) if not allowed(policies, right)] == []
         assert granted(policies) - {right.action for right in needed} == party.unseen
+
+    def test_last_lines_are_in_one_stream_of_the_log_group(self, harness: Harness) -> None:
+        flow_run(harness)
+
+        written = harness.client("logs").get_log_events(logGroupName=CLUSTER, logStreamName=LAST_LINES)["events"]
+        assert [event["message"] for event in written] == ["[the last 40 lines]", "cp: cannot stat", "once more"]
 
     def test_hosts_may_set_up_look_and_repair(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         policies = hosts_policy(harness)

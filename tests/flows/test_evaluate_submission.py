@@ -414,13 +414,18 @@ def test_the_run_is_named_and_tagged_after_submission_phase_and_team(world: Worl
 
 
 def test_every_change_of_a_shard_is_a_line_of_the_log_and_a_failed_ones_last_lines_are_kept(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.backend.endings = {2: AGENT_CRASHED}
+    streams: dict[str, str] = {}
+    monkeypatch.setattr(type(world.settings), "append_log", lambda _, stream, text: streams.update({stream: text}))
 
     with caplog.at_level(logging.INFO, "prefect"):
         run(*world.submitted(7))
 
+    folder = "submission-7/attempt-1/shard-2/"
+    assert streams[f"{folder}simulator-last-lines"].endswith("not for the team")
+    assert set(streams) == {f"{folder}agent-last-lines", f"{folder}simulator-last-lines"}
     kept = {
         container: world.store.objects[f"7/shards/2/logs/attempt-1/{container}-last-lines.log"]
         for container in ("agent", "simulator")
