@@ -1,12 +1,13 @@
 """EvalAI's JSON as values of ours. Source of every rule: docs/evalai.md, "What EvalAI shows"."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evaluation.errors import RequestRefused
+from evaluation.moments import parse_moment
 from evaluation.submission.model import CLOSED, SubmissionStatus
 from evaluation.text import storable
 
@@ -31,11 +32,7 @@ def _texts(value: object) -> tuple[str, ...]:
 def _time(value: object) -> datetime | None:
     if value is None or value == "":
         return None
-    try:
-        time = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise ValueError("not an ISO time") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return parse_moment(value)
 
 
 def _status(value: object) -> SubmissionStatus:

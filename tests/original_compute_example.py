@@ -1,6 +1,7 @@
-"""The example of the document that the compute client started from, run as it stands from a bare shell."""
+"""Examples of the compute client, run as they stand from a bare shell: the document's it started from, our page's."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,17 +63,39 @@ assert result == your_function(body, id_)
 """
 
 
+PROJECT = Path(__file__).parents[1]
+
+
 def run_original_example(queue: str, table: str, variables: Mapping[str, str], folder: Path) -> None:
-    """Run consumer and producer in processes that have only these variables; only the two names are changed."""
+    """Run consumer and producer of the document; only the two names are changed."""
+    names = {"sqs_queue_name.fifo": queue, "ddb_table": table}
+    _run(CONSUMER, PRODUCER, names, variables, folder)
+
+
+def run_page_example(queue: str, table: str, bucket: str, variables: Mapping[str, str], folder: Path) -> None:
+    """Run the snippets of docs/compute-client.md: its function with its consumer, and its producer."""
+    page = (PROJECT / "docs/compute-client.md").read_text("utf-8")
+    function, producer, consumer = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names = {'queue_name="compute"': f'queue_name="{queue}"', 'table="compute"': f'table="{table}"'}
+    _run(function + consumer, producer, names | {"our-compute-contents": bucket}, variables, folder)
+
+
+def _run(
+    consumer_code: str, producer_code: str, names: Mapping[str, str], variables: Mapping[str, str], folder: Path
+) -> None:
+    """Both in processes that have only these variables; `names` are replaced in the code."""
 
     def named(code: str) -> list[str]:
-        return [sys.executable, "-c", code.replace("sqs_queue_name.fifo", queue).replace("ddb_table", table)]
+        for written, meant in names.items():
+            assert written in consumer_code + producer_code
+            code = code.replace(written, meant)
+        return [sys.executable, "-c", code]
 
-    shell = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
-    consumer = subprocess.Popen(named(CONSUMER), env=shell, cwd=folder)
+    shell = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **variables}
+    consumer = subprocess.Popen(named(consumer_code), env=shell, cwd=folder)
     try:
         producer = subprocess.run(
-            named(PRODUCER), env=shell, cwd=folder, capture_output=True, text=True, timeout=90, check=False
+            named(producer_code), env=shell, cwd=folder, capture_output=True, text=True, timeout=90, check=False
         )
     finally:
         consumer.terminate()

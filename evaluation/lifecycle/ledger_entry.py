@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.stages import Stage
+from evaluation.moments import parse_moment
 from evaluation.pair.usage import AttemptUsage, read_usage
 from evaluation.results.metrics import METRICS, SCORES
 from evaluation.submission.model import LeaderboardVersion
@@ -170,8 +171,11 @@ def images_of(row: Mapping[str, object]) -> dict[str, list[int]]:
     }
 
 
+_DIGITS = 30  # of a number; Python itself refuses to read one of some thousands
+
+
 def _is_whole(value: object) -> bool:
-    return (text := str(value)).isascii() and text.isdigit()
+    return (text := str(value)).isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def _whole(row: Mapping[str, object], name: str, otherwise: int = 0) -> int:
@@ -181,7 +185,6 @@ def _whole(row: Mapping[str, object], name: str, otherwise: int = 0) -> int:
 
 def _time(value: object) -> datetime | None:
     try:
-        time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        return parse_moment(value)
     except ValueError:
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -17,7 +17,7 @@ from compute_client import Consumer, JobTimeout, ResultStatus
 from tests import compute_functions as functions
 from tests.contract.aws_blocks import received_dead, remaining
 from tests.contract.compute_harness import BUCKET, ComputeAws
-from tests.original_compute_example import run_original_example
+from tests.original_compute_example import run_original_example, run_page_example
 from tests.waiting import PATIENCE_SECONDS, eventually, runs
 
 
@@ -45,13 +45,25 @@ def consuming(harness: ComputeAws, function: Any, **settings: Any) -> Iterator[t
 
 def test_the_original_example_runs_as_it_stands(aws: dict[str, Any], tmp_path: Path) -> None:
     ComputeAws(aws, fifo=True)
-    variables = {
+    run_original_example("compute.fifo", "compute", shell(aws), tmp_path)
+
+
+def test_the_snippets_of_the_page_run_as_they_stand(aws: dict[str, Any], tmp_path: Path) -> None:
+    harness = ComputeAws(aws)
+
+    run_page_example(harness.queue.queue_url, harness.table, BUCKET, shell(aws), tmp_path)
+
+    assert harness.producer().retrieve_result("order-7").result == {"answer": 42}
+
+
+def shell(aws: dict[str, Any]) -> dict[str, str]:
+    """The variables by which boto3 finds this AWS."""
+    return {
         "AWS_ENDPOINT_URL": aws["endpoint_url"],
         "AWS_DEFAULT_REGION": aws["region_name"],
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
-    run_original_example("compute.fifo", "compute", variables, tmp_path)
 
 
 def test_a_job_is_computed_and_its_message_deleted(harness: ComputeAws) -> None:

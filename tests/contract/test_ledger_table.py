@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aws_blocks import UNREACHABLE, a_submission, credentials_of
-from ledger_harness import ENDED, LEDGERS, Harness, entry_of, ledger_harness
+from ledger_harness import ENDED, LEASE, LEDGERS, Harness, entry_of, ledger_harness
 
 from blocks.ledger_table import LedgerTable, claim_key
 from evaluation.errors import AlreadyClaimed, InvalidConfiguration, RequestRefused, ServiceUnavailable
@@ -17,6 +17,7 @@ from evaluation.ports import SubmissionLedger
 from evaluation.submission.model import SubmissionStatus
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+ENDS_OF_THE_CALENDAR = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
 RESUMED = datetime(2026, 11, 22, 9, 30, 0, 123456, tzinfo=UTC)
 
 
@@ -211,6 +212,24 @@ def test_a_claimed_row_that_makes_no_sense_is_named_and_hides_no_other(harness: 
     entries = {entry.submission: entry.unreadable for entry in harness.ledger.entries()}
 
     assert entries == {90: f"{name} is '٣'", 91: ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("attempt", "9" * 5000), ("claim-epoch", "9" * 5000), ("report-resends", "9" * 5000)],
+        *[(name, time) for name in ("lease-until", "stage-since", "end-time") for time in ENDS_OF_THE_CALENDAR],
+    ],
+)
+def test_a_row_with_what_nobody_can_calculate_with_hides_no_other(harness: Harness, name: str, value: str) -> None:
+    harness.ledger.claim(a_submission(91), "run-a")
+    broken = {"team-id": "7", "submission-id": "90", "challenge-id": "1", "phase-id": "1", "attempt": 1}
+    harness.put_row({**broken, "claim-owner": "run-a", name: value})
+
+    entries = {entry.submission: entry for entry in harness.ledger.entries()}
+
+    assert set(entries) == {90, 91}
+    assert entries[90].time_in_stage(LEASE) is None
 
 
 def test_the_entries_are_all_claimed_rows_of_however_many_pages(harness: Harness) -> None:

@@ -24,6 +24,15 @@ def entry(**more: object) -> dict[str, object]:
     return {"split": "leaderboard", "show_to_participant": True, "accuracies": {"Driving score": 1.5}} | more
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1969-07-20", "٢٠٢٦"])
+@pytest.mark.parametrize("name", ["submitted_at", "rerun_resumed_at"])
+def test_a_time_that_nobody_can_calculate_with_is_named_and_hides_no_other_row(name: str, time: str) -> None:
+    rows = read_submissions([PLAIN | {"id": 8, name: time}, PLAIN], "the list")
+
+    assert [row.pk for row in rows] == [7]
+    assert f"submission 8 cannot be read: {name} is '{time}', not a" in rows.unreadable[0]
+
+
 def test_missing_keys_and_odd_types_are_tolerated() -> None:
     row = read_submission(
         PLAIN
