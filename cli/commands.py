@@ -63,6 +63,7 @@ COMMANDS_OF: Mapping[Group, Commands] = {
         "cost": Command(
             "cost:cost", "Show how many GPU hours were used, for what, and what they cost.", "cost --by month"
         ),
+        "metrics": Command("metrics:metrics", "Serve the installation's metrics to Prometheus.", "metrics --port 9464"),
         "reconcile": Command(
             "reconcile:reconcile",
             "Compare EvalAI, ledger, Prefect and clusters; repair what is safe.",

@@ -11,7 +11,9 @@ from cyclopts import Parameter
 from deployments.prefect_setup import load_queue, make_pools, set_up
 from deployments.settings import load_settings
 from evaluation.errors import ServiceUnavailable
+from flow_worker.metrics import serve_metrics
 from services.bridge import BridgeSettings, serve_bridge
+from services.bridge_metrics import BridgeMetrics
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -55,11 +57,17 @@ def setup(
 
 
 def bridge() -> None:
-    """Publish the queue's messages as Prefect events until SIGTERM or Ctrl-C. Keeps no state of its own."""
+    """Publish the queue's messages as Prefect events until SIGTERM or Ctrl-C. Keeps no state of its own.
+
+    LEADERBOARD_METRICS_PORT lets it serve its metrics to Prometheus.
+    """
     settings = load_settings()
     log_to_stderr()
+    seen = BridgeMetrics()
+    if settings.metrics_port:
+        serve_metrics(seen.registry, settings.metrics_port)
     queue = patiently(load_queue, "Prefect cannot say yet where the queue is")
-    serve_bridge(queue, BridgeSettings(challenge_pk=settings.challenge_pk))
+    serve_bridge(queue, BridgeSettings(challenge_pk=settings.challenge_pk), metrics=seen)
 
 
 def patiently(load: Callable[[], T], waits_for: str) -> T:

@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     evalai_requests_per_minute: int = Field(
         default=60, ge=8, description="What EvalAI allows a user: for `leaderboard setup` and the embedded EvalAI."
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of the metrics of bridge and in-process worker (none if unset) and of `leaderboard metrics`.",
+    )
     worker_limit: int = Field(default=8, ge=1, description="How many flow runs the embedded worker has at once.")
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     cancel_check_seconds: float = Field(

@@ -16,7 +16,7 @@ from embedded.aws import EmbeddedAws
 from embedded.external_evalai import ExternalEvalAI
 from embedded.processes import Processes
 from embedded.service_supervisor import Supervisor
-from embedded.stack_lock import stack_lock
+from embedded.stack_lock import folder_errors, stack_lock
 from embedded.stack_plan import child_environment, plan_stack, taken_ports
 from embedded.stack_start import Say, StackStart
 from evaluation.errors import InvalidConfiguration
@@ -48,8 +48,9 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
     Raises NeedsOperator where one runs already, ServiceUnavailable where a part does not start (with its log's tail).
     """
     _require_moto()
-    with stack_lock(settings):
+    with stack_lock(settings), contextlib.ExitStack() as started:
         folder = settings.state_dir.absolute()
+        started.enter_context(folder_errors(folder))
         _clear(folder)
         tokens = evalai.tokens if evalai else challenge.make_tokens()
         state = plan_stack(settings, folder, tokens, evalai)
@@ -61,6 +62,7 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
         try:
             start.run(external_evalai=evalai is not None)
             write_state(settings, state.model_copy(update={"ready": True}))
+            started.close()
             yield Stack(state, processes, Supervisor(processes, say), start.stages)
         finally:
             with _undisturbed():

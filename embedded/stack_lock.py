@@ -1,6 +1,7 @@
 """The lock of the state folder: one embedded stack at a time, and nothing left of one that was killed."""
 
 import contextlib
+import errno
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,21 @@ from deployments.settings import Settings
 from deployments.stack_state import stored_state
 from embedded.processes import end_all, family_of
 from evaluation.errors import InvalidConfiguration, NeedsOperator
+
+_OF_FILES = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 
 
 @contextlib.contextmanager
@@ -30,17 +46,28 @@ def stack_lock(settings: Settings) -> Iterator[None]:
         try:
             yield
         finally:
-            settings.state_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                settings.state_file.unlink()
 
 
 def _open(folder: Path) -> TextIO:
-    try:
+    with folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return (folder / "stack.lock").open("w")
+
+
+@contextlib.contextmanager
+def folder_errors(folder: Path) -> Iterator[None]:
+    """Errors of files as one sentence: a folder that is none or belongs to another user, a full disk."""
+    try:
+        yield
     except OSError as error:
+        if error.errno not in _OF_FILES:  # a connection's, for example
+            raise
+        what = f": {error.filename}" if error.filename and str(error.filename) != str(folder) else ""
         raise InvalidConfiguration(
             f"The state folder {folder} cannot be used",
-            error.strerror or str(error),
+            (error.strerror or str(error)) + what,
             "Set LEADERBOARD_STATE_DIR to a folder on a disk with room that you may write to.",
         ) from error
 

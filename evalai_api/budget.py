@@ -45,6 +45,11 @@ class Bucket:
     taken: float
     per_second: float
 
+    @property
+    def used(self) -> float:
+        """The part that is taken, 0 to 1."""
+        return min(1.0, self.taken / self.slots)
+
     def after(self, seconds: float) -> "Bucket":
         """The bucket so many seconds later, if no slot is taken meanwhile."""
         return Bucket(self.slots, max(0.0, self.taken - self.per_second * max(0.0, seconds)), self.per_second)

@@ -28,6 +28,7 @@ from evaluation.errors import EvaluationError, ServiceUnavailable
 from flow_worker.deployed_flows import DeployedFlows, RunSettings
 from flow_worker.engine import Ending, InProcessEngine
 from flow_worker.heartbeats import Heartbeats
+from flow_worker.metrics import WorkerMetrics
 from flow_worker.place import Place
 from prefect_api.errors import prefect_errors
 from prefect_api.runs import runs_of_pool
@@ -73,6 +74,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
         self._draining = False
         self._place = Place.here()
         self._orphans_asked = False
+        self._metrics = WorkerMetrics()
 
     async def setup(self) -> None:
         """Open what all runs share, then what every worker has."""
@@ -83,6 +85,8 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
             await self._exit_stack.enter_async_context(AsyncClientContext())
             self._exit_stack.enter_context(SyncClientContext())
         self._heartbeats.start()
+        if endpoint := self._metrics.serve():
+            self._exit_stack.callback(endpoint.shutdown)
         await super().setup()
 
     async def teardown(self, *exc_info: Any) -> None:
@@ -103,7 +107,10 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """As every worker's, but for an outage of the server: after some minutes it would end all runs."""
-        return await self._outlive(super().get_and_submit_flow_runs) or []
+        submitted = await self._outlive(super().get_and_submit_flow_runs)
+        if submitted is not None:
+            self._metrics.polled.labels(self._work_pool_name).set_to_current_time()
+        return submitted or []
 
     async def _sync_and_initialize(self) -> None:
         await self._outlive(super()._sync_and_initialize)
@@ -167,11 +174,16 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
         settings = self._settings.of(configuration.env)
         task = asyncio.create_task(self._execute(engine, settings), context=contextvars.copy_context())
         self._runs[flow_run.id] = _Run(engine, task)
+        under_way = self._metrics.under_way.labels(self._work_pool_name)
+        under_way.inc()
         try:
             await asyncio.wait([task])
         finally:
             del self._runs[flow_run.id]
             task.cancel()
+            under_way.dec()
+            state = engine.flow_run.state if engine.flow_run else None
+            self._metrics.ended.labels(self._work_pool_name, state.type.value.lower() if state else "unknown").inc()
         return InProcessResult(status_code=0, identifier=self.name)
 
     async def _execute(self, engine: InProcessEngine, settings: SettingsContext) -> None:

@@ -65,6 +65,10 @@ class PrefectBudget:
         except (ServiceUnavailable, InvalidConfiguration, ObjectNotFound):
             return  # EvalAI itself refuses the next request
 
+    def used(self) -> float:
+        """Which part is taken now, 0 to 1; raises InvalidConfiguration and ServiceUnavailable, as `take`."""
+        return self._read().used
+
     def _try(self, requests: int, urgency: Urgency) -> float:
         """0 where the slots are taken now, else the seconds until the next try."""
         wait = self._read().wait(requests, urgency)

@@ -22,6 +22,7 @@ from evaluation.errors import EvaluationError, InvalidMessage, NeedsOperator, Re
 from evaluation.submission.message import SubmissionMessage, parse_message
 from prefect_api.events import OutgoingEvent, prefect_events
 from services.bridge_heartbeat import BridgeHeartbeat
+from services.bridge_metrics import BridgeMetrics
 from services.outage import Outage
 
 EVENT = "leaderboard.submission.received"
@@ -106,13 +107,15 @@ def run_bridge(
     settings: BridgeSettings,
     read: Reader = read_submission_event,
     beat: Callable[[], None] = lambda: None,
+    count: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Carry messages until `stop` is set; blocks. Outages of SQS or Prefect are waited out.
 
     `beat` is called before each poll, but not after one that failed: it publishes that messages are received.
+    `count` is told what became of each message: published, rejected (a dead letter now), refused (it stays).
     Raises NeedsOperator where the very first poll is refused: the queue's address or the credentials are wrong.
     """
-    bridge = _Bridge(queue, publisher, stop, settings, read)
+    bridge = _Bridge(queue, publisher, stop, settings, read, count)
     received: Sequence[Received] | None = ()
     while not stop.is_set():
         if received is not None:
@@ -129,7 +132,9 @@ class _Bridge:
         stop: threading.Event,
         settings: BridgeSettings,
         read: Reader,
+        count: Callable[[str], None],
     ) -> None:
+        self._count = count
         self._queue = queue
         self._publisher = publisher
         self._stop = stop
@@ -181,11 +186,13 @@ class _Bridge:
         except RequestRefused as error:
             # Not rejected at once: a Prefect server of another version would refuse the whole queue.
             _LOG.error("message %s stays on the queue: %s", received.delivery.message_id, error)
+            self._count("refused")
             return True
         except ServiceUnavailable as error:
             self._prefect.failed(error)
             return False
         self._prefect.worked()
+        self._count("published")
         _LOG.info("%s: event accepted, delivery %s", event.resource_name, received.count)
         return True
 
@@ -215,6 +222,7 @@ class _Bridge:
             self._dead_letters.failed(failure)
             return
         self._dead_letters.worked()
+        self._count("rejected")
         _LOG.warning("message %s moved to the dead-letter queue: %s", message_id, error)
 
     def _give_back(self, messages: Sequence[Received]) -> None:
@@ -238,6 +246,7 @@ def serve_bridge(
     settings: BridgeSettings,
     grace_seconds: float = 1.0,
     read: Reader = read_submission_event,
+    metrics: BridgeMetrics | None = None,
 ) -> None:
     """Run the bridge until SIGTERM or SIGINT; call it in the main thread. Raises what run_bridge raises.
 
@@ -251,7 +260,13 @@ def serve_bridge(
         try:
             with prefect_events() as publisher:
                 heartbeat = BridgeHeartbeat(publisher, queue.queue_url)
-                run_bridge(queue, publisher, stop, settings, read, heartbeat.beat)
+                seen = metrics or BridgeMetrics()
+
+                def beat() -> None:
+                    heartbeat.beat()
+                    seen.polls()
+
+                run_bridge(queue, publisher, stop, settings, read, beat, seen.count)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             outcome.set_exception(error)
         finally:

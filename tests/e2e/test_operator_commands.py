@@ -120,3 +120,26 @@ def test_a_forged_score_is_held_until_an_operator_decides(leaderboard: Run, harn
     assert "an operator's decision" in explained.out
     assert (released.code, "the host has driven it again" in released.out) == (0, True)
     assert harness.observer.result(submission, seen.phase)["Driving score"] > 90
+
+
+def test_the_commands_about_submissions_agree_with_each_other_and_with_evalai(
+    leaderboard: Run, harness: Harness, sent: Sent
+) -> None:
+    submission = min(sent.steady)
+    score = harness.observer.result(submission, harness.end_of(submission).phase)["Driving score"]
+
+    listed = {line["submission"]: line for line in json.loads(leaderboard("status", "--all", "--json").out)}
+    result = leaderboard("result", str(submission), "--json")
+    logs = leaderboard("logs", str(submission), "--process", "agent", "--shard", "0")
+    cancelled = leaderboard("cancel", str(submission))
+    ranked = leaderboard("standings", harness.observer.snapshot(submission).phase, "--json", "--compare")
+    used = json.loads(leaderboard("cost", "--by", "submission", "--json").out)
+
+    assert (listed[submission]["status"], listed[submission]["score"]) == ("finished", score)
+    assert (result.code, json.loads(result.out)["metrics"]["Driving score"]) == (0, score)
+    assert "shard 0 agent | all routes driven" in logs.out
+    assert (cancelled.code, "it is finished already" in cancelled.err) == (1, True)
+    assert (ranked.code, ranked.err) == (0, "EvalAI shows the same.\n")
+    assert submission in [row["submission"] for rows in json.loads(ranked.out).values() for row in rows]
+    [own] = [group for group in used if group["name"] == str(submission)]
+    assert own["gpu_seconds"] > own["driving_seconds"] > 4 * 5 * 0.3

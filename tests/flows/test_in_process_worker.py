@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -121,6 +122,32 @@ def test_a_run_that_exits_or_fails_takes_no_other_with_it(tmp_path: Path) -> Non
             assert (await runs.ended(exits)).is_crashed()
             assert (await runs.ended(fails)).is_failed()
             assert (runs.hook(exits), runs.hook(fails)) == ("CRASHED Crashed", "FAILED Failed")
+            runs.go()
+            assert (await runs.ended(waits)).is_completed()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_counts_its_runs_for_prometheus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("LEADERBOARD_METRICS_PORT", str(port))
+
+    async def shown(sample: str) -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/metrics")
+        return sample in answer.text
+
+    async def scenario() -> None:
+        async with pool(tmp_path) as runs:
+            waits, fails = await runs.start("waits"), await runs.start("fails")
+            await runs.begun(waits)
+            await until(lambda: shown(f'leaderboard_worker_flow_runs{{pool="{runs.name}"}} 1.0'), bool)
+            ended = f'leaderboard_worker_flow_runs_ended_total{{pool="{runs.name}",state="failed"}} 1.0'
+            assert (await runs.ended(fails)).is_failed()
+            await until(lambda: shown(ended), bool)
+            assert await shown(f'leaderboard_worker_last_poll_timestamp_seconds{{pool="{runs.name}"}} 1')
             runs.go()
             assert (await runs.ended(waits)).is_completed()
 

@@ -1,3 +1,4 @@
+import errno
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from cli.progress_view import PlainLines
 from cli.submission_outcome import finish
 from cli.submission_progress import Progress, in_time
 from deployments.settings import Settings
-from evaluation.errors import DeadlineExceeded
+from embedded.stack_lock import folder_errors
+from evaluation.errors import DeadlineExceeded, InvalidConfiguration
 from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.shards import ShardState
 from evaluation.submission.model import SubmissionStatus
@@ -146,6 +148,35 @@ def test_a_state_folder_that_cannot_be_used_is_one_sentence(
         f"The state folder {tmp_path / 'file' / 'state'} cannot be used: Not a directory. "
         "Set LEADERBOARD_STATE_DIR to a folder on a disk with room that you may write to.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (lambda folder: (folder / "logs").touch(), "File exists: {folder}/logs"),
+        (lambda folder: (folder / "stack.json").mkdir(), "Is a directory: {folder}/stack.new"),
+    ],
+)
+def test_what_lies_in_the_way_in_a_state_folder_is_named(
+    leaderboard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Path], None], why: str
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.setenv("LEADERBOARD_STATE_DIR", str(tmp_path))
+
+    ended = leaderboard("up")
+
+    assert ended.code == 1
+    assert ended.err.startswith(
+        f"The state folder {tmp_path} cannot be used: {why.format(folder=tmp_path)}. Set LEADER"
+    )
+
+
+def test_a_full_disk_is_named_and_an_error_of_a_connection_is_not_taken_for_one(tmp_path: Path) -> None:
+    full, cut = OSError(errno.ENOSPC, "No space left on device"), ConnectionResetError(errno.ECONNRESET, "reset")
+    with pytest.raises(InvalidConfiguration, match=r"No space left on device\. Set LEADER"), folder_errors(tmp_path):
+        raise full
+    with pytest.raises(ConnectionResetError), folder_errors(tmp_path):
+        raise cut
 
 
 MERGE = ("merge", "a.json", "--output", "merged.json")

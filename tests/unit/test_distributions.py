@@ -53,6 +53,7 @@ print(json.dumps(ended))
 EMBEDDED = ("demo", "up")
 PRODUCTION = (
     *("bridge", "setup", "doctor", "reconcile", "explain", "merge", "queue dead", "queue redrive"),
+    *("status", "watch", "result", "logs", "cancel", "resume", "report", "verify", "standings", "cost", "metrics"),
     *("compute setup", "compute bridge", "compute backlog", "compute post", "compute result"),
 )
 
