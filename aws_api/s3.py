@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _NOTHING_THERE = _ABSENT | {"InvalidRange", "416"}  # the offset is the object's end
+_OTHERS_CAME_FIRST = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
 
 
 def address(bucket: str, key: str) -> str:
@@ -63,3 +64,33 @@ def write_object(client: "S3Client", bucket: str, key: str, body: bytes, content
     tags = {"Tagging": tagging} if tagging else {}
     with aws_errors(f"Writing {address(bucket, key)}"):
         client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **tags)  # type: ignore[arg-type]
+
+
+def read_version(client: "S3Client", bucket: str, key: str) -> tuple[bytes, str] | None:
+    """The object's bytes and its ETag, or None where there is none. Raises as `read_object`."""
+    with aws_errors(f"Reading {address(bucket, key)}"):
+        try:
+            answer = client.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return None
+            raise
+        with closing(answer["Body"]) as body:
+            return body.read(), answer["ETag"]
+
+
+def write_version(client: "S3Client", bucket: str, key: str, body: bytes, replaced: str | None) -> bool:
+    """Write JSON where the object's ETag is still `replaced`, or where there is no object (None).
+
+    False where another write came first. That write may be this one, if its answer was lost: botocore repeats a request
+    whose answer does not come, so whoever asks has to read again. Raises what `aws_errors` says.
+    """
+    condition = {"IfNoneMatch": "*"} if replaced is None else {"IfMatch": replaced}
+    with aws_errors(f"Writing {address(bucket, key)}"):
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)  # type: ignore[arg-type]
+        except ClientError as error:
+            if error_code(error) in _OTHERS_CAME_FIRST | _ABSENT:
+                return False
+            raise
+    return True

@@ -8,7 +8,15 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
-from aws_api.s3 import address, object_sizes, read_object, read_object_from, write_object
+from aws_api.s3 import (
+    address,
+    object_sizes,
+    read_object,
+    read_object_from,
+    read_version,
+    write_object,
+    write_version,
+)
 from blocks.aws_client import aws_client
 from blocks.schema_once import SchemaOnce
 from evaluation.errors import InvalidCheckpoint, InvalidConfiguration
@@ -48,6 +56,14 @@ class ArtifactBucket(SchemaOnce, Block):
     def read_from(self, key: str, start: int) -> bytes:
         """The object's bytes from that offset on; none where there are none."""
         return read_object_from(self._client(), self.bucket, key, start)
+
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and its version (ETag), or None where there is none."""
+        return read_version(self._client(), self.bucket, key)
+
+    def write_version(self, key: str, body: bytes, replaced: str | None) -> bool:
+        """Write JSON where the version is still the `replaced` one, None for no object; False where it is another."""
+        return write_version(self._client(), self.bucket, key, body, replaced)
 
     def location(self, key: str) -> str:
         return address(self.bucket, key)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +22,10 @@ from evaluation.lifecycle.gpu_budget import GpuBudget
 from evaluation.lifecycle.team_hints import TeamRules
 from evaluation.pair.usage import Price
 from evaluation.ports import JobBackend
+from evaluation.pulling.durations import RouteSize
 from evaluation.results.checkpoint_reading import parse_checkpoint
-from evaluation.routes import parse_route_xml, route_lengths
-from evaluation.shards import Budgets, Shard, ShardJob
+from evaluation.routes import parse_route_xml, route_lengths, scenario_counts
+from evaluation.shards import Budgets, Plan, RoutePlan, ShardJob, plan_routes
 from evaluation.submission.model import LeaderboardVersion, Phase
 from evaluation.verification.drives import DriveLimits
 from evaluation.verification.figures import KnownLengths
@@ -75,6 +75,11 @@ class LeaderboardCluster(SchemaOnce, Block):
     routes: str = Field(description="The route XML: s3://bucket/key, or a file's path.")
     repetitions: int = Field(default=1, ge=1, description="How often each route is driven.")
     shards: int = Field(default=4, ge=1, description="Simulator-agent pairs per submission, one GPU each.")
+    route_plan: RoutePlan = Field(
+        default=RoutePlan.FIXED,
+        description="fixed: each pair has its part of the routes. pulled: a pair takes the next ones, the longest "
+        "first, when it has driven its last.",
+    )
     image_registries: list[str] = Field(description="Registries, or registry/path prefixes, that images may come from.")
     agent_restarts: int = Field(default=4, ge=0, description="Restarts of a pair charged to the agent.")
     infrastructure_restarts: int = Field(
@@ -182,9 +187,19 @@ class LeaderboardCluster(SchemaOnce, Block):
     def budgets(self) -> Budgets:
         return Budgets(self.agent_restarts, self.infrastructure_restarts, self.simulator_crashes_per_route)
 
-    def read_routes(self) -> tuple[int, ...]:
-        """The ids of the routes that every submission drives; raises InvalidConfiguration or ServiceUnavailable."""
-        return parse_route_xml(read_location(self.routes, self.credentials), self.routes)
+    def read_routes(self) -> bytes:
+        """The file of the routes that every submission drives; raises InvalidConfiguration or ServiceUnavailable."""
+        return read_location(self.routes, self.credentials)
+
+    def plan(self, route_file: bytes) -> Plan:
+        """The shards of a new submission over the routes of this file; raises InvalidConfiguration."""
+        return plan_routes(parse_route_xml(route_file, self.routes), self.shards, self.repetitions, self.route_plan)
+
+    def route_sizes(self, route_file: bytes) -> dict[int, RouteSize]:
+        """What the file says of how long its routes take; raises InvalidConfiguration."""
+        scenarios = scenario_counts(route_file, self.routes)
+        lengths = route_lengths(route_file, self.routes)
+        return {route: RouteSize(metres, scenarios[route]) for route, metres in lengths.items()}
 
     def shard_jobs(
         self,
@@ -193,8 +208,7 @@ class LeaderboardCluster(SchemaOnce, Block):
         phase: Phase,
         team_name: str,
         image: str,
-        shards: Sequence[Shard],
-        repetitions: int,
+        plan: Plan,
     ) -> tuple[ShardJob, ...]:
         """The planned shards of an attempt as Jobs on this cluster."""
         return tuple(
@@ -204,7 +218,7 @@ class LeaderboardCluster(SchemaOnce, Block):
                 shard=shard,
                 phase=phase,
                 version=self.leaderboard_version,
-                repetitions=repetitions,
+                repetitions=plan.repetitions,
                 image=image,
                 team_name=team_name,
                 bucket=self.bucket,
@@ -212,7 +226,7 @@ class LeaderboardCluster(SchemaOnce, Block):
                 hang_seconds=self.hang_seconds,
                 deadline_seconds=self.shard_deadline_seconds,
             )
-            for shard in shards
+            for shard in plan.shards
         )
 
     def backend(self) -> JobBackend:

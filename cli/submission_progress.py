@@ -9,7 +9,7 @@ from evaluation import storage_keys
 from evaluation.errors import DeadlineExceeded, ServiceUnavailable
 from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, REASON, REMARKS, STATUS
 from evaluation.lifecycle.outcome import OutcomeStatus
-from evaluation.lifecycle.shard_progress import ShardProgress
+from evaluation.lifecycle.shard_progress import ShardProgress, routes_done
 from evaluation.pair.protocol import parse_progress
 from evaluation.ports import ArtifactStore, ListedSubmission, SubmissionLedger
 from evaluation.results.metrics import SCORES
@@ -33,11 +33,11 @@ class Progress:
 
     @property
     def routes_done(self) -> int:
-        return sum(shard.routes_done for shard in self.shards)
+        return routes_done(self.shards)[0]
 
     @property
     def routes_total(self) -> int:
-        return sum(shard.routes_total for shard in self.shards)
+        return routes_done(self.shards)[1]
 
     @property
     def status(self) -> str:
@@ -189,14 +189,16 @@ def _shards(artifacts: ArtifactStore, submission: int) -> tuple[ShardProgress, .
     plan = artifacts.read(storage_keys.plan_key(submission))
     if plan is None:
         return ()
-    shards, repetitions = parse_plan(plan, storage_keys.plan_key(submission))
-    return tuple(_shard(artifacts, submission, shard, repetitions) for shard in shards)
+    planned = parse_plan(plan, storage_keys.plan_key(submission))
+    return tuple(_shard(artifacts, submission, shard, planned.repetitions) for shard in planned.shards)
 
 
 def _shard(artifacts: ArtifactStore, submission: int, shard: Shard, repetitions: int) -> ShardProgress:
     body = artifacts.read(storage_keys.progress_key(submission, shard.index))
     progress = parse_progress(body) if body else None
-    total = len(shard.routes) * repetitions
+    every = len(shard.routes) * repetitions
+    pool = every if shard.pulled else 0
     if progress is None:
-        return ShardProgress(shard.index, ShardState.WAITING, 0, total, "waits for a node")
-    return ShardProgress(shard.index, progress.state, progress.routes_done, total, progress.detail)
+        return ShardProgress(shard.index, ShardState.WAITING, 0, every - pool, "waits for a node", pool=pool)
+    total = progress.routes_total if shard.pulled else every
+    return ShardProgress(shard.index, progress.state, progress.routes_done, total, progress.detail, pool=pool)

@@ -186,6 +186,12 @@ class ArtifactStore(Protocol):
     def read_from(self, key: str, start: int) -> bytes:
         """The object's bytes from that offset on; none where there are none."""
 
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and its version, or None where there is none."""
+
+    def write_version(self, key: str, body: bytes, replaced: str | None) -> bool:
+        """Write JSON where the version is still the `replaced` one, None for no object; False where it is another."""
+
     def location(self, key: str) -> str:
         """Where a person finds it: s3://bucket/key."""
 

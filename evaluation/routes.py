@@ -47,6 +47,25 @@ def route_lengths(text: str | bytes, source: str) -> dict[int, float]:
     return {int(route.get("id", "")): _metres(route, source) for route in root.iter("route")}
 
 
+def scenario_counts(text: str | bytes, source: str) -> dict[int, int]:
+    """How many scenarios a 2.x route file has on each route; 1.0 keeps them in another file. As `parse_route_xml`."""
+    parse_route_xml(text, source)
+    root = ElementTree.fromstring(text)  # noqa: S314 - as above
+    return {int(route.get("id", "")): len(route.findall("scenarios/scenario")) for route in root.iter("route")}
+
+
+def routes_file(text: str | bytes, routes: Sequence[int], source: str) -> bytes:
+    """The route file with these routes only, in this order. Raises InvalidConfiguration where one is missing."""
+    known = set(parse_route_xml(text, source))
+    if missing := [route for route in routes if route not in known]:
+        raise InvalidConfiguration(f"{source} lacks routes", ", ".join(map(str, missing)))
+    root = ElementTree.fromstring(text)  # noqa: S314 - as above
+    elements = {int(route.get("id", "")): route for route in root.iter("route")}
+    chosen = ElementTree.Element(root.tag, root.attrib)
+    chosen.extend(elements[route] for route in routes)
+    return bytes(ElementTree.tostring(chosen, encoding="utf-8", xml_declaration=True))
+
+
 def _metres(route: ElementTree.Element, source: str) -> float:
     points = route.findall("waypoint") or route.findall("waypoints/position")
     try:

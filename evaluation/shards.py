@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -14,11 +14,15 @@ from evaluation.submission.model import LeaderboardVersion, Phase
 
 @dataclass(frozen=True)
 class Shard:
-    """The routes of one simulator-agent pair. A list rather than a range, so that other plans can come later."""
+    """The routes of one simulator-agent pair.
+
+    `pulled`: they are the submission's, and the pair drives those that it claims (evaluation.pulling).
+    """
 
     index: int
     count: int
     routes: tuple[int, ...]
+    pulled: bool = False
 
 
 def split_contiguous(routes: Sequence[int], count: int) -> tuple[Shard, ...]:
@@ -31,6 +35,38 @@ def split_contiguous(routes: Sequence[int], count: int) -> tuple[Shard, ...]:
     n = min(count, len(routes))
     bounds = [-(-i * len(routes) // n) for i in range(n + 1)]
     return tuple(Shard(i, n, tuple(routes[bounds[i] : bounds[i + 1]])) for i in range(n))
+
+
+class RoutePlan(StrEnum):
+    """Who decides which pair drives which routes."""
+
+    FIXED = "fixed"  # the plan: each pair has its part
+    PULLED = "pulled"  # the pairs: each takes the next routes when it has driven its last
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A submission's shards; a resume keeps to them."""
+
+    shards: tuple[Shard, ...]
+    repetitions: int
+
+    @property
+    def pulled(self) -> bool:
+        return self.shards[0].pulled
+
+    @property
+    def routes(self) -> tuple[int, ...]:
+        """Each once, in the route file's order."""
+        return tuple(dict.fromkeys(route for shard in self.shards for route in shard.routes))
+
+
+def plan_routes(routes: Sequence[int], count: int, repetitions: int, how: RoutePlan) -> Plan:
+    """So many shards for these routes, or as many as there are routes. Raises InvalidConfiguration."""
+    shards = split_contiguous(routes, count)
+    if how is RoutePlan.PULLED:
+        shards = tuple(replace(shard, routes=tuple(routes), pulled=True) for shard in shards)
+    return Plan(shards, repetitions)
 
 
 @dataclass(frozen=True)
@@ -66,6 +102,7 @@ class ShardJob:
 
     @property
     def expected(self) -> tuple[RouteRun, ...]:
+        """What it is to drive; where it pulls its routes, what it may claim."""
         return expand(self.shard.routes, self.repetitions)
 
 
@@ -115,24 +152,47 @@ class ShardStatus:
 ShardStatuses = Mapping[int, ShardStatus]
 
 
-def render_plan(shards: Sequence[Shard], repetitions: int) -> str:
-    """The plan as JSON: `{"repetitions": 1, "shards": [[0, 1, 2], [3, 4, 5]]}`."""
-    return json.dumps({"repetitions": repetitions, "shards": [list(shard.routes) for shard in shards]})
+def all_expected(jobs: Sequence[ShardJob]) -> tuple[RouteRun, ...]:
+    """Every run that the shards together are to drive, once, in the order of the routes."""
+    return tuple(dict.fromkeys(run for job in jobs for run in job.expected))
 
 
-def parse_plan(data: bytes, source: str) -> tuple[tuple[Shard, ...], int]:
-    """Read what `render_plan` wrote: the shards and the repetitions. Raises InvalidConfiguration."""
+def render_plan(plan: Plan) -> str:
+    """The plan as JSON: `{"repetitions": 1, "shards": [[0, 1, 2], [3, 4, 5]]}`.
+
+    Where routes are pulled, `{"repetitions": 1, "pulled_by": 4, "routes": [0, 1, 2, 3, 4, 5]}`.
+    """
+    if plan.pulled:
+        content = {"pulled_by": len(plan.shards), "routes": list(plan.routes)}
+    else:
+        content = {"shards": [list(shard.routes) for shard in plan.shards]}
+    return json.dumps({"repetitions": plan.repetitions, **content})
+
+
+def parse_plan(data: bytes, source: str) -> Plan:
+    """Read what `render_plan` wrote. Raises InvalidConfiguration."""
     try:
         content = json.loads(data)
-        shards = [tuple(_whole(route, 0) for route in shard) for shard in content["shards"]]
         repetitions = _whole(content["repetitions"], 1)
-        routes = [route for shard in shards for route in shard]
-        if not all(shards) or not routes or len(set(routes)) < len(routes):
-            raise ValueError("a shard is empty, or a route is planned twice")
+        if "pulled_by" in content:
+            routes = _routes([content["routes"]])
+            count = _whole(content["pulled_by"], 1)
+            if count > len(routes):
+                raise ValueError("there are more shards than routes")
+            return plan_routes(routes, count, repetitions, RoutePlan.PULLED)
+        shards = [tuple(shard) for shard in content["shards"]]
+        _routes(shards)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         remedy = "Delete the file: the next resume then drives all routes anew."
         raise InvalidConfiguration(f"{source} is not a shard plan", repr(error), remedy) from error
-    return tuple(Shard(index, len(shards), shard) for index, shard in enumerate(shards)), repetitions
+    return Plan(tuple(Shard(index, len(shards), shard) for index, shard in enumerate(shards)), repetitions)
+
+
+def _routes(shards: Sequence[Sequence[object]]) -> list[int]:
+    routes = [_whole(route, 0) for shard in shards for route in shard]
+    if not all(shards) or not routes or len(set(routes)) < len(routes):
+        raise ValueError("a shard is empty, or a route is planned twice")
+    return routes
 
 
 def _whole(value: object, least: int) -> int:

@@ -1,6 +1,7 @@
 """Where everything of a submission is in its S3 folder, which is named by its EvalAI id.
 
 <pk>/plan.json                                which shard drives which routes; a resume keeps to it
+<pk>/pool.json                                where pairs pull routes: who has claimed which (evaluation.pulling.pool)
 <pk>/shards/<i>/checkpoint.json               the last good checkpoint
 <pk>/shards/<i>/observations.json             what its supervisor saw, in all attempts (evaluation.pair.observations)
 <pk>/shards/<i>/progress.json                 what the pair is doing (evaluation.pair.protocol.PairProgress)
@@ -10,6 +11,8 @@
 <pk>/provenance.json                          where the result comes from, signed (evaluation.provenance)
 <pk>/report.html, report-team.html            the report, for operators and for the team (evaluation.report_page)
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
+
+Beside the folders: route-durations.json, what the last submissions took on their routes (flows.planning).
 """
 
 
@@ -20,6 +23,10 @@ def plan_key(submission: int) -> str:
 def shards_prefix(submission: int) -> str:
     """What the keys of everything about its shards begin with."""
     return f"{submission}/shards/"
+
+
+def pool_key(submission: int) -> str:
+    return f"{submission}/pool.json"
 
 
 def checkpoint_key(submission: int, shard: int) -> str:
@@ -73,4 +80,5 @@ LAST_LINES = "-last-lines"
 MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"
 RESULTS = (MERGED, EVALAI_FORM, SUMMARY)
 PROVENANCE = "provenance.json"
+DURATIONS = "route-durations.json"
 REPORT, TEAM_REPORT = "report.html", "report-team.html"

@@ -21,7 +21,7 @@ from blocks.shard_logs import ShardLogs
 from evaluation import storage_keys
 from evaluation.errors import Fault
 from evaluation.lifecycle.outcome import Outcome, OutcomeStatus
-from evaluation.lifecycle.shard_progress import ShardProgress, percentage, shard_progress
+from evaluation.lifecycle.shard_progress import ShardProgress, percentage, routes_done, shard_progress
 from evaluation.pair.protocol import PairProgress
 from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.model import Submission
@@ -79,7 +79,7 @@ class ProgressDisplay:
         if views == self._shown or (time.monotonic() < self._next and not last):
             return
         self._next = time.monotonic() + SHOW_SECONDS
-        done, total = sum(view.routes_done for view in views), sum(view.routes_total for view in views)
+        done, total = routes_done(views)
         await self._show_bar(percentage(views), f"{done} of {total} routes driven")
         await self._show_table([{column: storable(cell) for column, cell in view.row.items()} for view in views])
         self._shown = views

@@ -72,7 +72,7 @@ def _digest(artifacts: ArtifactStore, submission: int, file: str) -> str:
 def _files(context: EvaluationContext) -> Mapping[str, bytes]:
     """What the result consists of, by its name in the folder; what is not there is left out."""
     pk = context.submission.pk
-    keys = [storage_keys.plan_key(pk)]
+    keys = [storage_keys.plan_key(pk), storage_keys.pool_key(pk)]
     for job in context.jobs:
         keys += [storage_keys.checkpoint_key(pk, job.shard.index), storage_keys.observations_key(pk, job.shard.index)]
     keys += [storage_keys.result_key(pk, name) for name in storage_keys.RESULTS]

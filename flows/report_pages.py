@@ -23,7 +23,7 @@ from flows.evaluation_context import EvaluationContext
 from flows.gpu_usage import observations_of
 from flows.held_results import kept_result
 from flows.services import Cluster, Services
-from flows.submission_folder import read_plan, read_provenance
+from flows.submission_folder import read_plan, read_pool, read_provenance
 from flows.task_retries import on_transient_errors
 
 FILES = {Audience.OPERATOR: storage_keys.REPORT, Audience.TEAM: storage_keys.TEAM_REPORT}
@@ -100,9 +100,16 @@ def _pairs(artifacts: ArtifactStore, submission: int) -> tuple[Pair, ...]:
     plan = read_plan(artifacts, submission)
     if plan is None:  # it ended before its shards were planned
         return ()
-    shards, repetitions = plan
+    pool = read_pool(artifacts, submission)
     seen = observations_of(artifacts, submission)
-    return tuple(Pair(shard.index, expand(shard.routes, repetitions), seen[shard.index]) for shard in shards)
+    return tuple(
+        Pair(
+            shard.index,
+            expand(pool.claims[shard.index] if pool else shard.routes, plan.repetitions),
+            seen[shard.index],
+        )
+        for shard in plan.shards
+    )
 
 
 def _rank(cluster: Cluster, entry: LedgerEntry, outcome: Outcome) -> Rank | None:

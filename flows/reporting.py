@@ -52,6 +52,7 @@ from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion
 from flows.evaluation_context import EvaluationContext
 from flows.gpu_usage import usage_values
+from flows.planning import keep_durations
 from flows.provenance import write_provenance
 from flows.shard_results import Collected, collect, reasons_to_hold
 from flows.task_retries import on_transient_errors
@@ -74,6 +75,10 @@ async def merge_results(context: EvaluationContext) -> Outcome:
     if outcome.ending is not OutcomeStatus.FINISHED:
         done, total = outcome.routes_done, outcome.routes_total
         raise InvalidCheckpoint("The results are incomplete", f"only {done} of {total} routes are there")
+    with best_effort("How long the routes took is not kept for those who drive them next"):
+        await asyncio.to_thread(
+            keep_durations, context, [seen for each in collected.shards if (seen := each.observations)]
+        )
     await asyncio.to_thread(write_provenance, context)
     reasons = [storable(str(reason)) for reason in await asyncio.to_thread(reasons_to_hold, context, collected)]
     return held(context.submission, outcome, reasons) if reasons else outcome

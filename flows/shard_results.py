@@ -3,16 +3,19 @@
 from dataclasses import dataclass, replace
 
 from evaluation import storage_keys
+from evaluation.errors import Fault, InvalidCheckpoint, ShardsFailed
 from evaluation.pair.restarts import count_restarts, restarts
 from evaluation.results.checkpoint import check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.results.merge import Merged, merge
 from evaluation.results.quarantine import points_lost
+from evaluation.routes import expand, format_route_list
+from evaluation.shards import all_expected
 from evaluation.verification.drives import drives_again
 from evaluation.verification.reasons import Reason
 from evaluation.verification.verify import ShardEvidence, verify
 from flows.evaluation_context import EvaluationContext
-from flows.submission_folder import read_observations
+from flows.submission_folder import read_observations, read_pool
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Collected:
 
     merged: Merged
     shards: tuple[ShardEvidence, ...]
+    returned: tuple[int, ...] = ()  # routes that a pair gave back when it failed
 
     @property
     def restarts(self) -> list[str]:
@@ -36,7 +40,9 @@ class Collected:
         lost = points_lost(merged.document["_checkpoint"]["records"], len(merged.missing) + merged.routes_done)
         again = len(self.redriven)
         driven = [f"{again} {'route was' if again == 1 else 'routes were'} driven more than once."] if again else []
-        return (*lost, *self.restarts, *driven)
+        routes = format_route_list(sorted(self.returned))
+        back = [f"Given back by a pair that failed, and driven by another: {routes}."] if self.returned else []
+        return (*lost, *self.restarts, *back, *driven)
 
     @property
     def redriven(self) -> list[str]:
@@ -48,20 +54,34 @@ class Collected:
 def collect(context: EvaluationContext) -> Collected:
     """Read and merge the checkpoints; a shard without one never finished a route. Raises InvalidCheckpoint. Blocks."""
     jobs, artifacts = context.jobs, context.artifacts
+    keys = {job: storage_keys.checkpoint_key(job.submission, job.shard.index) for job in jobs}
+    bodies = {job: artifacts.read(key) for job, key in keys.items()}
+    pulled = jobs[0].shard.pulled
+    # Read after the checkpoints: a claim is in the pool before its route is driven.
+    pool = read_pool(artifacts, jobs[0].submission) if pulled else None
     parts, shards = [], []
-    for job in jobs:
-        key = storage_keys.checkpoint_key(job.submission, job.shard.index)
-        body = artifacts.read(key)
+    for job, body in bodies.items():
         if body is None:
             continue
-        source = artifacts.location(key)
+        source = artifacts.location(keys[job])
         checkpoint = parse_checkpoint(body, source, job.version)
-        check_expected(checkpoint, job.expected, source)
+        claimed = expand(pool.claims[job.shard.index], job.repetitions) if pool else job.expected
+        check_expected(checkpoint, claimed, source, growing=pulled)
         parts.append((source, checkpoint))
         seen = read_observations(artifacts, job.submission, job.shard.index)
         shards.append(ShardEvidence(job.shard.index, checkpoint, seen))
-    expected = [run for job in jobs for run in job.expected]
-    return Collected(merge(parts, expected, jobs[0].version), tuple(shards))
+    merged = merge(parts, all_expected(jobs), jobs[0].version, sum_by_route=pulled)
+    return Collected(merged, tuple(shards), pool.returned if pool else ())
+
+
+def others_drove_all(context: EvaluationContext, failure: ShardsFailed) -> bool:
+    """Whether every route has its record although shards failed: pairs that pull drive the routes of others. Blocks."""
+    if failure.fault is not Fault.INFRASTRUCTURE or not context.jobs[0].shard.pulled:
+        return False
+    try:
+        return collect(context).merged.complete
+    except InvalidCheckpoint:
+        return False
 
 
 def reasons_to_hold(context: EvaluationContext, collected: Collected) -> tuple[Reason, ...]:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from evaluation import storage_keys
 from evaluation.errors import ShardsFailed, UnknownSubmission
@@ -15,18 +15,19 @@ from evaluation.lifecycle.shard_progress import explained
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
 from evaluation.pair.protocol import PairProgress, parse_progress
-from evaluation.shards import Shard, ShardJob, ShardState, ShardStatuses, render_plan, split_contiguous
+from evaluation.shards import ShardJob, ShardState, ShardStatuses
 from evaluation.submission.image import pinned, require_allowed_image
 from evaluation.submission.model import SubmissionStatus
 from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion, is_listed, wait_for_cancellation
 from flows.evaluation_context import EvaluationContext
+from flows.planning import make_plan
 from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
 from flows.services import Cluster
 from flows.shard_log import ShardLog
-from flows.submission_folder import read_plan
+from flows.shard_results import others_drove_all
 from flows.task_retries import on_transient_errors
 from flows.threads import in_evalai_thread
 
@@ -47,18 +48,9 @@ async def plan_shards(context: EvaluationContext) -> tuple[ShardJob, ...]:
     # EvalAI sends a resume without its image when its storage does not answer.
     image = submission.image or (str(row[IMAGE]) if row.get(IMAGE) else None)
     image = pinned(require_allowed_image(image, settings.image_registries), context.image_digest)
-    shards, repetitions = await asyncio.to_thread(_plan, context)
+    plan = await asyncio.to_thread(make_plan, context)
     phase, team = submission.phase, submission.team_name
-    return settings.shard_jobs(submission.pk, context.claim.attempt, phase, team, image, shards, repetitions)
-
-
-def _plan(context: EvaluationContext) -> tuple[tuple[Shard, ...], int]:
-    artifacts, settings, pk = context.artifacts, context.settings, context.submission.pk
-    if (earlier := read_plan(artifacts, pk)) is not None:
-        return earlier
-    shards = split_contiguous(settings.read_routes(), settings.shards)
-    artifacts.write(storage_keys.plan_key(pk), render_plan(shards, settings.repetitions).encode(), "application/json")
-    return shards, settings.repetitions
+    return settings.shard_jobs(submission.pk, context.claim.attempt, phase, team, image, plan)
 
 
 @task(name="mark-running", **on_transient_errors(5))
@@ -98,6 +90,9 @@ async def watch_shards(context: EvaluationContext) -> None:
     try:
         raise_for_failures(statuses)
     except ShardsFailed as failure:
+        if await asyncio.to_thread(others_drove_all, context, failure):
+            get_run_logger().warning("Other shards drove the routes of those that failed. %s", failure)
+            return
         failure.logs = await _last_lines(context, statuses)
         raise
 

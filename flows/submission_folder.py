@@ -4,14 +4,22 @@ from evaluation import storage_keys
 from evaluation.pair.observations import Observations, parse_observations
 from evaluation.ports import ArtifactStore
 from evaluation.provenance import Envelope, parse_envelope
-from evaluation.shards import Shard, parse_plan
+from evaluation.pulling.pool import RoutePool, parse_pool
+from evaluation.shards import Plan, parse_plan
 
 
-def read_plan(artifacts: ArtifactStore, submission: int) -> tuple[tuple[Shard, ...], int] | None:
-    """The shards and the repetitions; None where none were planned yet. Raises InvalidConfiguration."""
+def read_plan(artifacts: ArtifactStore, submission: int) -> Plan | None:
+    """The plan; None where there is none yet. Raises InvalidConfiguration."""
     key = storage_keys.plan_key(submission)
     body = artifacts.read(key)
     return None if body is None else parse_plan(body, artifacts.location(key))
+
+
+def read_pool(artifacts: ArtifactStore, submission: int) -> RoutePool | None:
+    """Which shard has claimed which routes; None where routes are not pulled. Raises InvalidConfiguration."""
+    key = storage_keys.pool_key(submission)
+    body = artifacts.read(key)
+    return None if body is None else parse_pool(body, artifacts.location(key))
 
 
 def read_observations(artifacts: ArtifactStore, submission: int, shard: int) -> Observations | None:

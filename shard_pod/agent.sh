@@ -29,6 +29,7 @@ for ((n = 1; ; n++)); do
   if simulator_is_ready; then
     export RESUME="" # the evaluator takes any text for true
     [[ -e "$CHECKPOINT_ENDPOINT" ]] && RESUME=1
+    [[ -e "$supervisor/subset$n" ]] && read -r ROUTES_SUBSET < "$supervisor/subset$n" && export ROUTES_SUBSET
     start_child "$EVALUATOR_COMMAND"
     until ended; do
       obey

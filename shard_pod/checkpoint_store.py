@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.errors import InvalidCheckpoint, explain
@@ -15,35 +16,37 @@ from evaluation.routes import RouteRun
 from shard_pod.observation_log import ObservationLog
 from shard_pod.pair_directory import PairDirectory, read_whole, remove, write_whole
 from shard_pod.settings import PairSettings
+from shard_pod.shard_routes import ShardRoutes
 
 log = logging.getLogger(__name__)
 
 EVALUATOR_FILE = "the evaluator's checkpoint"
 
 
-def statuses_of(settings: PairSettings, data: bytes, source: str) -> tuple[str, ...]:
-    """Check the file against the routes sent out; its records' statuses. Raises InvalidCheckpoint."""
+def statuses_of(settings: PairSettings, runs: Sequence[RouteRun], data: bytes, source: str) -> tuple[str, ...]:
+    """Check the file against the shard's runs; its records' statuses. Raises InvalidCheckpoint."""
     checkpoint = parse_checkpoint(data, source, settings.version)
-    check_expected(checkpoint, settings.expected, source)
+    check_expected(checkpoint, runs, source, growing=settings.pulled)
     return checkpoint.statuses
 
 
 class CheckpointStore:
     """The evaluator's checkpoint file and its last good copy in the supervisor's directory."""
 
-    def __init__(self, settings: PairSettings, files: PairDirectory) -> None:
+    def __init__(self, settings: PairSettings, files: PairDirectory, routes: ShardRoutes | None = None) -> None:
         self._settings = settings
+        self.routes = routes or ShardRoutes(settings, files)
         self._evaluators: Path = settings.checkpoint
         self._good = files.good_checkpoint
         self._seen: tuple[int, int] | None = None  # time and size of the evaluator's file when it was last read
         self.observations = ObservationLog(files)
         self.refused = ""  # why the evaluator's file cannot be used, while it cannot
         self.good = read_whole(self._good)
-        self.statuses = statuses_of(settings, self.good, str(self._good)) if self.good else ()
+        self.statuses = self._statuses_in(self.good, str(self._good)) if self.good else ()
 
     @property
     def summary(self) -> CheckpointSummary:
-        return CheckpointSummary(self._settings.expected, self.statuses, self.refused)
+        return CheckpointSummary(self.routes.runs, self.statuses, self.refused, self.routes.open)
 
     @property
     def driving(self) -> RouteRun | None:
@@ -85,7 +88,7 @@ class CheckpointStore:
         data = read_whole(self._evaluators)
         if data is None:
             refuse(EVALUATOR_FILE, "the file", "is not a regular file, or may not be read")
-        statuses = statuses_of(self._settings, data, EVALUATOR_FILE)
+        statuses = self._statuses_in(data, EVALUATOR_FILE)
         if len(statuses) < len(self.statuses):
             problem = f"has {len(statuses)} records, and had {len(self.statuses)} before"
             refuse(EVALUATOR_FILE, "the file", problem)
@@ -96,7 +99,7 @@ class CheckpointStore:
 
         Raises InvalidCheckpoint where the agent's folder does not let its file be replaced.
         """
-        total = len(self._settings.expected)
+        total = len(self.routes.runs)
         if self.good is None and step.give_up is None:
             self._replace_evaluators(None)
             return
@@ -114,7 +117,7 @@ class CheckpointStore:
         `given_up` is the route whose record the supervisor has written in it.
         """
         data = render_document(document, self._settings.version).encode()
-        self._keep(data, statuses_of(self._settings, data, EVALUATOR_FILE), given_up)
+        self._keep(data, self._statuses_in(data, EVALUATOR_FILE), given_up)
         if read_whole(self._evaluators) != data:
             self._replace_evaluators(data)
 
@@ -129,20 +132,28 @@ class CheckpointStore:
             refuse(EVALUATOR_FILE, "the file", problem, "The agent may not change its folder's rights.")
         self.refused = ""
 
+    def cut(self, keep: int) -> None:
+        """Make the first `keep` runs all that there are: the others are given back to the pool."""
+        if self.good:
+            self.store(_from_record(json.loads(self.good), keep, keep))
+
+    def _statuses_in(self, data: bytes, source: str) -> tuple[str, ...]:
+        return statuses_of(self._settings, self.routes.runs, data, source)
+
     def _keep(self, data: bytes, statuses: tuple[str, ...], given_up: RouteRun | None = None) -> None:
-        self.observations.checkpoint_changed(self._settings.expected, data, given_up)
+        self.observations.checkpoint_changed(self.routes.runs, data, given_up)
         write_whole(self._good, data)
         self.good, self.statuses = data, statuses
 
 
-def resumable(document: Document, settings: PairSettings, quarantined: tuple[RouteRun, ...]) -> Document:
+def resumable(document: Document, runs: Sequence[RouteRun], quarantined: tuple[RouteRun, ...]) -> Document:
     """An earlier pod's document without the records that stopped it, so that their routes are driven again.
 
     The document of a finished shard stays as it is.
     """
     statuses = [record["status"] for record in document["_checkpoint"]["records"]]
-    keep = CheckpointSummary(settings.expected, statuses).settled(quarantined)
-    total = len(settings.expected)
+    keep = CheckpointSummary(runs, statuses).settled(quarantined)
+    total = len(runs)
     return document if keep == len(statuses) == total else _from_record(document, keep, total)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evaluation.errors import InvalidConfiguration
 from evaluation.routes import format_route_list
-from evaluation.shards import ShardJob
+from evaluation.shards import RoutePlan, ShardJob
 from evaluation.submission.model import LeaderboardVersion
 
 # Containers that share a network (Batch) must not share a port. CARLA takes three ports from its first on.
@@ -55,6 +55,7 @@ class PairEnvironment(BaseModel):
     shard_count: Annotated[int | None, _variable("SHARD_COUNT", _OURS)] = None
     track: Annotated[str | None, _variable("CHALLENGE_TRACK_CODENAME", _AGENTS)] = None
     routes_subset: Annotated[str | None, _variable("ROUTES_SUBSET", _OURS, _AGENTS)] = None  # 0-4,7
+    route_plan: Annotated[RoutePlan | None, _variable("ROUTE_PLAN", _OURS)] = None  # fixed where it is not set
     repetitions: Annotated[int | None, _variable("REPETITIONS", _OURS, _AGENTS)] = None
     routes_location: Annotated[str | None, _variable("ROUTES_LOCATION", _OURS)] = None  # s3://bucket/key, or a path
     routes: Annotated[str | None, _variable("ROUTES", _OURS, _AGENTS)] = None  # where the evaluator reads the file
@@ -88,7 +89,7 @@ class PairEnvironment(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             field = str(error.errors()[0]["loc"][0])
-            kind = "1.0 or 2.0" if field == "version" else "a number"
+            kind = {"version": "1.0 or 2.0", "route_plan": "fixed or pulled"}.get(field, "a number")
             name = VARIABLES[field].name
             raise InvalidConfiguration(f"{name} must be {kind}, not {environment[name]!r}") from error
 
@@ -117,6 +118,7 @@ def job_environment(job: ShardJob, **more: Any) -> PairEnvironment:
         shard_count=job.shard.count,
         track=job.phase.track,
         routes_subset=format_route_list(job.shard.routes),
+        route_plan=RoutePlan.PULLED if job.shard.pulled else None,
         repetitions=job.repetitions,
         bucket=job.bucket,
         agent_restarts=job.budgets.agent_restarts,

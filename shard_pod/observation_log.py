@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from evaluation.pair.decisions import Decision, EndedStart, StopReason
+from evaluation.pair.decisions import ALL_SO_FAR, Decision, EndedStart, StopReason
 from evaluation.pair.observations import Observations, SeenStart, parse_observations
 from evaluation.pair.protocol import Counters, PairExitCode
 from evaluation.routes import RouteRun
@@ -51,13 +51,15 @@ class ObservationLog:
             or sum(after.evaluator_deaths.values()) > sum(before.evaluator_deaths.values())
             or step.exit_code in _AGENTS
         )
-        interrupted = step.give_up is None and step.exit_code is not PairExitCode.FINISHED
+        drove_all = step.detail == ALL_SO_FAR
+        interrupted = step.give_up is None and step.exit_code is not PairExitCode.FINISHED and not drove_all
         self._keep(
             self.seen.with_last_start(
                 ended_at=now(),
                 simulator_lost=lost,
                 interrupted=interrupted,
                 charged_to_agent=charged,
+                drove_all=drove_all,
                 how=step.detail,
             )
         )

@@ -12,6 +12,7 @@ _STATUS_FILES = (
     "supervisor/start*",
     "supervisor/stop*",
     "supervisor/next*",
+    "supervisor/subset*",
     "supervisor/exit_code",
     "*/ready*",
     "*/exit*",
@@ -94,6 +95,8 @@ class PairDirectory:
         self.good_checkpoint = self.supervisor / "checkpoint.json"
         self.progress = self.supervisor / "progress.json"
         self.observations = self.supervisor / "observations.json"
+        self.all_routes = self.supervisor / "routes.xml"  # where they are pulled; the evaluator has those of its shard
+        self.claims = self.supervisor / "claims.json"  # the shard's routes, where they are pulled
         self.shipped = self.supervisor / "shipped.json"
         self.logs = {
             "simulator": self.simulator / "simulator.log",

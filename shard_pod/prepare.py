@@ -21,6 +21,7 @@ from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
 from shard_pod.pair_directory import PairDirectory, size, write_whole
 from shard_pod.settings import PairSettings, read_settings
+from shard_pod.shard_routes import ShardRoutes, SharedPool
 from shard_pod.storage import ShardStorage
 from shard_pod.upload import read_log
 
@@ -36,18 +37,28 @@ def prepare(settings: PairSettings, storage: ShardStorage) -> None:
     """
     files = PairDirectory(settings.pair_dir)
     files.clear()
-    _fetch_routes(settings, storage)
+    _fetch_routes(settings, storage, files)
+    _fetch_claims(settings, storage, files)
     _fetch_results(settings, storage, files)
 
 
-def _fetch_routes(settings: PairSettings, storage: ShardStorage) -> None:
+def _fetch_routes(settings: PairSettings, storage: ShardStorage, files: PairDirectory) -> None:
     location = settings.routes_location
     content = _read_location(location, storage)
     missing = {run.route for run in settings.expected} - set(parse_route_xml(content, location))
     if missing:
         raise InvalidConfiguration(f"{location} lacks routes of this shard", ", ".join(map(str, sorted(missing))))
-    write_whole(settings.routes, content)
+    write_whole(files.all_routes if settings.pulled else settings.routes, content)
     log.info("Routes from %s", location)
+
+
+def _fetch_claims(settings: PairSettings, storage: ShardStorage, files: PairDirectory) -> None:
+    """What an earlier pod or attempt of this shard has claimed stays its own."""
+    if not settings.pulled:
+        return
+    claims = SharedPool(settings, storage, pause=lambda: None).claims()
+    ShardRoutes(settings, files).keep(claims)
+    log.info("Routes claimed before: %s", ", ".join(map(str, claims)) or "none")
 
 
 def _read_location(location: str, storage: ShardStorage) -> bytes:
@@ -82,11 +93,12 @@ def _fetch_results(settings: PairSettings, storage: ShardStorage, files: PairDir
     if not earlier:
         log.info("No earlier checkpoint")
         return
-    statuses = statuses_of(settings, earlier, storage.address(checkpoint_key))
+    runs = ShardRoutes(settings, files).runs
+    statuses = statuses_of(settings, runs, earlier, storage.address(checkpoint_key))
     quarantined = progress.counters.quarantined if progress else ()
     document = json.loads(earlier)
-    CheckpointStore(settings, files).store(resumable(document, settings, quarantined))
-    log.info("Earlier checkpoint: %d of %d routes", len(statuses), len(settings.expected))
+    CheckpointStore(settings, files).store(resumable(document, runs, quarantined))
+    log.info("Earlier checkpoint: %d of %d routes", len(statuses), len(runs))
 
 
 def _earlier_progress(settings: PairSettings, storage: ShardStorage) -> PairProgress | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.routes import RouteRun, expand, parse_route_list
-from evaluation.shards import Budgets
+from evaluation.shards import Budgets, RoutePlan
 from evaluation.submission.model import LeaderboardVersion
 from shard_pod.environment import PairEnvironment
 
@@ -20,7 +20,7 @@ class PairSettings:
     attempt: int
     shard: int
     version: LeaderboardVersion
-    expected: tuple[RouteRun, ...]
+    expected: tuple[RouteRun, ...]  # what the shard is to drive, or may claim
     bucket: str
     routes_location: str  # s3://bucket/key, or a file's path
     routes: Path  # where the evaluator reads the route file
@@ -33,6 +33,8 @@ class PairSettings:
     simulator_wait_seconds: float
     simulator_answer_seconds: float = ANSWER_SECONDS
     log_group: str = ""  # CloudWatch's; none where it is empty
+    repetitions: int = 1
+    pulled: bool = False  # the shard claims its routes from the submission's pool
 
 
 def read_settings(environment: Mapping[str, str]) -> PairSettings:
@@ -57,4 +59,6 @@ def read_settings(environment: Mapping[str, str]) -> PairSettings:
         simulator_wait_seconds=read("simulator_wait_seconds"),
         simulator_answer_seconds=given.simulator_answer_seconds or ANSWER_SECONDS,
         log_group=given.log_group or "",
+        repetitions=read("repetitions"),
+        pulled=given.route_plan is RoutePlan.PULLED,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 
-from aws_api.s3 import address, read_object, write_object
+from aws_api.s3 import address, read_object, read_version, write_object, write_version
 from evaluation.results.checkpoint_json import check_size
 from shard_pod.scoped_session import scoped_session
 from shard_pod.settings import PairSettings
@@ -45,6 +45,14 @@ class ShardStorage:
 
     def write(self, key: str, body: bytes, content_type: str) -> None:
         write_object(self._s3, self.bucket, key, body, content_type)
+
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and its ETag, or None where there is none."""
+        return read_version(self._s3, self.bucket, key)
+
+    def write_version(self, key: str, body: bytes, replaced: str) -> bool:
+        """Write JSON where the object's ETag is still `replaced`; False where another write came first."""
+        return write_version(self._s3, self.bucket, key, body, replaced)
 
     def write_log(self, key: str, body: bytes) -> None:
         """Write a text that the bucket may forget after a while: its lifecycle knows logs by their tag."""

@@ -16,9 +16,9 @@ from types import FrameType
 
 from pydantic import TypeAdapter
 
-from evaluation.errors import EvaluationError, InvalidCheckpoint, TransientError
-from evaluation.pair.decisions import Decision, EndedStart, StopReason, complete, decide, parse_decision
-from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, parse_progress
+from evaluation.errors import EvaluationError, Fault, InvalidCheckpoint, TransientError
+from evaluation.pair.decisions import ALL_SO_FAR, Decision, EndedStart, StopReason, complete, decide, parse_decision
+from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, failure_of, parse_progress
 from evaluation.routes import RouteRun
 from evaluation.shards import ShardState
 from shard_pod.checkpoint_store import CheckpointStore
@@ -28,6 +28,7 @@ from shard_pod.logging_setup import log_to
 from shard_pod.pair_directory import PairDirectory, read_whole
 from shard_pod.prepare import exit_code, prepare, show_failure
 from shard_pod.settings import PairSettings, read_settings
+from shard_pod.shard_routes import ShardRoutes, SharedPool
 from shard_pod.start_watch import StartWatch, Stopwatch
 from shard_pod.storage import ShardStorage
 from shard_pod.upload import Upload
@@ -59,13 +60,17 @@ class PairSupervisor:
         self._settings = settings
         self._files = PairDirectory(settings.pair_dir)
         self._stop = stop
-        self._results = CheckpointStore(settings, self._files)
+        self._routes = ShardRoutes(settings, self._files)
+        self._results = CheckpointStore(settings, self._files, self._routes)
+        self._pool = SharedPool(settings, storage, self._pause_for_storage) if settings.pulled else None
         self._upload = Upload(settings, storage, self._files, self._results, self._counters_before_this_pod().starts)
         self._copied_at = 0.0
         self._began = 0  # the last start that this process began; an earlier one's times it has not seen
 
     def run(self) -> PairExitCode:
         """Follow the starts until there is an exit code; raises Stopped."""
+        if told := self._files.published("exit_code"):  # the other parties go by it already
+            return PairExitCode(int(told))
         start = self._files.latest_start()
         if not start and (ended := self._complete_before_this_pod()):
             log.info("Nothing is started: %s", ended.detail)
@@ -75,6 +80,8 @@ class PairSupervisor:
         while True:
             step = self._decided(start) or self._decide(start)
             log.info("Start %d has ended: %s", start, step.detail)
+            if step.exit_code is None and step.settled == len(self._routes.runs):
+                step = self._next_routes(step)
             step = self._applied(step)
             if step.exit_code is not None:
                 return self._finish(step, step.exit_code)
@@ -89,6 +96,17 @@ class PairSupervisor:
             return replace(step, exit_code=exit_code, detail=f"{step.detail}; {error.summary}")
         return step
 
+    def _next_routes(self, last: Decision) -> Decision:
+        """What follows when all routes so far have their records: the next ones of the pool, or the end."""
+        if self._pool and self._pool.take(self._routes, self._results.observations.seen):
+            return last
+        if last.give_up:
+            last = self._applied(last)  # the end depends on its record
+        if last.exit_code is not None:
+            return last
+        end = complete(last.counters, self._results.summary)
+        return replace(last, exit_code=end.exit_code, detail=last.detail if last.give_up else end.detail)
+
     def _counters_before_this_pod(self) -> Counters:
         if self._files.latest_start():
             first = self._begun(1).counters
@@ -97,14 +115,21 @@ class PairSupervisor:
         return earlier.counters if earlier else Counters()
 
     def _complete_before_this_pod(self) -> Decision | None:
-        """The end of a shard that has come again although all its routes are recorded; nothing is started for it."""
+        """The end of a shard that has come again with all its routes recorded, and more are not to be had.
+
+        Nothing is started for it.
+        """
         counters = self._counters_before_this_pod()
         summary = self._results.summary  # `prepare` has taken away what is to be driven again
-        return complete(counters, summary) if summary.complete else None
+        if not summary.complete:
+            return None
+        step = self._applied(self._next_routes(Decision(counters, ALL_SO_FAR, len(summary.statuses))))
+        return step if step.exit_code is not None else None
 
     def _begin(self, start: int, counters: Counters, detail: str) -> int:
         counters = replace(counters, starts=counters.starts + 1)
-        unrecorded = self._settings.expected[len(self._results.statuses) :]
+        unrecorded = self._routes.runs[len(self._results.statuses) :]
+        self._routes.put_in_place(start)
         self._results.observations.start_begins(self._settings.attempt, counters.starts, unrecorded)
         self._began = start
         self._files.publish(f"start{start}", _BEGUN.dump_json(BegunStart(counters, detail)).decode())
@@ -157,6 +182,10 @@ class PairSupervisor:
         self._upload.copy()
         self._copied_at = time.monotonic()
 
+    def _pause_for_storage(self) -> None:
+        if self._stop.wait(self._settings.copy_seconds):
+            raise Stopped
+
     def _pause(self) -> None:
         if self._stop.wait(self._settings.poll_seconds):
             raise Stopped
@@ -166,7 +195,8 @@ class PairSupervisor:
         if self._files.ready_port(start) is not None:
             state = ShardState.DRIVING
         else:
-            state = ShardState.STARTING if begun.counters.starts == 1 else ShardState.RETRYING
+            again = begun.counters.starts > 1 and begun.detail != ALL_SO_FAR
+            state = ShardState.RETRYING if again else ShardState.STARTING
         self._upload.show(self._progress(state, begun.counters, begun.detail, self._results.driving))
 
     def _progress(
@@ -185,7 +215,7 @@ class PairSupervisor:
             attempt=self._settings.attempt,
             state=state,
             routes_done=self._results.summary.settled(counters.quarantined),
-            routes_total=len(self._settings.expected),
+            routes_total=len(self._routes.runs),
             route=driving.route if driving and state is ShardState.DRIVING else None,
             counters=counters,
             exit_code=exit_code,
@@ -193,19 +223,42 @@ class PairSupervisor:
             updated_at=now(),
         )
 
+    def _settle(self, step: Decision, exit_code: PairExitCode) -> Decision:
+        """Tell the pool that the shard has failed: others drive its routes, or nobody does if it ends the submission.
+
+        Routes at its end that it has quarantined go back too: perhaps only this machine's simulator dies on them.
+        """
+        if self._pool is None or exit_code is PairExitCode.FINISHED:
+            return step
+        if failure_of(exit_code).fault is Fault.TEAM:
+            self._pool.close(f"shard {self._settings.shard}: {step.detail}")
+            return step
+        keep = self._results.summary.settled() // self._settings.repetitions
+        try:
+            self._results.cut(keep * self._settings.repetitions)
+        except InvalidCheckpoint as error:  # then a resume drives them
+            log.warning("Its routes are not given back: %s", error)
+            return step
+        self._copy_until_done(everything=False)
+        self._pool.give_back(self._routes, keep)
+        quarantined = tuple(run for run in step.counters.quarantined if run in self._routes.runs)
+        return replace(step, counters=replace(step.counters, quarantined=quarantined))
+
+    def _copy_until_done(self, everything: bool) -> None:
+        while True:
+            try:
+                return self._upload.copy_now(everything)
+            except TransientError as error:
+                log.warning("Not copied, trying again: %s", error)
+            self._pause_for_storage()
+
     def _finish(self, step: Decision, exit_code: PairExitCode) -> PairExitCode:
         """Store everything, then publish the exit code: a finished shard is one whose last checkpoint is in S3."""
+        step = self._settle(step, exit_code)
         state = ShardState.FINISHED if exit_code is PairExitCode.FINISHED else ShardState.FAILED
         log.info("Exit code %s: %s", exit_code.name.lower().replace("_", " "), step.detail)
         self._upload.show(self._progress(state, step.counters, step.detail, exit_code=exit_code))
-        while True:
-            try:
-                self._upload.copy_now(everything=True)
-                break
-            except TransientError as error:
-                log.warning("Not copied, trying again: %s", error)
-            if self._stop.wait(self._settings.copy_seconds):
-                raise Stopped
+        self._copy_until_done(everything=True)
         self._files.publish("exit_code", str(int(exit_code)))
         return exit_code
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from evaluation import storage_keys
 from evaluation.errors import Failure, Fault, InvalidConfiguration, RequestRefused
@@ -49,6 +50,17 @@ class FakeStore:
 
     def read_from(self, key: str, start: int) -> bytes:
         return self.objects.get(key, b"")[start:]
+
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        body = self.objects.get(key)
+        return None if body is None else (body, sha256(body).hexdigest())
+
+    def write_version(self, key: str, body: bytes, replaced: str | None) -> bool:
+        found = self.read_version(key)
+        if (found[1] if found else None) != replaced:
+            return False
+        self.objects[key] = body
+        return True
 
     def location(self, key: str) -> str:
         return f"s3://bucket/{key}"

@@ -21,6 +21,7 @@ class ShardProgress:
     routes_total: int
     detail: str
     since: datetime | None = None  # when the backend saw it enter this state
+    pool: int = 0  # the submission's routes where pairs pull them: routes_total is what this one has claimed so far
 
     @property
     def row(self) -> dict[str, str]:
@@ -50,8 +51,10 @@ def _view(job: ShardJob, statuses: ShardStatuses, reported: PairProgress | None)
         state, detail = reported.state, reported.detail
     if status and status.warning:
         detail = f"{detail}; {status.warning}"
+    done, claimed = (reported.routes_done, reported.routes_total) if reported else (0, 0)
+    every, pulled = len(job.expected), job.shard.pulled
     return ShardProgress(
-        job.shard.index, state, reported.routes_done if reported else 0, len(job.expected), detail, since
+        job.shard.index, state, done, claimed if pulled else every, detail, since, every if pulled else 0
     )
 
 
@@ -67,6 +70,13 @@ def _explained(status: ShardStatus, progress: PairProgress | None) -> ShardStatu
     return replace(status, failure=reason) if reason.summary == status.failure.summary else status
 
 
+def routes_done(views: Sequence[ShardProgress]) -> tuple[int, int]:
+    """So many of so many routes of the submission."""
+    total = max((view.pool for view in views), default=0) or sum(view.routes_total for view in views)
+    return sum(view.routes_done for view in views), total
+
+
 def percentage(views: Sequence[ShardProgress]) -> float:
     """Routes done of all routes, 0 to 100."""
-    return 100 * sum(view.routes_done for view in views) / max(1, sum(view.routes_total for view in views))
+    done, total = routes_done(views)
+    return 100 * done / max(1, total)

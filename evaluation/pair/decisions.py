@@ -21,6 +21,10 @@ REPEATED = frozenset({SIMULATION_CRASHED, SENSORS_INVALID, SETUP_FAILED})
 EVALUATOR_DEATHS_PER_ROUTE = 3
 
 
+# A start that has driven all that a pulling pair has claimed so far; the next one is no restart.
+ALL_SO_FAR = "every route so far has its record"
+
+
 class StopReason(StrEnum):
     """Why the supervisor stopped a start."""
 
@@ -79,6 +83,11 @@ class Decision:
     give_up: RouteRun | None = None
     status: str = SIMULATION_CRASHED
 
+    @property
+    def settled(self) -> int:
+        """How many records there are after it."""
+        return self.keep + (self.give_up is not None)
+
     def render(self) -> str:
         """The decision as JSON, one line."""
         return _DECISION.dump_json(self).decode()
@@ -99,6 +108,7 @@ class CheckpointSummary:
     expected: Sequence[RouteRun]
     statuses: Sequence[str]  # of the records, in order; they are the first of `expected`
     refused: str = ""  # why the evaluator's own file is not that checkpoint, if it cannot be used
+    open: bool = False  # more routes may come: the pair pulls them
 
     @property
     def complete(self) -> bool:
@@ -144,7 +154,7 @@ def decide(counters: Counters, budgets: Budgets, ending: EndedStart, shown: Chec
     if shown.statuses and shown.statuses[-1] == SENSORS_INVALID and _failing(ending.agent):
         return Decision(counters, f"the evaluator reported: {SENSORS_INVALID}", keep, PairExitCode.SENSORS_INVALID)
     if keep == len(shown.expected):
-        return complete(counters, shown)
+        return Decision(counters, ALL_SO_FAR, keep) if shown.open else complete(counters, shown)
     if ending.simulator is None:
         return Decision(counters, "the simulator container does not answer", keep, PairExitCode.PAIR_LOST)
     if ending.simulator.by_itself or ending.stop is StopReason.SILENT or keep < len(shown.statuses):
@@ -219,7 +229,7 @@ def _after_simulator_crash(
         counters=replace(step.counters, quarantined=(*counters.quarantined, run)),
         detail=f"route {run.route} is quarantined, scored 0: the simulator died on it {crashes[run.route]} times",
         give_up=run,
-        exit_code=PairExitCode.FINISHED if keep + 1 == len(shown.expected) else None,
+        exit_code=PairExitCode.FINISHED if keep + 1 == len(shown.expected) and not shown.open else None,
     )
 
 
@@ -256,7 +266,7 @@ def _give_route_up(counters: Counters, what: str, run: RouteRun, shown: Checkpoi
     count = counters.evaluator_deaths[run.route]
     detail = f"route {run.route} counts 0 as an agent's crash, after {count} tries: {what}"
     step = Decision(counters, detail, keep, give_up=run, status=AGENT_CRASHED)
-    if keep + 1 < len(shown.expected):
+    if keep + 1 < len(shown.expected) or shown.open:
         return step
     whole = replace(shown, statuses=[*shown.statuses[:keep], AGENT_CRASHED])
     exit_code = complete(counters, whole).exit_code

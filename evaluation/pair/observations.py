@@ -36,6 +36,7 @@ class SeenStart:
     simulator_lost: bool = False  # it died by itself, or did not answer the supervisor
     interrupted: bool = True  # a route was begun and got no record of its own
     charged_to_agent: bool = False
+    drove_all: bool = False  # all that the pair had claimed: the next start is for the next routes
     how: str = "its pod was lost"  # the start ended: the supervisor's own sentence
     kind: Literal["start"] = "start"
 

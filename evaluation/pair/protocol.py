@@ -1,6 +1,7 @@
 """The protocol of a simulator-agent pair: three parties on a shared volume, each writing in its own directory only.
 
     supervisor/start<n>    the pair may start for the n-th time; the checkpoint has been checked
+    supervisor/subset<n>   where routes are pulled: the ROUTES_SUBSET of the n-th start, instead of the Job's
     supervisor/stop<n>     stop the n-th start now; the content is the reason (hang, silent, partner)
     supervisor/next<n>     the decision after the n-th start, kept so that a supervisor that restarts decides once
     supervisor/exit_code   the exit code with which simulator, agent and pod end

@@ -16,9 +16,9 @@ class Restart:
 
 
 def restarts(pair: int, seen: Observations) -> Iterator[Restart]:
-    """Each restart of one pair, over all attempts; a resume is none."""
+    """Each restart of one pair, over all attempts; a resume is none, and neither is a start for the next routes."""
     for before, after in pairwise(seen.starts):
-        if before.attempt == after.attempt:
+        if before.attempt == after.attempt and not before.drove_all:
             yield Restart(pair, before)
 
 

@@ -38,11 +38,14 @@ class Merged:
         return len(self.document["_checkpoint"]["records"])
 
 
-def merge(parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion) -> Merged:
+def merge(
+    parts: Sequence[Part], expected: Sequence[RouteRun], version: LeaderboardVersion, *, sum_by_route: bool = False
+) -> Merged:
     """Merge the files of one submission; a shard without a file is simply missing.
 
-    The order of the parts does not matter to 2.x; 1.0 sums in their order. Where repetitions are expected, files of 1.0
-    with the same routes (runs of several seeds) are further repetitions of them, as in the official merge. Raises
+    The order of the parts does not matter to 2.x; 1.0 sums in their order, or with `sum_by_route` in that of the
+    routes, where it is chance which file holds which. Where repetitions are expected, files of 1.0 with the same routes
+    (runs of several seeds) are further repetitions of them, as in the official merge. Raises
     InvalidCheckpoint, naming file and field, for a file of the other version, given twice, with other sensors, or with
     routes that were not expected.
     """
@@ -62,7 +65,7 @@ def merge(parts: Sequence[Part], expected: Sequence[RouteRun], version: Leaderbo
         "labels": [],
     }
     if not missing:
-        _score(document, parts, version)
+        _score(document, parts, version, sum_by_route)
     return Merged(document, missing, version)
 
 
@@ -71,11 +74,12 @@ def global_record(records: Sequence[Record], version: LeaderboardVersion) -> dic
     return scoring_v1.global_record(records) if version is LeaderboardVersion.V1 else scoring_v2.global_record(records)
 
 
-def _score(document: Document, parts: Sequence[Part], version: LeaderboardVersion) -> None:
+def _score(document: Document, parts: Sequence[Part], version: LeaderboardVersion, sum_by_route: bool) -> None:
     checkpoint, sensors = document["_checkpoint"], document["sensors"]
     if version is LeaderboardVersion.V1:
         in_file_order = [record for _, part in parts for record in part.records]
-        figures, scoring = scoring_v1.global_record(in_file_order), scoring_v1.values
+        summed = checkpoint["records"] if sum_by_route else in_file_order
+        figures, scoring = scoring_v1.global_record(summed), scoring_v1.values
         entry = scoring_v1.entry_status(in_file_order, [part.entry_status for _, part in parts])
         eligible, labels = entry.startswith("Finished"), scoring_v1.LABELS
     else:

@@ -43,11 +43,9 @@ async def _shards(cluster: Cluster, entry: LedgerEntry) -> list[ShardProgress]:
 
 def _jobs(cluster: Cluster, entry: LedgerEntry) -> tuple[ShardJob, ...]:
     key = storage_keys.plan_key(entry.submission)
-    shards, repetitions = parse_plan(cluster.artifacts.read(key) or b"", cluster.artifacts.location(key))
+    plan = parse_plan(cluster.artifacts.read(key) or b"", cluster.artifacts.location(key))
     phase, image = parse_phase(entry.phase), entry.image or ""
-    return cluster.settings.shard_jobs(
-        entry.submission, entry.attempt, phase, entry.team_name, image, shards, repetitions
-    )
+    return cluster.settings.shard_jobs(entry.submission, entry.attempt, phase, entry.team_name, image, plan)
 
 
 async def _first_statuses(cluster: Cluster, jobs: tuple[ShardJob, ...]) -> ShardStatuses:

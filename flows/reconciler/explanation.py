@@ -6,7 +6,7 @@ from datetime import datetime
 
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import OutcomeStatus
-from evaluation.lifecycle.shard_progress import ShardProgress
+from evaluation.lifecycle.shard_progress import ShardProgress, routes_done
 from evaluation.lifecycle.stages import Stage, longest
 from evaluation.shards import ENDED, ShardState
 from evaluation.submission.model import WAITING
@@ -113,7 +113,7 @@ def _waits_for(entry: LedgerEntry, stage: Stage, shards: Sequence[ShardProgress]
         return f"EvalAI, which did not take the report: {entry.undelivered} It is sent again automatically."
     if stage is not Stage.SIMULATING or not shards:
         return ""
-    done, total = sum(shard.routes_done for shard in shards), sum(shard.routes_total for shard in shards)
+    done, total = routes_done(shards)
     slow = [shard for shard in shards if shard.state not in ENDED and shard.state is not ShardState.DRIVING]
     words = [f"shard {shard.index} is {shard.state}: {shard.detail or 'no reason given'}" for shard in slow]
     return "; ".join([f"{total - done} routes more, {done} of {total} are driven", *words])

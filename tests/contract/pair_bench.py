@@ -5,7 +5,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import boto3
 import k8s_jobs
 from evaluation import storage_keys
 from evaluation.pair.protocol import PairExitCode, PairProgress, parse_progress
+from evaluation.pulling.pool import RoutePool
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.results.records import crashed_record
 from evaluation.routes import RouteRun, expand
-from evaluation.shards import Budgets
+from evaluation.shards import Budgets, RoutePlan
 from evaluation.submission.model import LeaderboardVersion
 from shard_pod.pair_directory import PairDirectory
 from shard_pod.settings import PairSettings
+from shard_pod.shard_routes import ShardRoutes
 from shard_pod.storage import ShardStorage
 from shard_pod.supervisor import PairSupervisor, Stopped
 from tests.waiting import PATIENCE_SECONDS, eventually
@@ -48,6 +50,10 @@ def document(*statuses: str, entry: str = "Started") -> dict[str, Any]:
 
 def text(*statuses: str, entry: str = "Started") -> str:
     return render_document(document(*statuses, entry=entry), LeaderboardVersion.V2)
+
+
+def route_file(routes: Sequence[int]) -> bytes:
+    return ("<routes>" + "".join(f'<route id="{route}"/>' for route in routes) + "</routes>").encode()
 
 
 def statuses_in(content: bytes | None) -> list[str]:
@@ -96,6 +102,14 @@ class Bench:
         self.ended: list[PairExitCode | str] = []
         self.thread: threading.Thread | None = None
         self.port = Port()
+
+    def has_claimed(self, routes: Sequence[int], claims: tuple[tuple[int, ...], ...]) -> None:
+        """The submission's pool is of these routes, with these claims of its shards, unless there is one already."""
+        key, pool = storage_keys.pool_key(self.settings.submission), RoutePool(dict.fromkeys(routes, 1e6), claims)
+        if self.storage.read(key) is None:
+            self.storage.write(key, pool.render(), "application/json")
+        self.files.all_routes.write_bytes(route_file(range(5)))
+        ShardRoutes(self.settings, self.files).keep(claims[self.settings.shard])
 
     def keep(self) -> None:
         """Start a supervisor, as after a crash of the one before."""
@@ -150,15 +164,21 @@ class Bench:
 Make = Callable[..., Bench]
 
 
-def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
-    """What makes benches; their supervisors end with it."""
+def benches(tmp_path: Path, aws: dict[str, Any], plan: RoutePlan = RoutePlan.FIXED) -> Iterator[Make]:
+    """What makes benches; their supervisors end with it. `claims`: what the shard has pulled."""
     client = boto3.client("s3", **aws)
     client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws["region_name"]})
-    route_file = tmp_path / "routes.xml"
-    route_file.write_text("<routes>" + "".join(f'<route id="{route}"/>' for route in range(5)) + "</routes>")
+    file = tmp_path / "routes.xml"
+    file.write_bytes(route_file(range(5)))
     every: list[Bench] = []
 
-    def make(pod: str = "pod", attempt: int = 1, routes: str = str(route_file), **changes: Any) -> Bench:
+    def make(
+        pod: str = "pod",
+        attempt: int = 1,
+        routes: str = str(file),
+        claims: tuple[int, ...] | None = ROUTES,
+        **changes: Any,
+    ) -> Bench:
         pair = tmp_path / pod
         for party in ("supervisor", "simulator", "agent"):
             (pair / party).mkdir(parents=True)
@@ -180,7 +200,10 @@ def benches(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
             "poll_seconds": 0.02,
             "simulator_wait_seconds": 60.0,
         }
-        made = Bench(PairSettings(**{**values, **changes}), ShardStorage(BUCKET, client))
+        pulled = {"pulled": plan is RoutePlan.PULLED, "repetitions": 1}
+        made = Bench(PairSettings(**{**values, **pulled, **changes}), ShardStorage(BUCKET, client))
+        if made.settings.pulled and claims:
+            made.has_claimed(claims, (claims,))
         every.append(made)
         return made
 

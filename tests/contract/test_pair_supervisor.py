@@ -14,7 +14,7 @@ from evaluation.pair.observations import Observations, parse_observations, recor
 from evaluation.pair.protocol import PairExitCode
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.routes import RouteRun, expand
-from evaluation.shards import Budgets, ShardState
+from evaluation.shards import Budgets, RoutePlan, ShardState
 from evaluation.submission.model import LeaderboardVersion
 from shard_pod.prepare import prepare
 from shard_pod.settings import read_settings
@@ -38,9 +38,9 @@ from tests.contract.pair_bench import (
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 
-@pytest.fixture
-def bench(tmp_path: Path, aws: dict[str, Any]) -> Iterator[Make]:
-    yield from benches(tmp_path, aws)
+@pytest.fixture(params=RoutePlan)
+def bench(tmp_path: Path, aws: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Make]:
+    yield from benches(tmp_path, aws, request.param)
 
 
 def test_a_finished_pair_has_its_checkpoint_progress_and_logs_in_s3(bench: Make) -> None:
@@ -381,9 +381,12 @@ def test_prepare_clears_status_files_and_fetches_the_routes(bench: Make) -> None
 
     prepare(pair.settings, pair.storage)
 
-    assert pair.settings.routes.read_text().startswith("<routes>")
+    routes, claims = pair.settings.routes, set[str]()
+    if pair.settings.pulled:
+        routes, claims = pair.files.all_routes, {"supervisor/claims.json"}
+    assert routes.read_text().startswith("<routes>")
     left = {str(path.relative_to(pair.settings.pair_dir)) for path in pair.settings.pair_dir.glob("*/*")}
-    assert left == {"agent/agent.log", "agent/routes.xml"}
+    assert left == {"agent/agent.log", str(routes.relative_to(pair.settings.pair_dir)), *claims}
 
 
 @pytest.mark.parametrize("location", ["s3://leaderboard-20-results/none.xml", "/nowhere/routes.xml"])

@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Crashed, Running, State
 
 from deployments.operator_notifications import notify_operators
 from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
-from evaluation.shards import ShardJob, render_plan, split_contiguous
+from evaluation.shards import RoutePlan, ShardJob, plan_routes, render_plan
 from evaluation.submission.model import SubmissionStatus, parse_phase
 from flows.evaluate_submission import evaluate_submission
 from flows.hooks import start_takeover
@@ -337,13 +337,18 @@ async def _explained(world: World, pk: int) -> dict[str, str]:
 
 
 def planned(world: World, pk: int) -> None:
-    plan = render_plan(split_contiguous(tuple(range(20)), 4), 1)
+    plan = render_plan(plan_routes(tuple(range(20)), 4, 1, RoutePlan.FIXED))
     world.store.write(f"{pk}/plan.json", plan.encode(), "application/json")
 
 
 async def _leave_jobs(world: World, pk: int) -> None:
     jobs = world.settings.shard_jobs(
-        pk, 1, parse_phase("leaderboard-20-SENSORS"), "Team", "demo/agent:steady", split_contiguous((0, 1, 2, 3), 4), 1
+        pk,
+        1,
+        parse_phase("leaderboard-20-SENSORS"),
+        "Team",
+        "demo/agent:steady",
+        plan_routes((0, 1, 2, 3), 4, 1, RoutePlan.FIXED),
     )
     await world.backend.ensure(jobs)
 

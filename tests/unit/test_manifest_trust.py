@@ -55,7 +55,7 @@ class TestTrust:
 
         assert written["agent"] == {"/pair/agent", "/dev/shm"}  # noqa: S108 - a path in the pod
         assert written["simulator"] == {"/pair/simulator"}
-        assert written["supervisor"] == {"/pair/supervisor", "/pair/agent", "/tmp"}  # noqa: S108 - likewise
+        assert written["supervisor"] == {"/pair/supervisor", "/pair/agent", "/routes", "/tmp"}  # noqa: S108 - likewise
         assert "/gpu" not in mounts(parties["agent"])
 
     def test_nobody_can_gain_privileges(self) -> None:

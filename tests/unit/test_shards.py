@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from evaluation.errors import InvalidConfiguration
 from evaluation.routes import RouteRun
-from evaluation.shards import Budgets, Shard, ShardJob, parse_plan, render_plan, split_contiguous
+from evaluation.shards import (
+    Budgets,
+    RoutePlan,
+    Shard,
+    ShardJob,
+    parse_plan,
+    plan_routes,
+    render_plan,
+    split_contiguous,
+)
 from evaluation.submission.model import LeaderboardVersion, Phase
 
 
@@ -72,9 +81,11 @@ def test_job_expects_every_repetition_of_its_routes() -> None:
     assert job().expected == (RouteRun(15, 0), RouteRun(15, 1), RouteRun(16, 0), RouteRun(16, 1))
 
 
-def test_plan_is_read_back() -> None:
-    shards = split_contiguous(range(10), 4)
-    assert parse_plan(render_plan(shards, 2).encode(), "plan.json") == (shards, 2)
+@pytest.mark.parametrize("how", RoutePlan)
+def test_plan_is_read_back(how: RoutePlan) -> None:
+    plan = plan_routes(range(10), 4, 2, how)
+    assert parse_plan(render_plan(plan).encode(), "plan.json") == plan
+    assert plan.routes == tuple(range(10))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +101,10 @@ def test_plan_is_read_back() -> None:
         b'{"shards": [[1], [1]], "repetitions": 1}',
         b'{"shards": [[1]], "repetitions": 0}',
         b'{"shards": [[-1]], "repetitions": 1}',
+        b'{"pulled_by": 0, "routes": [1], "repetitions": 1}',
+        b'{"pulled_by": 2, "routes": [1], "repetitions": 1}',
+        b'{"pulled_by": 1, "routes": [1, 1], "repetitions": 1}',
+        b'{"pulled_by": 1, "repetitions": 1}',
         b'{"shards": [["1"]], "repetitions": 1}',
         b'{"shards": [[1.5]], "repetitions": 1}',
         b'{"shards": [[1]], "repetitions": Infinity}',

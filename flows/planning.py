@@ -1,0 +1,74 @@
+"""The plan of a submission: its shards, and the pool of their routes where they pull them. Every function blocks."""
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from evaluation import storage_keys
+from evaluation.pair.observations import Observations
+from evaluation.ports import ArtifactStore
+from evaluation.provenance import sha256
+from evaluation.pulling.durations import expected_seconds, merged_seconds
+from evaluation.pulling.pool import RoutePool
+from evaluation.shards import Plan, render_plan
+from flows.evaluation_context import EvaluationContext
+from flows.submission_folder import read_plan, read_pool
+
+MOST_KEPT = 50  # earlier submissions whose durations are kept
+_TRIES = 5  # several submissions may end at the same time
+
+
+def make_plan(context: EvaluationContext) -> Plan:
+    """The plan of an earlier attempt, so that its checkpoints fit; else a new one, stored."""
+    artifacts, pk = context.artifacts, context.submission.pk
+    plan = read_plan(artifacts, pk)
+    if plan is None:
+        plan = context.settings.plan(context.settings.read_routes())
+        artifacts.write(storage_keys.plan_key(pk), render_plan(plan).encode(), "application/json")
+    if plan.pulled and read_pool(artifacts, pk) is None:
+        # Where a takeover run comes in between, the pool that is there first is the one.
+        artifacts.write_version(storage_keys.pool_key(pk), _new_pool(context, plan).render(), replaced=None)
+    return plan
+
+
+def _new_pool(context: EvaluationContext, plan: Plan) -> RoutePool:
+    settings = context.settings
+    route_file = settings.read_routes()
+    sizes = settings.route_sizes(route_file)
+    earlier = [each.seconds for each in _read_durations(context.artifacts)[0] if each.routes == sha256(route_file)]
+    expected = expected_seconds({route: sizes[route] for route in plan.routes}, earlier)
+    return RoutePool(expected, claims=((),) * len(plan.shards))
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What one submission took on its routes, as its supervisors saw it."""
+
+    submission: int
+    routes: str  # the route file's SHA-256
+    seconds: Mapping[int, float]  # by route
+
+
+_DRIVEN = TypeAdapter(tuple[Driven, ...])
+
+
+def keep_durations(context: EvaluationContext, seen: list[Observations]) -> None:
+    """Keep how long the routes took, for those who drive them next."""
+    artifacts, pk = context.artifacts, context.submission.pk
+    new = Driven(pk, sha256(context.settings.read_routes()), merged_seconds(seen))
+    for _ in range(_TRIES):
+        kept, version = _read_durations(artifacts)
+        kept = (*(each for each in kept if each.submission != pk), new)[-MOST_KEPT:]
+        if artifacts.write_version(storage_keys.DURATIONS, _DRIVEN.dump_json(kept), version):
+            return
+
+
+def _read_durations(artifacts: ArtifactStore) -> tuple[tuple[Driven, ...], str | None]:
+    found = artifacts.read_version(storage_keys.DURATIONS)
+    if found is None:
+        return (), None
+    try:
+        return _DRIVEN.validate_json(found[0]), found[1]
+    except ValidationError:  # an estimate only: begun anew
+        return (), found[1]
