@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from evaluation.errors import InvalidConfiguration
 from evaluation.lifecycle.stages import LEASE_SECONDS
+from evaluation.shards import RoutePlan
 
 PREFIX = "LEADERBOARD_"
 # Of CARLA's evaluator, of the embedded stack's processes, and of the tests.
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
     )
     worker_limit: int = Field(default=8, ge=1, description="How many flow runs the embedded worker has at once.")
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
+    route_plan: RoutePlan = Field(
+        default=RoutePlan.FIXED, description="Which pair drives which routes in the embedded stack: fixed, or pulled."
+    )
     cancel_check_seconds: float = Field(
         default=3.0, gt=0, description="Longest time between two lists of EvalAI, which show cancellations, in seconds."
     )

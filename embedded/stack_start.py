@@ -117,6 +117,7 @@ class StackStart:
                 "route_seconds": self._settings.route_seconds,
             },
             "routes": routes_location(cluster),
+            "route_plan": self._settings.route_plan,
             "image_registries": ["demo"],
             "agent_restarts": 2,  # so that demo/agent:always-crash does not get through its five routes
             "hang_seconds": self._settings.hang_seconds,

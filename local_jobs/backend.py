@@ -42,6 +42,7 @@ class LocalJobBackend:
     supervisor: Sequence[str]
     prepare: Sequence[str] = ("--prepare",)
     route_seconds: float = 1.0
+    durations: Path | None = None  # a JSON file, seconds by route: how long the stand-in drives each, in their place
     seed: int = 0
     log_group: str = ""  # CloudWatch's, for the pair's output
     warmup_seconds: float = 0.2
@@ -166,6 +167,7 @@ class LocalJobBackend:
             "EVALUATOR_COMMAND": f"{python}.standin_agent",
             "AGENT_IMAGE": job.image,
             "STANDIN_ROUTE_SECONDS": str(self.route_seconds),
+            **({"STANDIN_DURATIONS": str(self.durations.resolve())} if self.durations else {}),
             "STANDIN_SEED": str(self.seed),
             "STANDIN_JOURNAL": str(self.workdir.resolve() / JOURNAL),
         }

@@ -101,6 +101,13 @@ def read_routes(path: str, subset: str, repetitions: int) -> list[Route]:
     return [Route(id_, repetition, points[id_]) for id_ in ids for repetition in range(repetitions)]
 
 
+def read_durations(path: str | None) -> dict[int, float]:
+    """Seconds by route, where they differ."""
+    if path is None:
+        return {}
+    return {int(route): float(seconds) for route, seconds in json.loads(Path(path).read_text()).items()}
+
+
 class Journal:
     """A line for every route that is started and every one that is recorded, by all agents in one file.
 
@@ -128,6 +135,7 @@ class Drive:
         self.version = environment["LEADERBOARD_VERSION"]
         self.seed = environment.get("STANDIN_SEED", "0")
         self.seconds = float(environment.get("STANDIN_ROUTE_SECONDS", "1")) / (10 if self.tag == "fast" else 1)
+        self.durations = read_durations(environment.get("STANDIN_DURATIONS"))
         self.routes = read_routes(environment["ROUTES"], environment["ROUTES_SUBSET"], int(environment["REPETITIONS"]))
         path = Path(environment["CHECKPOINT_ENDPOINT"])
         self.crashed_before = path.with_name("crashed-before")
@@ -171,11 +179,12 @@ class Drive:
     def drive(self, simulator: Simulator, index: int) -> None:
         route = self.routes[index]
         started = time.monotonic()
-        pause = min(0.1, self.seconds / 5)
+        seconds = self.durations.get(route.id, self.seconds)
+        pause = min(0.1, seconds / 5)
         simulator.ask(f"route {route.id}")
         self.journal.note("started", route)
         ticks = 0
-        while (done := (time.monotonic() - started) / self.seconds) < 1:
+        while (done := (time.monotonic() - started) / seconds) < 1:
             if ticks % 3 == 0:
                 print(f"route {route.id}: {done:.0%}", flush=True)
             simulator.ask("tick")

@@ -101,6 +101,9 @@ class SharedPool:
         claims = pool.claims[settings.shard]
         if claims == known:
             return False
+        if claims[: len(known)] != known:
+            problem = "Another pod of this shard has given back routes that this one drives"
+            raise InvalidConfiguration(problem, self._storage.address(self._key), "Resume the submission.")
         routes.keep(claims)
         log.info("Routes from the pool: %s; %d are left in it", claims[len(known) :], len(pool.free))
         return True

@@ -18,14 +18,13 @@ from pydantic import TypeAdapter
 
 from evaluation.errors import EvaluationError, Fault, InvalidCheckpoint, TransientError
 from evaluation.pair.decisions import ALL_SO_FAR, Decision, EndedStart, StopReason, complete, decide, parse_decision
-from evaluation.pair.protocol import Counters, PairExitCode, PairProgress, failure_of, parse_progress
-from evaluation.routes import RouteRun
+from evaluation.pair.protocol import Counters, PairExitCode, failure_of, parse_progress
 from evaluation.shards import ShardState
 from shard_pod.checkpoint_store import CheckpointStore
-from shard_pod.clock import now
 from shard_pod.log_forwarder import forwarding
 from shard_pod.logging_setup import log_to
 from shard_pod.pair_directory import PairDirectory, read_whole
+from shard_pod.pair_progress import pair_progress
 from shard_pod.prepare import exit_code, prepare, show_failure
 from shard_pod.settings import PairSettings, read_settings
 from shard_pod.shard_routes import ShardRoutes, SharedPool
@@ -197,31 +196,7 @@ class PairSupervisor:
         else:
             again = begun.counters.starts > 1 and begun.detail != ALL_SO_FAR
             state = ShardState.RETRYING if again else ShardState.STARTING
-        self._upload.show(self._progress(state, begun.counters, begun.detail, self._results.driving))
-
-    def _progress(
-        self,
-        state: ShardState,
-        counters: Counters,
-        detail: str,
-        driving: RouteRun | None = None,
-        exit_code: PairExitCode | None = None,
-    ) -> PairProgress:
-        if state is ShardState.DRIVING:
-            detail = f"driving route {driving.route}" if driving else "every route has its record"
-            detail += f" (start {counters.starts})" if counters.starts > 1 else ""
-            detail += f"; its checkpoint is refused: {self._results.refused}" if self._results.refused else ""
-        return PairProgress(
-            attempt=self._settings.attempt,
-            state=state,
-            routes_done=self._results.summary.settled(counters.quarantined),
-            routes_total=len(self._routes.runs),
-            route=driving.route if driving and state is ShardState.DRIVING else None,
-            counters=counters,
-            exit_code=exit_code,
-            detail=detail,
-            updated_at=now(),
-        )
+        self._upload.show(pair_progress(self._settings, self._results, state, begun.counters, begun.detail))
 
     def _settle(self, step: Decision, exit_code: PairExitCode) -> Decision:
         """Tell the pool that the shard has failed: others drive its routes, or nobody does if it ends the submission.
@@ -257,7 +232,7 @@ class PairSupervisor:
         step = self._settle(step, exit_code)
         state = ShardState.FINISHED if exit_code is PairExitCode.FINISHED else ShardState.FAILED
         log.info("Exit code %s: %s", exit_code.name.lower().replace("_", " "), step.detail)
-        self._upload.show(self._progress(state, step.counters, step.detail, exit_code=exit_code))
+        self._upload.show(pair_progress(self._settings, self._results, state, step.counters, step.detail, exit_code))
         self._copy_until_done(everything=True)
         self._files.publish("exit_code", str(int(exit_code)))
         return exit_code

@@ -17,10 +17,21 @@ from evaluation import storage_keys
 from evaluation.errors import Failure, Fault
 from evaluation.pair.protocol import PairProgress, parse_progress
 from evaluation.ports import JobBackend
+from evaluation.pulling.pool import RoutePool, parse_pool
 from evaluation.results.checkpoint import check_expected
 from evaluation.results.checkpoint_reading import parse_checkpoint
 from evaluation.routes import RouteRun
-from evaluation.shards import ENDED, Budgets, Shard, ShardJob, ShardState, ShardStatus, ShardStatuses
+from evaluation.shards import (
+    ENDED,
+    Budgets,
+    RoutePlan,
+    Shard,
+    ShardJob,
+    ShardState,
+    ShardStatus,
+    ShardStatuses,
+    plan_routes,
+)
 from evaluation.submission.model import LeaderboardVersion, parse_phase
 from tests.contract.batch_harness import BatchHarness
 from tests.contract.local_harness import LocalHarness
@@ -170,6 +181,22 @@ def test_a_finished_shard_has_its_results_and_every_log_in_s3(world: World) -> N
     assert len(world.records(job)) == 3
     assert world.progress(job).state is ShardState.FINISHED
     assert world.logs(job) == {"simulator.log", "agent.log", "supervisor.log", "init.log"}
+
+
+def test_pairs_that_pull_their_routes_drive_each_of_them_once(world: World) -> None:
+    plan, backend = plan_routes((5, 6, 7, 8), 2, 1, RoutePlan.PULLED), world.harness.backend()
+    jobs = [world.job("fast", shard=shard) for shard in plan.shards]
+    pool = RoutePool({5: 900.0, 6: 800.0, 7: 700.0, 8: 600.0}, claims=((), ()))
+    world.s3.put_object(Bucket=BUCKET, Key=storage_keys.pool_key(7), Body=pool.render())
+
+    run(backend.ensure(jobs))
+    *_, last = run(to_the_end(backend, *jobs))
+
+    assert {status.state for status in last.values()} == {ShardState.FINISHED}
+    claims = parse_pool(world.read(storage_keys.pool_key(7)), "pool.json").claims
+    assert sorted(route for each in claims for route in each) == [5, 6, 7, 8]
+    driven = [world.records(replace(job, shard=replace(job.shard, routes=claims[job.shard.index]))) for job in jobs]
+    assert [len(records) for records in driven] == list(map(len, claims))
 
 
 def test_a_submission_can_be_of_the_other_version_and_drive_repetitions(world: World) -> None:

@@ -3,14 +3,13 @@
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from embedded.aws_server import aws_server
 
+from embedded.aws_server import aws_server
 from evaluation import storage_keys
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.pair.observations import Observations, parse_observations
@@ -242,12 +241,13 @@ def test_a_resume_drives_a_crashed_route_of_its_own_before_it_takes_another(benc
 @pytest.fixture
 def atomic_aws() -> Iterator[dict[str, Any]]:
     """moto with the atomic conditional writes of AWS: the embedded stack's server."""
-    with closing(aws_server()) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield empty_aws(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join(PATIENCE_SECONDS)
+    server = aws_server()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield empty_aws(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    thread.join(PATIENCE_SECONDS)
+    server.server_close()
 
 
 def test_every_route_is_claimed_once_by_sixteen_shards_at_the_same_time(
@@ -302,3 +302,13 @@ def test_without_a_pool_or_a_place_in_it_the_shard_is_configured_wrongly(bench: 
     with pytest.raises(InvalidConfiguration, match=r"There is no pool of routes at .*8/pool\.json"):
         prepare(other.settings, other.storage)
     assert pool_of(pair).claims == ((), ())
+
+
+def test_a_pod_whose_shard_was_ended_by_another_drives_no_further(bench: Make) -> None:
+    pair = shard(bench, 0)
+    pool, routes = SharedPool(pair.settings, pair.storage, lambda: None), ShardRoutes(pair.settings, pair.files)
+    assert pool.take(routes, Observations())
+    pair.storage.write(POOL, pool_of(pair).give_back(0, keep=0).render(), "application/json")
+
+    with pytest.raises(InvalidConfiguration, match="Another pod of this shard has given back routes"):
+        pool.take(routes, Observations())

@@ -258,3 +258,25 @@ def test_the_same_run_twice_is_no_second_seed() -> None:
 def test_more_runs_than_repetitions_are_refused_and_how_seeds_are_merged_is_said(version: LeaderboardVersion) -> None:
     with pytest.raises(InvalidCheckpoint, match="runs of several seeds have to be driven as repetitions"):
         merge([("a.json", seed(100, version)), ("b.json", seed(60, version))], expand([0, 1], 1), version)
+
+
+def test_v1_by_route_does_not_depend_on_which_file_holds_which_route() -> None:
+    """The sum of these scores differs in its last bit by their order."""
+    scores = {0: 0.1, 1: 0.2, 2: 0.7, 3: 33.3}
+
+    def parts(*claims: tuple[int, ...]) -> list[Part]:
+        return [
+            (f"{n}.json", as_checkpoint(make_document([scored(*each) for each in enumerate(routes)]), V1))
+            for n, routes in enumerate(claims)
+        ]
+
+    def scored(index: int, route: int) -> dict[str, Any]:
+        values = {"score_route": 100.0, "score_penalty": 1.0, "score_composed": scores[route]}
+        return make_record(RouteRun(route), index, V1, scores=values)
+
+    expected = expand(range(4), 1)
+    fixed = merge(parts((0, 1), (2, 3)), expected, V1)
+    pulled = parts((3, 1), (2, 0))
+
+    assert merge(pulled, expected, V1).document != fixed.document
+    assert merge(pulled, expected, V1, sum_by_route=True).document == fixed.document

@@ -88,7 +88,7 @@ class Pods(RuleBasedStateMachine):
         super().__init__()
         self.version = 0
         self.pool = RoutePool({route: 100.0 + route for route in range(ROUTES)}, claims=((),) * SHARDS)
-        self.read: list[tuple[int, RoutePool]] = [(0, self.pool)] * SHARDS
+        self.read: list[tuple[int, RoutePool] | None] = [None] * SHARDS  # since its last write
         self.known: list[tuple[int, ...]] = [()] * SHARDS
         self.driven: list[tuple[int, ...]] = [()] * SHARDS
         self.ended = [False] * SHARDS
@@ -103,7 +103,9 @@ class Pods(RuleBasedStateMachine):
         self.read[shard] = self.version, self.pool
 
     def _write(self, shard: int, changed: RoutePool) -> bool:
-        version, read = self.read[shard]
+        assert self.read[shard]
+        version, read = self.read[shard]  # type: ignore[misc]  # as asserted
+        self.read[shard] = None
         if changed == read:
             return True
         if version != self.version:
@@ -113,9 +115,10 @@ class Pods(RuleBasedStateMachine):
 
     @rule(shard=shards, answer_is_lost=st.booleans())
     def takes(self, shard: int, answer_is_lost: bool) -> None:
-        if not self.lives(shard) or self.known[shard] != self.driven[shard]:
+        read = self.read[shard]
+        if not self.lives(shard) or self.known[shard] != self.driven[shard] or not read:
             return
-        changed = self.read[shard][1].take(shard, self.known[shard], attempt=1)
+        changed = read[1].take(shard, self.known[shard], attempt=1)
         if self._write(shard, changed) and not answer_is_lost:
             self.known[shard] = changed.claims[shard]
 
