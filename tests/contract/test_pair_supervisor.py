@@ -405,7 +405,7 @@ def test_prepare_refuses_routes_that_the_file_lacks(bench: Make) -> None:
 
 
 def test_prepare_refuses_a_checkpoint_of_other_routes(bench: Make) -> None:
-    pair = bench(expected=expand((2, 3), 1))
+    pair = bench(expected=expand((2, 3), 1), claims=(2, 3))
     pair.storage.write(storage_keys.checkpoint_key(7, 0), text(GOOD).encode(), "application/json")
 
     with pytest.raises(InvalidCheckpoint, match=f"s3://{BUCKET}/7/shards/0/checkpoint.json"):
