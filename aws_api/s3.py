@@ -83,7 +83,7 @@ def write_version(client: "S3Client", bucket: str, key: str, body: bytes, replac
     """Write JSON where the object's ETag is still `replaced`, or where there is no object (None).
 
     False where another write came first. That write may be this one, if its answer was lost: botocore repeats a request
-    whose answer does not come, so whoever asks has to read again. Raises what `aws_errors` says.
+    whose answer does not come, so the caller has to read again. Raises what `aws_errors` says.
     """
     condition = {"IfNoneMatch": "*"} if replaced is None else {"IfMatch": replaced}
     with aws_errors(f"Writing {address(bucket, key)}"):

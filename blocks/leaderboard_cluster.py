@@ -187,7 +187,11 @@ class LeaderboardCluster(SchemaOnce, Block):
     def budgets(self) -> Budgets:
         return Budgets(self.agent_restarts, self.infrastructure_restarts, self.simulator_crashes_per_route)
 
-    def read_routes(self) -> bytes:
+    def read_routes(self) -> tuple[int, ...]:
+        """The ids of the routes that every submission drives; raises InvalidConfiguration or ServiceUnavailable."""
+        return parse_route_xml(self.read_route_file(), self.routes)
+
+    def read_route_file(self) -> bytes:
         """The file of the routes that every submission drives; raises InvalidConfiguration or ServiceUnavailable."""
         return read_location(self.routes, self.credentials)
 

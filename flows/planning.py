@@ -24,7 +24,7 @@ def make_plan(context: EvaluationContext) -> Plan:
     artifacts, pk = context.artifacts, context.submission.pk
     plan = read_plan(artifacts, pk)
     if plan is None:
-        plan = context.settings.plan(context.settings.read_routes())
+        plan = context.settings.plan(context.settings.read_route_file())
         artifacts.write(storage_keys.plan_key(pk), render_plan(plan).encode(), "application/json")
     if plan.pulled and read_pool(artifacts, pk) is None:
         # Where a takeover run comes in between, the pool that is there first is the one.
@@ -34,7 +34,7 @@ def make_plan(context: EvaluationContext) -> Plan:
 
 def _new_pool(context: EvaluationContext, plan: Plan) -> RoutePool:
     settings = context.settings
-    route_file = settings.read_routes()
+    route_file = settings.read_route_file()
     sizes = settings.route_sizes(route_file)
     earlier = [each.seconds for each in _read_durations(context.artifacts)[0] if each.routes == sha256(route_file)]
     expected = expected_seconds({route: sizes[route] for route in plan.routes}, earlier)
@@ -56,7 +56,7 @@ _DRIVEN = TypeAdapter(tuple[Driven, ...])
 def keep_durations(context: EvaluationContext, seen: list[Observations]) -> None:
     """Keep how long the routes took, for those who drive them next."""
     artifacts, pk = context.artifacts, context.submission.pk
-    new = Driven(pk, sha256(context.settings.read_routes()), merged_seconds(seen))
+    new = Driven(pk, sha256(context.settings.read_route_file()), merged_seconds(seen))
     for _ in range(_TRIES):
         kept, version = _read_durations(artifacts)
         kept = (*(each for each in kept if each.submission != pk), new)[-MOST_KEPT:]

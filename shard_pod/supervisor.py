@@ -199,7 +199,7 @@ class PairSupervisor:
         self._upload.show(pair_progress(self._settings, self._results, state, begun.counters, begun.detail))
 
     def _settle(self, step: Decision, exit_code: PairExitCode) -> Decision:
-        """Tell the pool that the shard has failed: others drive its routes, or nobody does if it ends the submission.
+        """Tell the pool that the shard has failed: others drive its routes, unless it ends the submission.
 
         Routes at its end that it has quarantined go back too: perhaps only this machine's simulator dies on them.
         """
