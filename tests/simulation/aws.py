@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -156,16 +157,25 @@ class S3(_Client):
             body = self._objects.get((Bucket, Key))
             if body is None:
                 raise client_error("NoSuchKey", "GetObject", 404)
-            return {"Body": _Body(body), "ContentLength": len(body)}
+            return {"Body": _Body(body), "ContentLength": len(body), "ETag": _etag(body)}
 
         return self._call("get_object", effect)
 
-    def put_object(self, Bucket: str, Key: str, Body: bytes, **_: Any) -> dict[str, Any]:  # noqa: N803
+    def put_object(self, Bucket: str, Key: str, Body: bytes, **given: Any) -> dict[str, Any]:  # noqa: N803
         def effect() -> dict[str, Any]:
+            there = self._objects.get((Bucket, Key))
+            if "IfMatch" in given and (there is None or _etag(there) != given["IfMatch"]):
+                raise client_error("PreconditionFailed" if there else "NoSuchKey", "PutObject", 412 if there else 404)
+            if "IfNoneMatch" in given and there is not None:
+                raise client_error("PreconditionFailed", "PutObject", 412)
             self._objects[Bucket, Key] = Body
-            return {}
+            return {"ETag": _etag(Body)}
 
         return self._call("put_object", effect)
+
+
+def _etag(body: bytes) -> str:
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
 
 
 class _Body:

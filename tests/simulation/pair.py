@@ -13,6 +13,7 @@ from typing import Any
 from evaluation.errors import EvaluationError
 from evaluation.pair.protocol import PairExitCode
 from evaluation.results.checkpoint_writing import render_document
+from evaluation.routes import RouteRun, expand, parse_route_xml
 from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs.api import Json
 from shard_pod.pair_directory import write_whole
@@ -144,7 +145,7 @@ class Pair:
         if ("agent", start) in self._parties or ("simulator", start) in self._parties:
             return
         document = self._document()
-        records, expected = document["_checkpoint"]["records"], self.settings.expected
+        records, expected = document["_checkpoint"]["records"], self._expected()
         if len(records) < len(expected):
             if self.image == CRASHING and len(records) == 1:
                 self._exit("agent", start, "died 1")
@@ -163,13 +164,19 @@ class Pair:
             return
         self._later(self.calls.chance.random.uniform(*ROUTE_SECONDS), self._drive, start)
 
+    def _expected(self) -> tuple[RouteRun, ...]:
+        """Where routes are pulled, those of the route file that the supervisor has written for this start."""
+        if not self.settings.pulled:
+            return self.settings.expected
+        return expand(parse_route_xml(self.settings.routes.read_bytes(), "routes"), self.settings.repetitions)
+
     def _document(self) -> dict[str, Any]:
         found = self.settings.checkpoint
         if found.exists():
             document: dict[str, Any] = json.loads(found.read_bytes())
             return document | {"sensors": ["carla_camera"]}
         return {
-            "_checkpoint": {"global_record": {}, "progress": [0, len(self.settings.expected)], "records": []},
+            "_checkpoint": {"global_record": {}, "progress": [0, len(self._expected())], "records": []},
             "entry_status": "Started",
             "eligible": False,
             "sensors": ["carla_camera"],

@@ -28,6 +28,7 @@ from blocks.leaderboard_cluster import LeaderboardCluster
 from blocks.ledger_table import LedgerTable
 from blocks.submission_queue import SubmissionQueue
 from embedded.challenge import CHALLENGE, PHASES
+from evaluation.shards import RoutePlan
 from evaluation.submission.model import LeaderboardVersion
 from flows.evaluate_submission import evaluate_submission
 from flows.reconciler.flow import reconcile
@@ -133,6 +134,7 @@ class World:
             credentials=credentials,
             bucket=BUCKET,
             routes=str(routes),
+            route_plan=RoutePlan.FIXED if self.seed % 2 else RoutePlan.PULLED,
             image_registries=["demo"],
             shard_deadline_seconds=6 * 3600,
         )
