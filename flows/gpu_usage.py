@@ -49,7 +49,7 @@ def _values(context: EvaluationContext) -> dict[str, object]:
 def observations_of(artifacts: ArtifactStore, submission: int) -> dict[int, Observations | None]:
     """What each pair's supervisor saw, None where that is absent or cannot be read. Blocks."""
     plan = read_plan(artifacts, submission)
-    return {shard.index: _seen(artifacts, submission, shard.index) for shard in plan[0]} if plan else {}
+    return {shard.index: _seen(artifacts, submission, shard.index) for shard in plan.shards} if plan else {}
 
 
 def _seen(artifacts: ArtifactStore, submission: int, shard: int) -> Observations | None:

@@ -17,7 +17,7 @@ MOST_SPANS = 150  # drawn of one pair in one attempt; the sums have all of them
 
 class Activity(StrEnum):
     WAITING = "waiting"  # from the claim to the pair's first start: plan, machine, images
-    STARTING = "starting"  # the simulator warms up
+    STARTING = "starting"  # the simulator warms up, at first or for the next routes that the pair pulls
     DRIVING = "driving"  # routes that got their record
     LOST = "driving in vain"  # a drive that ended without a record
     RETRYING = "retrying"  # between two starts
@@ -115,8 +115,9 @@ def _spans(begin: datetime, starts: Sequence[SeenStart], seen: Observations) -> 
         end = start.ended_at or max([start.ready_at or start.began_at, *moments])
         yield from _of_start(start, end, moments, before)
         if following is not None:
-            yield from _span(Activity.RETRYING, end, following.began_at, start)
-        before = start
+            again = None if start.drove_all else start  # else it is a start for the next routes
+            yield from _span(Activity.RETRYING if again else Activity.STARTING, end, following.began_at, again)
+        before = None if start.drove_all else start
 
 
 def _of_start(start: SeenStart, end: datetime, records: Sequence[datetime], before: SeenStart | None) -> Iterator[Span]:

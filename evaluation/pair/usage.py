@@ -16,7 +16,7 @@ class Seconds:
     """Of all pairs together. `waiting`, for machine and images, is before a pair's first start: no GPU time."""
 
     waiting: float = 0.0
-    starting: float = 0.0  # of each pair's first start in an attempt
+    starting: float = 0.0  # of each pair's first start in an attempt, and of those for the next routes that it pulls
     driving: float = 0.0
     retries_agent: float = 0.0  # drives that broke off, pauses and further starts, charged to the agent
     retries_infrastructure: float = 0.0  # the same, charged to the installation

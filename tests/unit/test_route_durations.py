@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -6,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.pair.observations import Observations, SeenRecord, SeenStart
+from evaluation.pair.restarts import restarts
+from evaluation.pair.timeline import timelines
+from evaluation.pair.usage import usage_of
 from evaluation.pulling.choice import MOST_START_SHARE, START_SECONDS, next_routes
 from evaluation.pulling.durations import RouteSize, adapted, expected_seconds, shown_seconds, start_seconds
 from evaluation.routes import RouteRun
@@ -104,3 +108,15 @@ def test_a_start_takes_the_longest_and_no_more_than_its_part(
         assert sum(expected[route] for route in taken) <= sum(expected.values()) / pairs
     if taken:
         assert expected[taken[0]] == max(expected.values())
+
+
+def test_a_start_for_the_next_routes_is_neither_a_restart_nor_a_retry() -> None:
+    first = SeenStart(1, 1, at(0), at(10), at(100), interrupted=False, drove_all=True)
+    seen = Observations((first, record(4, 99), SeenStart(1, 2, at(110), at(130)), replace(record(2, 230), start=2)))
+
+    [attempt] = timelines({0: seen}, 1, at(0))
+    seconds = usage_of(attempt).seconds
+
+    assert (seconds.starting, seconds.driving) == (10 + 10 + 20, 90 + 100)
+    assert (seconds.retries_agent, seconds.retries_infrastructure) == (0, 0)
+    assert not list(restarts(0, seen))
