@@ -36,6 +36,13 @@ class UnknownJob(SubmissionFailed):
     """The table has no row of that id: it was never posted here, or it is older than results are kept."""
 
 
+class UnreadableJob(UnknownJob):
+    """The table's row of that id was not written by this client, or somebody has changed it."""
+
+    def __init__(self, job_id: object, cause: str) -> None:
+        super().__init__(f"The row of job {job_id!r:.120} makes no sense", cause, "Post the job under another id.")
+
+
 class AlreadyComputed(ControlFlow):
     """The job has its result, or its error."""
 

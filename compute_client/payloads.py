@@ -49,7 +49,7 @@ class Contents:
         body = read_object(self._s3(), self._bucket, key)
         if body is None:
             raise RequestRefused(f"The {kind} cannot be read", f"there is no object {address(self._bucket, key)}")
-        return body.decode()
+        return body.decode(errors="replace")
 
     def _s3(self) -> "S3Client":
         client: S3Client = self._client("s3")

@@ -9,6 +9,7 @@ from aws_api import ClientFactory
 from aws_api.dynamodb_conditions import refusing_row
 from aws_api.dynamodb_values import decode, encode_all
 from aws_api.errors import aws_errors
+from compute_client.job import ResultStatus, UnreadableJob
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -18,7 +19,7 @@ Values = Mapping[str, object]  # an expression's placeholders, `:name` -> text o
 
 
 class Rows:
-    """Conditions are DynamoDB's own expressions. Raises what `aws_errors` says."""
+    """Conditions are DynamoDB's own expressions. Raises what `aws_errors` says; UnreadableJob for a strange row."""
 
     def __init__(self, table: str, client: ClientFactory) -> None:
         self._table = table
@@ -29,7 +30,7 @@ class Rows:
             answer = self._dynamodb().get_item(
                 TableName=self._table, Key=encode_all({"job_id": job_id}), ConsistentRead=True
             )
-        return decode(answer["Item"]) if "Item" in answer else None
+        return _job(decode(answer["Item"])) if "Item" in answer else None
 
     def put(self, row: Row, condition: str, values: Values) -> Row | None:
         """Write a whole row; None, or the row that did not meet the condition."""
@@ -43,7 +44,7 @@ class Rows:
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
             except ClientError as error:
-                return refusing_row(error)
+                return _job(refusing_row(error))
         return None
 
     def update(self, job_id: str, update: str, condition: str, values: Values) -> tuple[Row | None, Row]:
@@ -61,7 +62,7 @@ class Rows:
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
             except ClientError as error:
-                return refusing_row(error), {}
+                return _job(refusing_row(error)), {}
         return None, decode(answer["Attributes"])
 
     def query(self, index: str, condition: str, values: Values) -> Iterator[Row]:
@@ -82,3 +83,25 @@ class Rows:
 
     def _dynamodb(self) -> "DynamoDBClient":
         return cast("DynamoDBClient", self._client("dynamodb"))
+
+
+def _job(row: Row) -> Row:
+    """The row, if all that is calculated with is as this client writes it; {} stands for no row."""
+    if not row:
+        return row
+    try:
+        ResultStatus(row["job_status"])
+        for name in ("expires_at", "submitted_at", "attempts"):
+            _number(name, row[name])
+        for name in ("lease_until", "sent_at", "started_at", "finished_at"):
+            _number(name, row.get(name, 0))
+    except KeyError as error:
+        raise UnreadableJob(row.get("job_id"), f"{error.args[0]} is missing") from error
+    except ValueError as error:
+        raise UnreadableJob(row.get("job_id"), str(error)) from error
+    return row
+
+
+def _number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is {value!r:.60}, no number")

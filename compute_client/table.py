@@ -23,6 +23,7 @@ from compute_client.job import (
     Lease,
     ResultStatus,
     UnknownJob,
+    UnreadableJob,
     digest,
     require_id,
     to_json,
@@ -131,15 +132,19 @@ class JobTable:
     def _in_outbox(self, state: str, older_seconds: float) -> Iterator[tuple[str, str]]:
         condition = f"{OUTBOX} = :state AND unsent_since <= :then"
         for row in self._rows.query(OUTBOX, condition, {":state": state, ":then": self._now() - older_seconds}):
-            yield row["job_id"], row["message_group"]
+            if isinstance(group := row.get("message_group"), str):  # else it is no row of ours
+                yield row["job_id"], group
 
     def read(self, job_id: str) -> JobResult:
         """How the job stands, with its result or error; raises UnknownJob."""
         row = self._known(job_id)
         status = ResultStatus(row["job_status"])
-        if status is ResultStatus.SUCCESS:
-            return JobResult(job_id, status, json.loads(self._contents.get("result", row)))
-        error = JobError(**json.loads(row["error_json"])) if status is ResultStatus.FAILED else None
+        try:
+            if status is ResultStatus.SUCCESS:
+                return JobResult(job_id, status, json.loads(self._contents.get("result", row)))
+            error = JobError(**json.loads(row["error_json"])) if status is ResultStatus.FAILED else None
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise UnreadableJob(job_id, f"its outcome cannot be read: {wrong!r:.120}") from wrong
         return JobResult(job_id, status, error=error)
 
     def status(self, job_id: str) -> ResultStatus:

@@ -1,9 +1,9 @@
 """A takeover run whose submission EvalAI no longer shows as it was claimed: it goes on by what the ledger says."""
 
 import asyncio
-from datetime import datetime
 
 from evaluation.errors import SubmissionCancelled, SubmissionFailed, UnknownSubmission
+from evaluation.moments import parse_moment
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import Phase, Submission, SubmissionStatus
 from flows.cancellation import TakenBack
@@ -22,6 +22,10 @@ async def claimed_earlier(
     entry = await asyncio.to_thread(cluster.entry_of, message.submission_pk)
     if entry is None:
         raise why
+    try:
+        resumed_at = parse_moment(entry.key) if entry.key else None
+    except ValueError:  # somebody has changed the row
+        raise why from None
     return Submission(
         pk=entry.submission,
         challenge_pk=message.challenge_pk,
@@ -32,7 +36,7 @@ async def claimed_earlier(
         status=SubmissionStatus.CANCELLED if gone else SubmissionStatus.RUNNING,
         image=entry.image,
         submitted_at=None,
-        rerun_resumed_at=datetime.fromisoformat(entry.key) if entry.key else None,
+        rerun_resumed_at=resumed_at,
         gone=gone,
     )
 

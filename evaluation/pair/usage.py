@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Self
 
+from evaluation.moments import parse_moment
 from evaluation.pair.timeline import Activity, AttemptTimeline, Span
 
 
@@ -64,7 +65,7 @@ class AttemptUsage:
         if not all(isinstance(value, int | float) for value in values.values()):
             raise ValueError("seconds that are no numbers")
         seconds = Seconds(**{name: float(str(value)) for name, value in values.items()})
-        return cls(int(attempt), datetime.fromisoformat(str(kept["began"])), seconds)
+        return cls(int(attempt), parse_moment(kept["began"]), seconds)
 
 
 def usage_of(timeline: AttemptTimeline) -> AttemptUsage:

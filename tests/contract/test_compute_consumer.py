@@ -56,6 +56,20 @@ def test_the_snippets_of_the_page_run_as_they_stand(aws: dict[str, Any], tmp_pat
     assert harness.producer().retrieve_result("order-7").result == {"answer": 42}
 
 
+def test_a_row_that_makes_no_sense_is_a_dead_letter_and_the_next_job_is_computed(harness: ComputeAws) -> None:
+    harness.producer().post_non_blocking({"number": 4}, job_id="strange")
+    foreign = {"job_id": {"S": "strange"}, "owner": {"S": "somebody"}}
+    harness.client("dynamodb").put_item(TableName=harness.table, Item=foreign)
+
+    with consuming(harness, functions.answer):
+        assert harness.producer().post({"number": 4}, job_id="mine").result == {"answer": 42, "id": "mine"}
+        dead: list[tuple[str, dict[str, str]]] = []
+        eventually(lambda: dead.extend(received_dead(harness.aws, harness.queue)) or dead)
+
+    _, attributes = dead[0]
+    assert attributes["reason"].startswith("The row of job 'strange' makes no sense: job_status is missing.")
+
+
 def shell(aws: dict[str, Any]) -> dict[str, str]:
     """The variables by which boto3 finds this AWS."""
     return {

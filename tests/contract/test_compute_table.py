@@ -17,7 +17,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from compute_client.job import Abandoned, AlreadyComputed, Held, JobError, JobFailed, Lease, ResultStatus, UnknownJob
+from compute_client.job import (
+    Abandoned,
+    AlreadyComputed,
+    Held,
+    JobError,
+    JobFailed,
+    Lease,
+    ResultStatus,
+    UnknownJob,
+    UnreadableJob,
+)
 from compute_client.table import JobTable
 from evaluation.errors import AlreadyClaimed, ServiceUnavailable
 from tests.contract.compute_harness import ComputeAws
@@ -192,6 +202,41 @@ def test_the_last_run_is_not_given_up_while_it_lives(harness: ComputeAws) -> Non
         jobs.claim("mine", "second")
     jobs.succeed(lease, "1")
     assert jobs.read("mine").result == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"job_status": {"S": "DONE"}}, "'DONE' is not a valid ResultStatus"),
+        ({"expires_at": {"S": "soon"}}, "expires_at is 'soon', no number"),
+        ({"attempts": {"NULL": True}}, "attempts is None, no number"),
+        ({"lease_until": {"BOOL": True}}, "lease_until is True, no number"),
+        ({"submitted_at": {"L": []}}, r"submitted_at is \[\], no number"),
+    ],
+)
+def test_a_row_that_somebody_has_changed_is_named(harness: ComputeAws, changes: dict[str, Any], cause: str) -> None:
+    dynamodb, jobs = harness.client("dynamodb"), harness.jobs()
+    row = dynamodb.get_item(TableName=harness.table, Key={"job_id": {"S": "mine"}})["Item"]
+    dynamodb.put_item(TableName=harness.table, Item={**row, **changes})
+
+    for asked in (jobs.read, jobs.status, lambda job: jobs.submit(job, {"number": 4}, job)):
+        with pytest.raises(UnreadableJob, match=f"The row of job 'mine' makes no sense: {cause}"):
+            asked("mine")
+    if set(changes) & {"job_status", "attempts"}:
+        with pytest.raises(UnreadableJob, match=cause):
+            jobs.claim("mine", "run")
+
+
+@pytest.mark.parametrize("error", ["no JSON", "[]", '{"type": "E"}', '{"kind": 1}'])
+def test_an_outcome_that_somebody_has_changed_is_named(harness: ComputeAws, error: str) -> None:
+    jobs = harness.jobs()
+    jobs.fail(jobs.claim("mine", "run").lease, JobError("E", ""))
+    dynamodb = harness.client("dynamodb")
+    row = dynamodb.get_item(TableName=harness.table, Key={"job_id": {"S": "mine"}})["Item"]
+    dynamodb.put_item(TableName=harness.table, Item={**row, "error_json": {"S": error}})
+
+    with pytest.raises(UnreadableJob, match="its outcome cannot be read"):
+        jobs.read("mine")
 
 
 def test_rows_expire_after_the_result_and_never_under_a_run(harness: ComputeAws) -> None:

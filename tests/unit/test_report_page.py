@@ -226,7 +226,9 @@ def test_gpu_time_is_split_by_what_it_went_to_and_whose_retries_they_were() -> N
         "retries_infrastructure": 4 + 1 + 2,
     }
     assert used.seconds.gpu / 60 == 52 - 4
-    assert read_usage({"1": used.described(), "2": {"began": "never"}, "x": None}) == (used,)
+    assert read_usage({"1": used.described(), "2": {"began": "never"}, "x": None, "٣" * 5000: used.described()}) == (
+        used,
+    )
 
 
 def test_rank_gpu_time_and_cost_stand_among_the_facts() -> None:
