@@ -7,7 +7,9 @@ from cyclopts import Parameter
 
 from blocks import document_names
 from blocks.dead_letters import DeadLetter, DeadLetters
+from cli.arguments import Json
 from cli.compute import Flag, Name, load_jobs
+from cli.listing import print_json
 from compute_client.job import ResultStatus, UnknownJob, read_message
 from deployments.installation import installation
 from deployments.settings import load_settings
@@ -15,16 +17,32 @@ from evaluation.errors import InvalidMessage
 from services.compute_backlog import Jobs
 
 
-def dead(*, jobs: Name = document_names.COMPUTE) -> None:
-    """Show the queue's dead letters: which job, how it stands, since when, and why its message was set aside."""
+def dead(*, jobs: Name = document_names.COMPUTE, as_json: Json = False) -> None:
+    """Show the queue's dead letters: which job, how it stands, since when, and why its message was set aside.
+
+    Parameters
+    ----------
+    as_json
+        Print JSON.
+    """
     with installation(load_settings()):
         found = load_jobs(jobs)
         with DeadLetters(found.queue) as letters:
-            for letter in letters:
-                since = letter.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-                print(f"{letter.message_id} since {since}: {describe(found, letter)}: {letter.reason or 'no reason'}")
-            if unseen := letters.unseen():
-                print(f"About {unseen} more are held by another command: try again in two minutes.")
+            rows = [_row(found, letter) for letter in letters]
+            unseen = letters.unseen()
+    if as_json:
+        print_json({"dead_letters": rows, "unseen": unseen})
+        return
+    for row in rows:
+        print(f"{row['message_id']} since {row['since']}: {row['about']}: {row['reason'] or 'no reason'}")
+    if unseen:
+        print(f"About {unseen} more are held by another command: try again in two minutes.")
+
+
+def _row(jobs: Jobs, letter: DeadLetter) -> dict[str, object]:
+    since = letter.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    about = {"job": job_of(letter), "about": describe(jobs, letter), "reason": letter.reason}
+    return {"message_id": letter.message_id, "since": since, **about}
 
 
 def redrive(

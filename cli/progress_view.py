@@ -1,5 +1,6 @@
 """A submission's progress on a terminal: one bar per shard; plain lines where the output is no terminal."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -23,8 +24,10 @@ class View(Protocol):
     def show(self, seen: Progress) -> None: ...
 
 
-def watch_live(console: Console, snapshots: Iterable[Progress]) -> Progress:
-    """Show every snapshot and return the last one."""
+def watch_live(console: Console, snapshots: Iterable[Progress], as_json: bool = False) -> Progress:
+    """Show every snapshot and return the last one; `as_json`: each that differs from the one before, as a line."""
+    if as_json:
+        return _show_all(JsonLines(console), snapshots)
     if not console.is_terminal:
         return _show_all(PlainLines(console), snapshots)
     board = LiveBoard()
@@ -94,6 +97,20 @@ def headline(seen: Progress) -> str:
 def _bar(shard: ShardProgress) -> str:
     filled = round(_BAR * shard.routes_done / max(1, shard.routes_total))
     return "━" * filled + "·" * (_BAR - filled)
+
+
+class JsonLines:
+    """A JSON object on a line of its own for each change: for programs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown = ""
+
+    def show(self, seen: Progress) -> None:
+        line = json.dumps(seen.described(), ensure_ascii=False)
+        if line != self._shown:
+            self._shown = line
+            print(line, file=self._console.file, flush=True)
 
 
 class PlainLines:

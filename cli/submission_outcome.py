@@ -43,9 +43,8 @@ def places_of(observer: Observer, target: Installation, seen: Progress) -> dict[
 def finish(file: IO[str], seen: Progress, metrics: Mapping[str, float], seconds: float) -> int:
     """Print the last line, in the form that scripts read; returns the exit code: 0 only for a full, finished result."""
     score = metrics.get("Driving score")
-    held = seen.row.get(STATUS) == OutcomeStatus.HELD
     words = [
-        "HELD" if held else seen.evalai.value.upper(),
+        "HELD" if _held(seen) else seen.evalai.value.upper(),
         f"submission={seen.submission}",
         f"phase={seen.phase}",
         f"routes={seen.routes_done}/{seen.routes_total}",
@@ -55,7 +54,15 @@ def finish(file: IO[str], seen: Progress, metrics: Mapping[str, float], seconds:
         f"seconds={seconds:.0f}",
     ]
     print(*words, file=file, flush=True)
-    complete = score is not None and 0 < seen.routes_total == seen.routes_done
-    if seen.evalai is SubmissionStatus.FINISHED and complete:
+    return exit_code(seen, score is not None)
+
+
+def exit_code(seen: Progress, scored: bool = True) -> ExitCode:
+    """OK only for a full, finished result."""
+    if seen.evalai is SubmissionStatus.FINISHED and scored and 0 < seen.routes_total == seen.routes_done:
         return ExitCode.OK
-    return ExitCode.ATTENTION if held else ExitCode.FAILED
+    return ExitCode.ATTENTION if _held(seen) else ExitCode.FAILED
+
+
+def _held(seen: Progress) -> bool:
+    return seen.row.get(STATUS) == OutcomeStatus.HELD

@@ -78,6 +78,22 @@ class Progress:
             return False
         return recorded == OutcomeStatus.HELD or (self.evalai in OVER and recorded == self.evalai)
 
+    def described(self) -> dict[str, object]:
+        """As `--json` has it."""
+        return {
+            "submission": self.submission,
+            "phase": self.phase,
+            "team": self.team_name,
+            "evalai": self.evalai.value,
+            "status": self.status,
+            "driving_score": self.score,
+            "routes_done": self.routes_done,
+            "routes_total": self.routes_total,
+            "reason": self.reason,
+            "remarks": self.remarks,
+            "shards": [shard.row for shard in self.shards],
+        }
+
 
 def _stopped(shard: ShardProgress) -> ShardProgress:
     """A shard of a submission that is over; the last word of one that was stopped may be that it drives."""

@@ -15,8 +15,8 @@ from cli.listing import print_json
 from cli.observers import Challenge, load_challenge, observer_of, while_it_lasts
 from cli.progress_view import show_progress, watch_live
 from cli.submission_list import gather, show_list
-from cli.submission_outcome import finish, places_of, show_outcome
-from cli.submission_progress import Observer, Progress, in_time
+from cli.submission_outcome import exit_code, finish, places_of, show_outcome
+from cli.submission_progress import Observer, in_time
 from deployments.installation import Installation, installation
 from deployments.settings import load_settings
 from evaluation.errors import DeadlineExceeded, RequestRefused
@@ -51,7 +51,9 @@ def status(submission: SubmissionId | None = None, /, *, all_: Flag = False, as_
         challenge = load_challenge()
         if submission is not None:
             seen = observer_of(challenge, target).snapshot(submission)
-            print_json(described(seen)) if as_json else show_progress(screen(), seen)
+            print_json({**seen.described(), "ledger": dict(sorted(seen.row.items()))}) if as_json else show_progress(
+                screen(), seen
+            )
             return
         lines, problem = gather(challenge, datetime.now(UTC))
     if problem:
@@ -63,25 +65,7 @@ def status(submission: SubmissionId | None = None, /, *, all_: Flag = False, as_
         show_list(screen(), chosen, len(lines))
 
 
-def described(seen: Progress) -> dict[str, object]:
-    """A submission as `status ID --json` has it."""
-    return {
-        "submission": seen.submission,
-        "phase": seen.phase,
-        "team": seen.team_name,
-        "evalai": seen.evalai.value,
-        "status": seen.status,
-        "driving_score": seen.score,
-        "routes_done": seen.routes_done,
-        "routes_total": seen.routes_total,
-        "reason": seen.reason,
-        "remarks": seen.remarks,
-        "shards": [shard.row for shard in seen.shards],
-        "ledger": dict(sorted(seen.row.items())),
-    }
-
-
-def watch(submission: SubmissionId, /, *, wait_seconds: WaitSeconds = WAIT_SECONDS) -> int:
+def watch(submission: SubmissionId, /, *, wait_seconds: WaitSeconds = WAIT_SECONDS, as_json: Json = False) -> int:
     """Follow a submission until its end: a bar for each shard, then the result or the reason.
 
     Plain lines where the output is no terminal. Exit code 0: finished; 1: failed or cancelled; 3: held; 124:
@@ -93,9 +77,11 @@ def watch(submission: SubmissionId, /, *, wait_seconds: WaitSeconds = WAIT_SECON
         The submission's id at EvalAI.
     wait_seconds
         How long to watch at most.
+    as_json
+        Print a JSON object for each change, one a line; the last one is the end.
     """
     with observed() as (target, challenge):
-        return follow_to_end(target, observer_of(challenge, target), submission, wait_seconds)
+        return follow_to_end(target, observer_of(challenge, target), submission, wait_seconds, as_json)
 
 
 @contextmanager
@@ -104,20 +90,24 @@ def observed() -> Iterator[tuple[Installation, Challenge]]:
         yield target, load_challenge()
 
 
-def follow_to_end(target: Installation, observer: Observer, submission: int, seconds: float) -> int:
+def follow_to_end(
+    target: Installation, observer: Observer, submission: int, seconds: float, as_json: bool = False
+) -> int:
     """Watch, then show how it ended; returns the exit code."""
     began, console = time.monotonic(), screen()
     goes_on = f"It goes on: `leaderboard watch {submission}`"
     try:
         snapshots = while_it_lasts(observer.follow(submission), target, load_settings())
         limited = in_time(snapshots, seconds, "--wait-seconds allow no more", f"{goes_on}.")
-        seen = watch_live(console, limited)
+        seen = watch_live(console, limited, as_json)
     except DeadlineExceeded as error:
         print(error, file=sys.stderr)
         return ExitCode.TIME_IS_UP
     except KeyboardInterrupt:
-        console.print(f"\nSubmission {submission} is no longer watched. {goes_on}", markup=False)
+        print(f"\nSubmission {submission} is no longer watched. {goes_on}", file=sys.stderr)
         return ExitCode.INTERRUPTED
+    if as_json:
+        return exit_code(seen)
     metrics = observer.result(submission, seen.phase) if seen.row else {}
     show_outcome(console, seen, metrics, places_of(observer, target, seen))
     return finish(console.file, seen, metrics, time.monotonic() - began)

@@ -1,8 +1,10 @@
 """What `status`, `logs` and `watch` make of the ledger, EvalAI's list and S3."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from rich.console import Console
 
 from cli.logs import LogReader, Wanted, followed
 from cli.observers import while_it_lasts
-from cli.progress_view import board
+from cli.progress_view import board, watch_live
 from cli.submission_list import merged
 from cli.submission_progress import Observer, Pace, Place, Progress
 from deployments.installation import Installation
@@ -92,6 +94,18 @@ def test_a_watcher_reads_ledger_and_folder_until_both_say_that_it_has_ended() ->
 
     assert [each.evalai for each in seen] == [SubmissionStatus.RUNNING, SubmissionStatus.FINISHED]
     assert (seen[-1].score, seen[-1].remarks, seen[-1].over) == (77.087, "Pairs were started again once.", True)
+
+
+def test_a_program_gets_a_json_line_for_each_change_and_the_end_last() -> None:
+    running = Progress(7, "leaderboard-20-SENSORS", 3, SubmissionStatus.RUNNING, {"attempt": "1"}, SHARDS[:1])
+    ended = replace(running, evalai=SubmissionStatus.FINISHED, row={name: str(FINISHED[name]) for name in FINISHED})
+    output = StringIO()
+
+    last = watch_live(Console(file=output), [running, running, ended], as_json=True)
+
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [(line["status"], line["driving_score"]) for line in lines] == [("running", None), ("finished", 77.087)]
+    assert last is ended
 
 
 SHARDS = (
