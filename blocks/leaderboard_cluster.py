@@ -43,6 +43,9 @@ class LocalCompute(BaseModel):
     workdir: Path = Field(description="Folder for the shards' run directories.")
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     seed: int = Field(default=0, description="Seed of the stand-ins' scores.")
+    gpu_slots: int = Field(
+        default=8, ge=1, description="How many pairs drive at once in this workdir, of all submissions together."
+    )
 
     def preflight(self, _credentials: AwsCredentials) -> str:
         """Where the shards run, in words; raises InvalidConfiguration where this user may not write there."""
@@ -245,6 +248,7 @@ class LeaderboardCluster(SchemaOnce, Block):
             supervisor=[sys.executable, "-m", "shard_pod.supervisor"],
             route_seconds=self.compute.route_seconds,
             seed=self.compute.seed,
+            gpu_slots=self.compute.gpu_slots,
             log_group=self.log_group,
         )
 

@@ -71,7 +71,15 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of the metrics of bridge and in-process worker (none if unset) and of `leaderboard metrics`.",
     )
-    worker_limit: int = Field(default=8, ge=1, description="How many flow runs the embedded worker has at once.")
+    worker_limit: int = Field(
+        default=100,
+        ge=1,
+        description="How many flow runs the embedded worker has at once; 8 is enough with the work pool type process, "
+        "where each takes some 200 MB.",
+    )
+    gpu_slots: int = Field(
+        default=8, ge=1, description="How many pairs drive at once in the embedded stack; other shards wait for a turn."
+    )
     route_seconds: float = Field(default=1.0, gt=0, description="How long a stand-in drives one route, in seconds.")
     route_plan: RoutePlan = Field(
         default=RoutePlan.FIXED, description="Which pair drives which routes in the embedded stack: fixed, or pulled."

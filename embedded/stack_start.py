@@ -115,6 +115,7 @@ class StackStart:
                 "kind": "local",
                 "workdir": str(self._state.shards),
                 "route_seconds": self._settings.route_seconds,
+                "gpu_slots": self._settings.gpu_slots,
             },
             "routes": routes_location(cluster),
             "route_plan": self._settings.route_plan,

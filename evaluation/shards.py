@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from evaluation.errors import Failure, InvalidConfiguration
+from evaluation.queue_place import QueuePlace
 from evaluation.routes import RouteRun, expand
 from evaluation.submission.model import LeaderboardVersion, Phase
 
@@ -146,6 +147,7 @@ class ShardStatus:
     failure: Failure | None = None
     image_digest: str = ""  # of the agent's image as it runs, where the backend knows it
     warning: str = ""  # why this may be old news: the backend cannot see the shard now
+    queue: QueuePlace | None = None  # while it waits in a queue that the backend can see
     backend_id: str = ""  # what the backend calls it: name of the Kubernetes pod or Job, id of the Batch job, pid here
 
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,8 @@ from evaluation.pair.diagnosis import quoted
 from evaluation.pair.protocol import failure_of_exit, parse_progress
 from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus, ShardStatuses, attempt_of, attempt_prefix
 from local_jobs.demo_images import require_known
-from local_jobs.run_directory import PODS, RunDirectory, describe, end_processes, plain_environment, tail
+from local_jobs.gpu_slots import GpuSlots
+from local_jobs.run_directory import RunDirectory, describe, end_processes, plain_environment, tail
 from shard_pod.environment import Party, job_environment
 
 WATCH_SECONDS = 0.25  # between two polls
@@ -29,7 +31,7 @@ _RUNNING = frozenset({ShardState.STARTING, ShardState.DRIVING, ShardState.RETRYI
 
 @dataclass(frozen=True)
 class LocalJobBackend:
-    """Runs shards with the stand-ins of this package. Times in seconds.
+    """Runs shards with the stand-ins of this package, when a GPU slot is free (gpu_slots). Times in seconds.
 
     `scripts` is the folder of simulator.sh and agent.sh; `supervisor` its command line, `prepare` what is added to it
     for the first time; `storage` boto3's variables, which only the supervisor gets.
@@ -49,17 +51,18 @@ class LocalJobBackend:
     poll_seconds: float = 0.1
     copy_seconds: float = 1.0
     simulator_wait_seconds: float = 60.0
+    gpu_slots: int = 8  # of this machine: so many pairs at once, of all that use the same workdir
 
     async def ensure(self, jobs: Sequence[ShardJob]) -> None:
         """See JobBackend. Raises ImageRefused for an image that has no stand-in."""
         for job in jobs:
             require_known(job.image)
-        await asyncio.gather(
-            *(asyncio.to_thread(self._run(job).accept, self._description(job), self.storage) for job in jobs)
-        )
+        for job in jobs:  # all have their place before the first one starts
+            await asyncio.to_thread(self._accept, job)
+        await asyncio.gather(*(asyncio.to_thread(self._slots.start, self._run(job), self.storage) for job in jobs))
 
     async def watch(self, jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
-        """See JobBackend. Replaces pods that were lost, as a Kubernetes Job would."""
+        """See JobBackend. Starts the pods whose turn it is, and replaces lost ones, as a Kubernetes Job would."""
         last: ShardStatuses | None = None
         sent_at = 0.0
         while True:
@@ -94,8 +97,22 @@ class LocalJobBackend:
     def _run(self, job: ShardJob) -> RunDirectory:
         return RunDirectory(self.workdir.resolve() / job.name)
 
+    @property
+    def _slots(self) -> GpuSlots:
+        return GpuSlots(self.workdir.resolve(), self.gpu_slots)
+
+    def _accept(self, job: ShardJob) -> None:
+        run = self._run(job)
+        run.create(self._description(job))
+        self._enqueue(run, job)
+
+    def _enqueue(self, run: RunDirectory, job: ShardJob) -> None:
+        self._slots.enqueue(run, job.team_name, attempt_prefix(job.submission, job.attempt))
+
     def _remove(self, prefix: str) -> None:
         runs = [RunDirectory(path) for path in self.workdir.resolve().glob(f"{prefix}*")]
+        for run in runs:
+            run.forbid()
         pods = [run.pid for run in runs if run.alive]
         left = end_processes(
             f"{self.workdir.resolve()}/{prefix}", [pid for pid in pods if pid], GRACE_SECONDS, REMOVE_SECONDS
@@ -117,9 +134,8 @@ class LocalJobBackend:
         index = job.shard.index
         if not run.path.is_dir():
             return ShardStatus(index, ShardState.GONE, "there is no such Job")
-        if (run.lost or run.broken) and run.launches < PODS:
-            run.revive(self.storage)
-            return ShardStatus(index, ShardState.RETRYING, "its pod was lost and is replaced")
+        if run.needs_pod:
+            return self._next_pod(index, run, job)
         if run.exit == "0":
             return ShardStatus(
                 index, ShardState.FINISHED, "every route has its record", since=_changed(run.path / "exit")
@@ -128,6 +144,18 @@ class LocalJobBackend:
             failure = _failure(run, job)
             return ShardStatus(index, ShardState.FAILED, failure.summary, _changed(run.path / "exit"), failure)
         return _running(index, run)
+
+    def _next_pod(self, index: int, run: RunDirectory, job: ShardJob) -> ShardStatus:
+        """Start a pod if it is the Job's turn; the first one, or one in the place of a pod that was lost."""
+        again, since = run.launches > 0, _changed(run.path / "ticket.json")
+        with suppress(FileNotFoundError):  # it is being removed
+            self._enqueue(run, job)
+        place = self._slots.start(run, self.storage)
+        words = str(place) if place else "the pair is being prepared"
+        if again:
+            return ShardStatus(index, ShardState.RETRYING, f"its pod was lost and is replaced; {words}", queue=place)
+        state = ShardState.WAITING if place else ShardState.STARTING
+        return ShardStatus(index, state, words, since if place else None, queue=place)
 
     def _description(self, job: ShardJob) -> dict[str, Any]:
         """job.json: what the pod needs to know. Holds no secret."""
@@ -140,7 +168,7 @@ class LocalJobBackend:
             "agent": [bash, str(self.scripts.resolve() / "agent.sh")],
             "supervisor": list(self.supervisor),
             "prepare": list(self.prepare),
-            "deadline": time.time() + job.deadline_seconds,
+            "deadline_seconds": job.deadline_seconds,
         }
 
     def _environment(self, job: ShardJob) -> dict[str, str]:

@@ -5,6 +5,7 @@ reads job.json there and writes:
 
     pod.lock    locked as long as this pod lives: there is one pod a run directory, and its death cannot be missed
     pod.json    {"pid": ..., "carla_port": ...}
+    deadline    when the Job's time is over, in seconds since the epoch: it counts from the start of its first pod
     exit        the exit code, or `deadline`, written last and whole
     <name>.log  what each of its processes put out
     pair/       the shared directory of the pair
@@ -44,6 +45,7 @@ class Pod:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._supervisor_starts = 0
         self._stopped = False
+        self._deadline = 0.0
         self._port, self._port_lock = free_carla_port()
 
     def run(self) -> str:
@@ -53,6 +55,7 @@ class Pod:
         shutil.rmtree(self._pair, ignore_errors=True)
         for party in ("supervisor", "simulator", "agent"):
             (self._pair / party).mkdir(parents=True)
+        self._deadline = deadline_of(self._directory, float(self._job["deadline_seconds"]))
         write_whole(self._directory / "pod.json", json.dumps({"pid": os.getpid(), "carla_port": self._port}))
         try:
             self._start_supervisor()
@@ -93,7 +96,7 @@ class Pod:
         while True:
             if self._stopped:
                 return str(STOPPED)
-            if time.time() > self._job["deadline"]:
+            if time.time() > self._deadline:
                 return "deadline"
             ended = self._poll()
             if ended is not None:
@@ -127,6 +130,14 @@ class Pod:
         for process in self._processes.values():
             kill_group(process.pid)
             process.wait()
+
+
+def deadline_of(directory: Path, seconds: float) -> float:
+    """The Job's, which its first pod sets: the Job may have waited for a GPU slot before."""
+    file = directory / "deadline"
+    if not file.exists():
+        write_whole(file, str(time.time() + seconds))
+    return float(file.read_text())
 
 
 def kill_group(pid: int) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,45 +64,45 @@ class RunDirectory:
     @property
     def alive(self) -> bool:
         """Whether a pod lives in it: the system takes a dead process's lock away, whatever killed it."""
-        try:
-            with (self.path / "pod.lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        return _is_locked(self.path / "pod.lock")
+
+    @property
+    def needs_pod(self) -> bool:
+        """Whether it has no pod and may have one: its first, or one in the place of a pod that was lost."""
+        if (self.path / "removing").exists() or not (self.path / "job.json").exists() or self.alive:
             return False
-        except BlockingIOError:
-            return True
-        return False
+        return self.launches < PODS and (self.exit is None or self.broken)
+
+    @property
+    def launching(self) -> bool:
+        """Whether some process starts a pod here just now."""
+        return _is_locked(self.path / "launch.lock")
 
     def accept(self, job: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
         """Create the Job and its pod, or adopt what is there; a pod that was lost is replaced within its budget."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._alone():
-            if not (self.path / "job.json").exists():
-                _write(self.path / "job.json", json.dumps(job))
-            self._launch_if_needed(secrets)
+        self.create(job)
+        with self.alone():
+            if self.needs_pod:
+                self.launch(secrets)
 
-    def revive(self, secrets: Mapping[str, str]) -> None:
-        """Replace a pod that was lost, within its budget."""
-        with self._alone():
-            self._launch_if_needed(secrets)
+    def create(self, job: Mapping[str, Any]) -> None:
+        """Create the Job without a pod, or adopt what is there."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.alone():
+            if not (self.path / "job.json").exists():
+                write_whole(self.path / "job.json", json.dumps(job))
 
     def forbid(self) -> None:
-        """Let no pod start here any more, so that a watcher does not revive what is being removed."""
-        with self._alone():
-            _write(self.path / "removing", "")
+        """Let no pod start here any more, so that a watcher does not start one in what is being removed."""
+        with suppress(FileNotFoundError), self.alone():
+            write_whole(self.path / "removing", "")
 
-    def _launch_if_needed(self, secrets: Mapping[str, str]) -> None:
-        if (
-            (self.path / "removing").exists()
-            or self.alive
-            or self.launches >= PODS
-            or not (self.exit is None or self.broken)
-        ):
-            return
+    def launch(self, secrets: Mapping[str, str]) -> None:
+        """Start a pod, under `alone`; returns when it lives or has ended. Raises ServiceUnavailable."""
         for orphan in processes_of(str(self.pair_dir)):
             _kill(orphan)
         (self.path / "exit").unlink(missing_ok=True)
-        _write(self.path / "launches", str(self.launches + 1))
+        write_whole(self.path / "launches", str(self.launches + 1))
         _start_pod(self.path, {**plain_environment(), **secrets, "PAIR_DIR": str(self.pair_dir)})
         deadline = time.monotonic() + START_SECONDS
         while not self.alive and self.exit is None:
@@ -118,7 +118,8 @@ class RunDirectory:
         return self.exit is not None and self.exit not in ("deadline", *_EXIT_CODES)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """The only one to change this directory; pods and readers do not ask."""
         with (self.path / "launch.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -199,6 +200,17 @@ def tail(path: Path, lines: int) -> str:
         return ""
 
 
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
@@ -206,7 +218,8 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _write(path: Path, content: str) -> None:
+def write_whole(path: Path, content: str) -> None:
+    """Write the file so that no reader sees a part of it."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(content)
     fresh.replace(path)

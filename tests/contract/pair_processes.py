@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ class PairProcesses:
             "agent": [bash, str(scripts / "agent.sh")],
             "supervisor": [sys.executable, "-m", "shard_pod.supervisor"],
             "prepare": ["--prepare"],
-            "deadline": time.time() + seconds,
+            "deadline_seconds": seconds,
         }
 
 
