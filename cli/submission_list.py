@@ -15,6 +15,7 @@ from evaluation.lifecycle.stages import Stage
 from evaluation.ports import ListedSubmission
 from evaluation.submission.model import SubmissionStatus
 
+ONLY_THE_LEDGER = "EvalAI does not answer, this is what the ledger says."
 LISTED = timedelta(days=7)  # of what no run has claimed, EvalAI's list is asked for so much
 COLOURS = {"finished": "green", "failed": "red", "cancelled": "yellow", "held": "yellow", "simulating": "cyan"}
 _COLUMNS = (
@@ -66,8 +67,14 @@ def gather(challenge: Challenge, now: datetime) -> tuple[list[SubmissionLine], s
         listed: Iterable[ListedSubmission] = challenge.client.list_once(challenge.pk, now - LISTED, lambda: True) or ()
         problem = ""
     except EvaluationError as error:
-        listed, problem = (), f"EvalAI's list is missing, this is what the ledger says. {error}"
+        listed, problem = (), f"{ONLY_THE_LEDGER} {error}"
     return merged(entries, listed, challenge.phases), problem
+
+
+def from_ledger(challenge: Challenge, submission: int) -> SubmissionLine | None:
+    """What the ledgers alone say of one submission; None where no run has claimed it."""
+    found = (entry for place in challenge.places.values() for entry in place.ledger.entries())
+    return next((_claimed(entry, None) for entry in found if entry.submission == submission), None)
 
 
 def merged(

@@ -14,12 +14,12 @@ from cli.exit_codes import ExitCode
 from cli.listing import print_json
 from cli.observers import Challenge, load_challenge, observer_of, while_it_lasts
 from cli.progress_view import show_progress, watch_live
-from cli.submission_list import gather, show_list
+from cli.submission_list import ONLY_THE_LEDGER, from_ledger, gather, show_list
 from cli.submission_outcome import exit_code, finish, places_of, show_outcome
 from cli.submission_progress import Observer, in_time
 from deployments.installation import Installation, installation
 from deployments.settings import load_settings
-from evaluation.errors import DeadlineExceeded, RequestRefused
+from evaluation.errors import DeadlineExceeded, RequestRefused, ServiceUnavailable
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.submission.model import CLOSED
 from flows.held_results import KeptResult, kept_result
@@ -50,10 +50,7 @@ def status(submission: SubmissionId | None = None, /, *, all_: Flag = False, as_
     with installation(load_settings()) as target:
         challenge = load_challenge()
         if submission is not None:
-            seen = observer_of(challenge, target).snapshot(submission)
-            print_json({**seen.described(), "ledger": dict(sorted(seen.row.items()))}) if as_json else show_progress(
-                screen(), seen
-            )
+            _show_one(challenge, target, submission, as_json)
             return
         lines, problem = gather(challenge, datetime.now(UTC))
     if problem:
@@ -63,6 +60,30 @@ def status(submission: SubmissionId | None = None, /, *, all_: Flag = False, as_
         print_json([line.described() for line in chosen])
     else:
         show_list(screen(), chosen, len(lines))
+
+
+def _show_one(challenge: Challenge, target: Installation, submission: int, as_json: bool) -> None:
+    try:
+        seen = observer_of(challenge, target).snapshot(submission)
+    except ServiceUnavailable as outage:
+        _show_from_ledger(challenge, submission, outage, as_json)
+        return
+    if as_json:
+        print_json({**seen.described(), "ledger": dict(sorted(seen.row.items()))})
+    else:
+        show_progress(screen(), seen)
+
+
+def _show_from_ledger(challenge: Challenge, submission: int, outage: ServiceUnavailable, as_json: bool) -> None:
+    """What is known while EvalAI does not answer; raises that where no ledger knows the submission."""
+    line = from_ledger(challenge, submission)
+    if line is None:
+        raise outage
+    print(f"{ONLY_THE_LEDGER} {outage}", file=sys.stderr)
+    if as_json:
+        print_json(line.described())
+    else:
+        show_list(screen(), [line], 1)
 
 
 def watch(submission: SubmissionId, /, *, wait_seconds: WaitSeconds = WAIT_SECONDS, as_json: Json = False) -> int:

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from cli import submissions
 from cli.logs import LogReader, Wanted, followed
 from cli.observers import while_it_lasts
 from cli.progress_view import board, watch_live
@@ -76,6 +79,26 @@ def test_what_evalai_says_otherwise_is_said() -> None:
     assert line.text == "EvalAI says cancelled. Pairs were started again once."
     [resumed] = merged([entry(ENDED, status="failed")], [Listed(7, SubmissionStatus.RESUMING)], {})
     assert resumed.status == "resuming"
+
+
+def test_while_evalai_is_away_one_submission_is_shown_from_the_ledger(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(_pk: int) -> Listed:
+        raise ServiceUnavailable("EvalAI did not answer in time")
+
+    places = {"leaderboard-20": Place(FakeLedger({7: dict(FINISHED)}), FakeStore())}
+    monkeypatch.setattr(submissions, "installation", lambda _settings: nullcontext())
+    monkeypatch.setattr(submissions, "load_challenge", lambda: SimpleNamespace(places=places))
+    monkeypatch.setattr(submissions, "observer_of", lambda *_: Observer(away, places, {}))
+
+    submissions.status(7, as_json=True)
+
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["score"] == 77.087
+    assert shown.err.startswith("EvalAI does not answer, this is what the ledger says. EvalAI did not answer in time")
+    with pytest.raises(ServiceUnavailable, match="did not answer in time"):
+        submissions.status(8)
 
 
 def an_observer(ledger: FakeLedger, store: FakeStore, asked: list[int]) -> Observer:
