@@ -180,13 +180,7 @@ def _submission(letter: DeadLetter) -> str:
 def _show(screen: Console, found: list[dict[str, object]], unseen: int) -> None:
     if found:
         print(f"{len(found)} dead letter{'s'[: len(found) != 1]}")
-        columns = (
-            Column("message"),
-            Column("submission", right=True),
-            Column("since (UTC)"),
-            Column("times", right=True),
-        )
-        show_listing(screen, columns, [Line(tuple(_cells(row)), _about(row)) for row in found], "phase: reason")
+        show_listing(screen, COLUMNS, [Line(tuple(_cells(row)), _about(row)) for row in found], "phase: reason")
         print(
             "Correct what a reason says, then send one or all of them back: leaderboard queue redrive [ID]. "
             "To delete one: leaderboard queue discard ID."

@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from evalai_api.budget import Budget, Urgency
 from evalai_api.fields import (
     ChallengeRow,
-    LeaderboardPage,
     LeaderboardRow,
     NewSubmission,
     PhaseRow,
@@ -19,6 +18,7 @@ from evalai_api.fields import (
     SubmissionList,
     SubmissionRow,
     read,
+    read_leaderboard,
     read_list,
     read_submission,
     read_submissions,
@@ -37,7 +37,6 @@ from evaluation.submission.model import CLOSED, UNDER_WAY, WAITING, Phase, Submi
 # What EvalAI's list can be asked for one by one, of what has not ended; it refuses `partially_evaluated`.
 UNFINISHED = sorted((WAITING | UNDER_WAY) - {SubmissionStatus.PARTIALLY_EVALUATED})
 # What this project ends a submission with; `archived` is EvalAI's own.
-MOST_PAGES = 20  # of one leaderboard
 REPORTED_ENDS = CLOSED - {SubmissionStatus.ARCHIVED}
 
 
@@ -190,13 +189,8 @@ class EvalAIClient:
 
     def leaderboard(self, split: int) -> list[LeaderboardRow]:
         """The rows of one leaderboard in EvalAI's order: one request for each hundred teams."""
-        path, rows = f"/api/jobs/challenge_phase_split/{split}/leaderboard/", list[LeaderboardRow]()
-        for number in range(1, MOST_PAGES + 1):
-            page = read(LeaderboardPage, self._get(path, {"page": str(number)}), f"leaderboard {split}")
-            rows += page.results
-            if not page.next:
-                break
-        return rows
+        path = f"/api/jobs/challenge_phase_split/{split}/leaderboard/"
+        return read_leaderboard(lambda page: self._get(path, {"page": str(page)}), f"leaderboard {split}")
 
     def challenge(self, challenge: int) -> ChallengeRow:
         """The challenge's own settings."""

@@ -1,6 +1,6 @@
 """EvalAI's JSON as values of ours. Source of every rule: docs/evalai.md, "What EvalAI shows"."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, TypeVar
 
@@ -10,6 +10,8 @@ from evaluation.errors import RequestRefused
 from evaluation.moments import parse_moment
 from evaluation.submission.model import CLOSED, SubmissionStatus
 from evaluation.text import storable
+
+MOST_PAGES = 20  # of one leaderboard, a hundred teams each
 
 
 def _whole(value: object) -> int:
@@ -171,6 +173,17 @@ def read(kind: type[Record], content: object, name: str) -> Record:
 def read_list(kind: type[Record], content: object, name: str) -> list[Record]:
     """A plain list of objects; raises as `read`."""
     return [read(kind, item, name) for item in _items(content, name)]
+
+
+def read_leaderboard(ask: Callable[[int], object], name: str) -> list[LeaderboardRow]:
+    """The rows of all pages, which `ask` gets by their numbers from 1; at most MOST_PAGES. Raises as `read`."""
+    rows: list[LeaderboardRow] = []
+    for number in range(1, MOST_PAGES + 1):
+        page = read(LeaderboardPage, ask(number), name)
+        rows += page.results
+        if not page.next:
+            break
+    return rows
 
 
 def read_submission(content: object, name: str) -> SubmissionRow:
