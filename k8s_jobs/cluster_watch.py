@@ -73,11 +73,11 @@ class ClusterWatch:
 
     def pods(self, job: Json) -> list[Json]:
         """The Job's own pods, not an earlier namesake's; the last one that was deleted among them."""
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        name = job["metadata"]["name"]
         found = list(self._pods_of.get(name, {}).values())
         if name in self._departed:
             found.append(self._departed[name])
-        return [pod for pod in found if any(owner.get("uid") == uid for owner in _owners(pod))]
+        return own_pods(job, found)
 
     @property
     def trouble(self) -> ConnectionProblem | None:
@@ -164,6 +164,12 @@ class ClusterWatch:
     def _wake(self, name: str) -> None:
         for follower in self._followers.get(name, ()):
             follower.changed.set()
+
+
+def own_pods(job: Json, pods: Iterable[Json]) -> list[Json]:
+    """Those that this very Job has made, not an earlier one of its name."""
+    uid = job["metadata"]["uid"]
+    return [pod for pod in pods if any(owner.get("uid") == uid for owner in _owners(pod))]
 
 
 def _owners(pod: Json) -> list[Json]:

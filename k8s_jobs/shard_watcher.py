@@ -11,11 +11,11 @@ from evaluation.shards import ENDED, ShardJob, ShardState, ShardStatus
 from k8s_jobs.api import Json, KubernetesApi
 from k8s_jobs.api_errors import ObjectExists, ObjectMissing
 from k8s_jobs.cluster_spec import ClusterSpec
-from k8s_jobs.cluster_watch import Connection, jobs_path
+from k8s_jobs.cluster_watch import JOB_LABEL, Connection, jobs_path, own_pods, pods_path
 from k8s_jobs.job_events import JobEvents
 from k8s_jobs.manifest import job_manifest
 from k8s_jobs.planned_jobs import forget_plan, plan_job
-from k8s_jobs.pod_status import by_age, name_of
+from k8s_jobs.pod_status import by_age, is_over, name_of
 from k8s_jobs.refusals import RefusalLimits, replacement, to_be_replaced
 from k8s_jobs.shard_states import gone, replacing, shard_status
 
@@ -40,7 +40,7 @@ class ShardWatcher:
     timeouts: ShardTimeouts
     refusal_limits: RefusalLimits
     events: JobEvents
-    _seen: set[str] = field(default_factory=set)  # names of Jobs
+    _seen: set[str] = field(default_factory=set)  # names of the Jobs that the watch has shown
     _ended: dict[int, ShardStatus] = field(default_factory=dict)
     _replacements: dict[str, _Replacement] = field(default_factory=dict)  # by the Job's name
 
@@ -57,12 +57,13 @@ class ShardWatcher:
         found = self.connection.watch.job(name)
         if name in self._replacements:
             return await self._replaced(index, name, found)
-        if found is None and name not in self._seen:
-            # A watch lags behind: that a Job does not exist has to come from the cluster itself.
+        if found is not None:
+            self._seen.add(name)
+        elif name not in self._seen:
+            # A watch lags behind: until it has shown the Job, the cluster itself has to say that there is none.
             found = await read_job(self.connection.api, self.spec.namespace, name)
         if found is None:
             return gone(index, seen=name in self._seen)
-        self._seen.add(name)
         return await self._status_of(job, found)
 
     async def _status_of(self, job: ShardJob, found: Json) -> ShardStatus:
@@ -73,7 +74,7 @@ class ShardWatcher:
         )
         if status.state not in ENDED and to_be_replaced(found, pods, now, self.refusal_limits):
             try:
-                await self._replace(job, found, pods, now)
+                await self._replace(job, found, pods)
             except ServiceUnavailable as error:  # the next poll tries again
                 return replace(status, warning=str(error))
             return status
@@ -82,19 +83,41 @@ class ShardWatcher:
         warning = await self.events.about(found)
         return replace(status, detail=f"the cluster cannot create its pod: {warning}") if warning else status
 
-    async def _replace(self, job: ShardJob, found: Json, pods: Sequence[Json], now: datetime) -> None:
-        """Write down the Job that comes next, then delete this one: a run may die between the two."""
+    async def _replace(self, job: ShardJob, watched: Json, seen: Sequence[Json]) -> None:
+        """Write down the Job that comes next, then delete this one: a run may die between the two.
+
+        The cluster itself is asked first whether it is to go: the watch may lag behind a pod that runs by now.
+        """
+        api, namespace = self.connection.api, self.spec.namespace
+        found = await read_job(api, namespace, job.name)
+        if found is None or found["metadata"]["uid"] != watched["metadata"]["uid"]:
+            return  # another run was faster
         if found["metadata"].get("deletionTimestamp"):
             return  # somebody removes it for good
+        pods, now = await self._pods_now(found, seen), datetime.now(UTC)
+        if not to_be_replaced(found, pods, now, self.refusal_limits):
+            return
         manifest = replacement(job_manifest(job, self.spec), found, pods, now, self.refusal_limits)
         uid = found["metadata"]["uid"]
-        path = jobs_path(self.spec.namespace, job.name)
         try:
-            await plan_job(self.connection.api, self.spec.namespace, manifest, uid)
-            await self.connection.api.delete(path, body=_DELETION | {"preconditions": {"uid": uid}})
-        except (ObjectMissing, ObjectExists):  # somebody was faster: what is there now is adopted
+            await plan_job(api, namespace, manifest, uid)
+        except ObjectExists:  # the echo of our own lost request, or another run's: the next poll tries again
+            return
+        try:
+            await api.delete(jobs_path(namespace, job.name), body=_DELETION | {"preconditions": {"uid": uid}})
+        except ObjectMissing:  # the echo of our own lost request: it was there a moment ago
+            pass
+        except ObjectExists:  # another run was faster: what is there now is adopted
             return
         self._replacements[job.name] = _Replacement(uid, manifest)
+
+    async def _pods_now(self, job: Json, seen: Sequence[Json]) -> list[Json]:
+        """The Job's own pods as the cluster has them, and those seen that it has deleted since."""
+        query = {"labelSelector": f"{JOB_LABEL}={name_of(job)}"}
+        listing = await self.connection.api.get(pods_path(self.spec.namespace), query)
+        pods = own_pods(job, listing.get("items") or [])
+        known = {pod["metadata"]["uid"] for pod in pods}
+        return [*(pod for pod in seen if pod["metadata"].get("uid") not in known and is_over(pod)), *pods]
 
     async def _replaced(self, index: int, name: str, found: Json | None) -> ShardStatus:
         """Create the new Job as soon as the old one has gone with its pods."""

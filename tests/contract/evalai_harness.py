@@ -9,10 +9,12 @@ import pytest
 
 from evaluation.ports import EvaluationServer
 from evaluation.submission.model import SubmissionStatus
-from tests.contract.evalai_world import World
+from tests.contract.evalai_world import World, world_config
 from tests.fake_evalai import FakeEvalAI
+from tests.simulation.calls import CallsAtOnce
+from tests.simulation.evalai_server import EvalAIServer
 
-SERVERS = ("client", "in memory")
+SERVERS = ("client", "in memory", "simulated")
 PHASE_PK, CHALLENGE_PK, TEAM_NAME = 3, 1, "Team 1"
 
 
@@ -99,5 +101,9 @@ def evalai_harness(request: pytest.FixtureRequest) -> Harness:
     """For a fixture with `params=SERVERS`: each server in turn."""
     if request.param == "in memory":
         return MemoryHarness()
+    if request.param == "simulated":
+        server = EvalAIServer(CallsAtOnce(), lambda _: None, world_config())  # type: ignore[arg-type]
+        request.getfixturevalue("monkeypatch").setattr("evalai_api.http.exchange", server.exchange)
+        return ClientHarness(World("https://evalai.example", server.state, []))
     standin: Callable[[], World] = request.getfixturevalue("evalai_standin")
     return ClientHarness(standin())

@@ -77,17 +77,7 @@ class World:
 @contextmanager
 def running_standin() -> Iterator[Callable[[], World]]:
     """A server that runs meanwhile; each call empties it and makes its world anew."""
-    config = Config(
-        users=(User(pk=1, name="host", token=HOST), User(pk=2, name="participant", token=PARTICIPANT)),
-        challenges=(Challenge(pk=1, hosts=("host",), queue_url="http://sqs.test/1/queue"),),
-        phases=(
-            Phase(pk=3, challenge=1, codename="leaderboard-20-SENSORS"),
-            Phase(pk=4, challenge=1, codename="leaderboard-20-MAP"),
-        ),
-        splits=(Split(pk=30, phase=3, labels=LABELS), Split(pk=40, phase=4, labels=LABELS)),
-        teams=TEAMS,
-        requests_per_minute=1000,
-    )
+    config = world_config()
     app = create_app(config, publish=[].append)
     with serving(app) as url:
 
@@ -98,6 +88,21 @@ def running_standin() -> Iterator[Callable[[], World]]:
             return World(url, state, queue)
 
         yield empty
+
+
+def world_config() -> Config:
+    """The people, the phases and the leaderboards of these tests."""
+    return Config(
+        users=(User(pk=1, name="host", token=HOST), User(pk=2, name="participant", token=PARTICIPANT)),
+        challenges=(Challenge(pk=1, hosts=("host",), queue_url="http://sqs.test/1/queue"),),
+        phases=(
+            Phase(pk=3, challenge=1, codename="leaderboard-20-SENSORS"),
+            Phase(pk=4, challenge=1, codename="leaderboard-20-MAP"),
+        ),
+        splits=(Split(pk=30, phase=3, labels=LABELS), Split(pk=40, phase=4, labels=LABELS)),
+        teams=TEAMS,
+        requests_per_minute=1000,
+    )
 
 
 def evaluated(row: Submission) -> Evaluated:

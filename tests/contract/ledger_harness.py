@@ -5,24 +5,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from unittest import mock
 
 import boto3
 import pytest
 from aws_blocks import create_table, credentials_of
 from botocore.exceptions import ReadTimeoutError
+from prefect_aws import AwsCredentials
 
+from aws_api.dynamodb_values import encode_all
 from blocks.aws_client import aws_client
 from blocks.ledger_table import LedgerTable
 from evaluation.errors import ServiceUnavailable
 from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
 from evaluation.ports import SubmissionLedger
 from tests.fake_ledger import FakeLedger
+from tests.simulation.aws import DynamoDB, Tables
+from tests.simulation.calls import CallsAtOnce
 
 FIRST = datetime(2026, 11, 21, tzinfo=UTC)
 LEASE = timedelta(seconds=180)
 ENDED = {"end-time": "2026-11-21T10:00:00Z"}
 TABLE = "leaderboard-20"
-LEDGERS = ("DynamoDB", "in memory")
+LEDGERS = ("DynamoDB", "in memory", "simulated")
 
 
 class Harness(Protocol):
@@ -115,6 +120,35 @@ class MemoryHarness:
             del self.ledger.rows[pk]
 
 
+@dataclass
+class SimulatedHarness:
+    """LedgerTable on the simulated world's DynamoDB."""
+
+    now: datetime = FIRST
+    calls: CallsAtOnce = field(default_factory=CallsAtOnce)
+    tables: Tables = field(default_factory=lambda: Tables({TABLE: ("team-id", "submission-id")}))
+    ledger: LedgerTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        table = LedgerTable(table=TABLE, credentials=AwsCredentials(region_name="us-west-2"))
+        self.ledger = table.with_clock(lambda: self.now)
+
+    def client(self, *_: object) -> DynamoDB:
+        return DynamoDB(self.calls, self.tables, attempts=1)  # type: ignore[arg-type]
+
+    def lose_the_next_answer(self, losing: bool = True) -> None:
+        self.calls.losing = losing
+
+    def put_row(self, row: dict[str, object]) -> None:
+        self.client().put_item(TABLE, encode_all(row))
+
+    def remove(self, pk: int, *attributes: str) -> None:
+        rows, key = self.tables.table(TABLE), ("7", str(pk))
+        rows[key] = {name: value for name, value in rows[key].items() if name not in attributes}
+        if not attributes:
+            del rows[key]
+
+
 @contextmanager
 def dynamo_harness(aws: dict[str, Any]) -> Iterator[DynamoHarness]:
     create_table(aws, TABLE)
@@ -130,6 +164,11 @@ def ledger_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """For a fixture with `params=LEDGERS`: each ledger in turn."""
     if request.param == "in memory":
         yield MemoryHarness()
+        return
+    if request.param == "simulated":
+        simulated = SimulatedHarness()
+        with mock.patch("blocks.ledger_table.aws_client", simulated.client):
+            yield simulated
         return
     with dynamo_harness(request.getfixturevalue("aws")) as harness:
         yield harness

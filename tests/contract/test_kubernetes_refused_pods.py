@@ -26,6 +26,13 @@ def refuse(server: KubernetesServer, name: str, node: str = "node-1") -> None:
     add_pod(server, JOB.name, name, node=node, phase="Failed", reason="UnexpectedAdmissionError", message=NO_GPU)
 
 
+def add_pod_unseen(server: KubernetesServer, name: str) -> None:
+    """A pod that a node has admitted, of which the watches say nothing yet."""
+    tell, server._tell = server._tell, lambda *_: None  # type: ignore[method-assign]
+    add_pod(server, JOB.name, name, node="node-2")
+    server._tell = tell  # type: ignore[method-assign]
+
+
 def finish(server: KubernetesServer) -> None:
     job = server.objects["jobs"][JOB.name]
     server.put("jobs", job | {"status": {"conditions": [condition("Complete")]}})
@@ -131,6 +138,60 @@ async def test_an_outage_between_the_two_jobs_loses_neither(server: KubernetesSe
     assert seen[-1].state is ShardState.FINISHED
     assert not any(status.state is ShardState.GONE for status in seen)
     assert any("503" in status.warning for status in seen)
+
+
+async def test_a_watch_that_is_late_with_the_new_job_makes_the_shard_not_gone(
+    server: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    tell = server._tell
+
+    def late(kind: str, what: str, item: Any) -> None:
+        """The news of a new Job come four polls later."""
+        if (kind, what) == ("jobs", "ADDED"):
+            asyncio.get_running_loop().call_later(1.2, tell, kind, what, item)
+        else:
+            tell(kind, what, item)
+
+    monkeypatch.setattr(server, "_tell", late)
+
+    seen = await follow(backend, server, refusing=1)
+
+    assert ShardState.GONE not in {status.state for status in seen}
+
+
+async def test_a_pod_that_runs_by_now_keeps_its_job_although_the_watch_does_not_know(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    first = server.objects["jobs"][JOB.name]["metadata"]["uid"]
+    async with aclosing(backend.watch([JOB])) as snapshots:
+        await anext(snapshots)
+        add_pod_unseen(server, "pod-2")
+        refuse(server, "pod-1")
+
+        statuses = await anext(snapshots)
+
+    assert statuses[0].state is not ShardState.GONE
+    assert server.objects["jobs"][JOB.name]["metadata"]["uid"] == first
+
+
+async def test_a_lost_answer_to_the_deletion_loses_no_shard(server: KubernetesServer) -> None:
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+
+    def delete_and_fail(request: Any) -> Any:
+        if request.method == "DELETE" and request.path.endswith(JOB.name):
+            server.drop("jobs", JOB.name)
+            return status(504, "Timeout", "request did not complete within the allotted timeout")
+        return None
+
+    server.troubles.append(delete_and_fail)
+
+    seen = await follow(backend, server, refusing=1)
+
+    assert seen[-1].state is ShardState.FINISHED
+    assert ShardState.GONE not in {status.state for status in seen}
 
 
 async def test_a_run_that_dies_between_the_two_jobs_forgets_no_refusal(server: KubernetesServer) -> None:

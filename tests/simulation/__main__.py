@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.simulation.chance import Fault
 from tests.simulation.run import Result, simulate
+from tests.simulation.shrink import shortest
 
 CORPUS = Path(__file__).parent / "corpus.json"  # seeds that once failed, and why
 
@@ -36,6 +37,8 @@ def main() -> int:
             print(_line(result), flush=True)
         if arguments.history:
             print("\n".join(result.history))
+        if result.violations and arguments.shrink:
+            print(_told(shortest(result, arguments.shrink)), flush=True)
     print(totals.text(time.perf_counter() - began))
     return 1 if totals.failed else 0
 
@@ -48,6 +51,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--calm", action="store_true", help="no fault at all")
     parser.add_argument("--each", action="store_true", help="a line for each seed, not only for those that fail")
+    parser.add_argument(
+        "--shrink", type=float, default=60, help="seconds to find the shortest history of a failing seed"
+    )
     parser.add_argument("--history", action="store_true", help="what happened, line by line")
     return parser.parse_args()
 
@@ -69,6 +75,12 @@ def _line(result: Result) -> str:
     ]
     lines += [f"  {at:9.0f} s  {rule}: {text}" for at, rule, text in result.violations[:5]]
     return "\n".join(lines)
+
+
+def _told(result: Result) -> str:
+    """The shortest history: its faults, and what happened."""
+    lines = [f"The shortest history of seed {result.seed} that still fails has {len(result.faults)} faults:"]
+    return "\n".join([*lines, *(f"  {line}" for line in result.history[-80:])])
 
 
 class _Totals:

@@ -6,6 +6,7 @@ The same for blocking code (AWS, EvalAI) and for coroutines (Prefect, Kubernetes
 import asyncio
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 from tests.simulation.chance import Chance
@@ -105,3 +106,19 @@ class Calls:
         else:
             machine.sleep(self.chance.random.choice((5.0, 30.0, 100.0, 200.0, 400.0, 900.0)))
         yield 0.0
+
+
+class CallsAtOnce:
+    """Calls without time and without faults, for the contract tests of the services; the answer to one may be lost."""
+
+    def __init__(self) -> None:
+        self.losing = False
+        self.hub = SimpleNamespace(now=0.0)
+        self.chance = Chance(0, only=frozenset())
+
+    def blocking(self, service: str, operation: str, effect: Callable[[], T], timeout: float = 0.0) -> T:
+        result = effect()
+        if self.losing:
+            self.losing = False
+            raise Trouble("silent")
+        return result

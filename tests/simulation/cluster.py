@@ -40,7 +40,7 @@ class Cluster:
         return self.calls.hub.now
 
     def _changed(self, kind: str, event: str, item: Json) -> None:
-        if kind == "jobs" and event == "ADDED":
+        if kind == "jobs" and event == "ADDED" and not item["spec"].get("suspend"):
             item["status"] = {"startTime": self.server.time(), "conditions": []}
             self.calls.hub.after(self.calls.chance.random.uniform(0.1, 2), self._new_pod, item["metadata"]["uid"])
             self.server.put("jobs", item)

@@ -35,10 +35,11 @@ class EvalAIServer:
     Its last argument is the status before of the submission that the request is about, None where it is about none.
     """
 
-    def __init__(self, calls: Calls, publish: Callable[[str], None], requests_per_minute: int = 60) -> None:
-        config = standin_config(TOKENS, "https://sqs.example/queue", "", "us-west-2", requests_per_minute)
+    def __init__(self, calls: Calls, publish: Callable[[str], None], config: Config | None = None) -> None:
+        ours = standin_config(TOKENS, "https://sqs.example/queue", "", "us-west-2", requests_per_minute=60)
         hub = calls.hub
-        self.state = State(Config.model_validate(config), lambda message: publish(message.body), lambda: hub.now)
+        config = config or Config.model_validate(ours)
+        self.state = State(config, lambda message: publish(message.body), lambda: hub.now)
         self.look: Callable[[Request, Answer, int, SubmissionStatus | None], None] = lambda *_: None
         self.own_429 = 0  # requests beyond the limit, which the budget is there to prevent
         self._calls = calls

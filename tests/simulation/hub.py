@@ -7,6 +7,7 @@ happens, happens in one order, which the seed decides.
 
 import heapq
 import itertools
+import sys
 from asyncio import events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class Hub:
                 self.after_step()
             if is_over():
                 return
+        sys.set_asyncgen_hooks(None, None)
         self.now = max(self.now, until)
 
     def _step(self, machine: "Machine", call: Callable[..., object], args: tuple[Any, ...]) -> None:
@@ -64,7 +66,9 @@ class Hub:
             self.at(machine.wakes_at, machine, call, *args)
             return
         self.current = machine
-        events._set_running_loop(machine.loop)
+        loop = machine.loop
+        events._set_running_loop(loop)
+        sys.set_asyncgen_hooks(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook)
         try:
             call(*args)
         finally:

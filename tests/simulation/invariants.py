@@ -16,11 +16,16 @@ from evaluation.submission.model import CLOSED, SubmissionStatus
 from k8s_jobs.api import Json
 from k8s_jobs.refusals import REFUSED_BY, was_refused
 from tests.simulation.aws import Message
+from tests.simulation.machine import Machine
 from tests.simulation.pair import CRASHING
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+# Reasons of failures for which no fault of a simulated world is a cause.
+NEVER = ("has disappeared", "results are incomplete", "UnexpectedAdmissionError", "once too often", "cannot be used")
+REFUSED = "refused the shard's pods before they started"  # twelve times, which is a cause
+WATCH_LAG_SECONDS = 120.0  # what a run may not know yet of its pods
 ORPHAN_SECONDS = 1800.0  # so long a Job may exist in quiet times without a claim
 
 
@@ -35,7 +40,7 @@ class _Claim:
     """Who holds a token, and when the row was last written under it, in true time."""
 
     run: str
-    machine: str
+    machine: Machine | None
     written_at: float
 
 
@@ -54,14 +59,15 @@ class Invariants:
     _cancelled: dict[int, float] = field(default_factory=dict)
     _ends: dict[tuple[int, int], set[str]] = field(default_factory=dict)
     _sent_keys: dict[str, str] = field(default_factory=dict)
-    _refused: dict[str, int] = field(default_factory=dict)  # Job's name -> pods of it that nodes have refused
+    _refused: dict[str, list[float]] = field(default_factory=dict)  # Job's name -> when nodes refused pods of it
+    _reported: set[tuple[str, int]] = field(default_factory=set)  # (run, submission)
     _orphans: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         from tests.simulation.world import DEAD_LETTERS, QUEUE, TABLE
 
         world = self.world
-        self._table, self._dead = TABLE, world.queues[DEAD_LETTERS]
+        self._table, self._queue, self._dead = TABLE, QUEUE, world.queues[DEAD_LETTERS]
         world.tables.watchers.append(self._row_written)
         world.evalai.look = self._evalai_asked
         world.queues[QUEUE].on_send = self._message_sent
@@ -85,10 +91,10 @@ class Invariants:
             return
         hub, run = self.world.hub, current_run()
         old, new = (_text(before, "claim-token"), _text(after, "claim-token"))
-        submission, machine = _text(after, "submission-id"), hub.current.name if hub.current else ""
+        submission = _text(after, "submission-id")
         if new and new != old:
             self._claimed(submission, before, after, old, run)
-            self._claims[new] = _Claim(run, machine, hub.now)
+            self._claims[new] = _Claim(run, hub.current, hub.now)
             return
         if new:
             claim = self._claims[new]
@@ -99,6 +105,9 @@ class Invariants:
             claim.written_at = hub.now
         elif not _text(before, "end-time"):
             self.broken("one holder writes", f"the row of {submission} is opened, and it had not ended")
+        reason = _text(after, "reason")
+        if any(words in reason for words in NEVER) and REFUSED not in reason and not _text(before, "reason"):
+            self.broken("nothing fails without a cause", f"{submission}: {reason}")
         end = _text(after, "end-time")
         if end and not _text(before, "end-time"):
             self.world.history.note(f"ledger: {submission} {_text(after, 'status')}: {_text(after, 'reason')}")
@@ -108,17 +117,43 @@ class Invariants:
     ) -> None:
         epoch, attempt = _text(after, "claim-epoch"), _text(after, "attempt")
         self.world.history.note(f"ledger: {submission} is claimed by run {run}, attempt {attempt}, epoch {epoch}")
-        if before is None or not old or _text(before, "claim-key") != _text(after, "claim-key"):
+        if before is None or _text(before, "claim-key") != _text(after, "claim-key"):
+            return
+        if _text(before, "end-time"):
+            self.broken("an end stands", f"{submission} had ended, and is claimed again")
+        if not old:
             return
         claim = self._claims[old]
-        silent = self.world.hub.now - claim.written_at
+        silent = self._silent(claim)
         if claim.run != run and silent < 0.9 * self.world.lease_seconds and self._is_alive(claim):
             self.broken(
                 "a live run keeps its claim", f"{submission}: taken {silent:.0f} s after the holder's last write"
             )
 
+    def _silent(self, claim: _Claim) -> float:
+        """For how long the holder has not written, outages of DynamoDB left out, in which it could not."""
+        now = self.world.hub.now
+        away = self.world.calls.outages.get("dynamodb", ())
+        return (
+            now - claim.written_at - sum(max(0.0, min(end, now) - max(begin, claim.written_at)) for begin, end in away)
+        )
+
+    def _find_silent(self) -> None:
+        """A live run renews its claim, however many of its calls fail: but in outages, and while it sleeps."""
+        for row in self.world.tables.table(self._table).values():
+            claim = self._claims.get(_text(row, "claim-token"))
+            if claim is None or _text(row, "end-time") or not self._is_alive(claim):
+                continue
+            slept = claim.machine.wakes_at if claim.machine else 0.0
+            if (
+                self._silent(claim) > 3 * self.world.lease_seconds
+                and self.world.hub.now - slept > 3 * self.world.lease_seconds
+            ):
+                self.broken("a live run renews its claim", f"the row of {_text(row, 'submission-id')}")
+                claim.written_at = float("inf")
+
     def _is_alive(self, claim: _Claim) -> bool:
-        machine = self.world.machines.get(claim.machine)
+        machine = claim.machine
         run = self.world.run(claim.run)
         if machine is None or machine.dead or machine.wakes_at > self.world.hub.now or run is None:
             return False
@@ -158,7 +193,10 @@ class Invariants:
             if self._reads.get((run, submission), float("-inf")) >= self._cancelled.get(submission, 0.0):
                 self.broken("a cancelled one is never moved", f"{submission} becomes {now.value}")
             self.overwritten.add(submission)
+        if before in CLOSED and now not in CLOSED and (run, submission) in self._reported:
+            self.broken("a run does not undo its own end", f"{submission}: {before.value} -> {now.value}")
         if now in CLOSED and now is not SubmissionStatus.CANCELLED:
+            self._reported.add((run, submission))
             attempt = int(str(self.row(submission).get("attempt") or 0))
             ends = self._ends.setdefault((submission, attempt), set())
             ends.add(now.value)
@@ -184,16 +222,19 @@ class Invariants:
         name = item["metadata"]["name"]
         if kind == "pods" and event == "MODIFIED" and was_refused(item) and not item.get("counted"):
             item["counted"] = True
-            owner = item["metadata"]["ownerReferences"][0]["name"]
-            self._refused[owner] = self._refused.get(owner, 0) + 1
-        if kind == "jobs" and event == "ADDED":
+            self._refused.setdefault(item["metadata"]["ownerReferences"][0]["name"], []).append(self.world.hub.now)
+        if kind == "jobs" and item["metadata"].get("deletionTimestamp") and self.world.kubernetes.collecting:
+            self._refused.pop(name, None)  # all Jobs of the attempt go
+        if kind == "jobs" and event == "ADDED" and not item["spec"].get("suspend"):
             told = json.loads((item["metadata"].get("annotations") or {}).get(REFUSED_BY) or "{}")
-            known = self._refused.get(name, 0)
-            self.world.history.note(f"cluster: Job {name} is created, {sum(told.values())} refusals told of {known}")
+            refused = self._refused.get(name, [])
+            self.world.history.note(f"cluster: Job {name} is created: refused {len(refused)} times, by {told}")
+            known = sum(at < self.world.hub.now - WATCH_LAG_SECONDS for at in refused)
             if sum(told.values()) < known:
                 self.broken("refusals are not forgotten", f"{name} was refused {known} times, the new Job says {told}")
 
     def _every_minute(self) -> None:
+        self._find_silent()
         if self.quiet:
             self._find_orphans()
         self.world.hub.after(60, self._every_minute)
@@ -221,6 +262,7 @@ class Invariants:
         found = [problem for pk in world.evalai.state.submissions for problem in self._unsettled(pk)]
         found += [f"Job {name} is left" for name in world.kubernetes.objects["jobs"]]
         open_runs = [run for run in world.prefect.open_runs if world.prefect.of_run(run).flow.name != "reconcile"]
+        found += [f"message {each.id} is on the queue" for each in world.queues[self._queue].messages.values()]
         return found + [f"run {run.name} ({run.id}) is {run.state_name}" for run in open_runs]
 
     def _unsettled(self, pk: int) -> Iterator[str]:
@@ -249,10 +291,8 @@ class Invariants:
 
     def _check_outcome(self, pk: int, row: Mapping[str, object]) -> None:
         image = self.images.get(pk, "")
-        if row.get("status") == "failed":
-            team = row.get("fault") == "team"
-            if team and image != CRASHING:
-                self.broken("budgets are charged for what happened", f"{pk}: {row.get('reason')}")
+        if row.get("status") == "failed" and row.get("fault") == "team" and image != CRASHING:
+            self.broken("budgets are charged for what happened", f"{pk}: {row.get('reason')}")
         if row.get("status") == "held":
             self.broken("no true result is held", f"{pk}: {row.get('reason')}")
         if row.get("status") == "finished":

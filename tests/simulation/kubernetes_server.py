@@ -39,6 +39,8 @@ class KubernetesServer:
     _versions: list[int] = field(default_factory=list)
     _log: list[tuple[float, str, str, Json, bytes]] = field(default_factory=list)
     _waiting: list[Callable[[], None]] = field(default_factory=list)
+    _lists: dict[str, tuple[int, list[str]]] = field(default_factory=dict)  # what is left of a list, by its token
+    collecting: bool = False  # whether what is deleted at the moment goes by its labels
 
     def time(self) -> str:
         return (EPOCH + timedelta(seconds=int(self.calls.hub.now))).isoformat().replace("+00:00", "Z")
@@ -93,15 +95,18 @@ class KubernetesServer:
     def _list(self, kind: str, query: Mapping[str, str]) -> bytes:
         if "fieldSelector" in query:
             return json.dumps({"items": [], "metadata": {"resourceVersion": str(self.version)}}).encode()
-        names = sorted(
-            name for name, item in self.objects[kind].items() if _matches(item, query.get("labelSelector", ""))
-        )
-        names = [name for name in names if name > query.get("continue", "")]
-        metadata = {"resourceVersion": str(self.version)}
-        if "limit" in query and len(names) > PAGE:
-            names = names[:PAGE]
-            metadata["continue"] = names[-1]
-        return json.dumps({"metadata": metadata, "items": [self.objects[kind][name] for name in names]}).encode()
+        if "continue" in query:  # the list as it was at its first page
+            version, items = self._lists.pop(query["continue"])
+        else:
+            selector = query.get("labelSelector", "")
+            items = [json.dumps(item) for _, item in sorted(self.objects[kind].items()) if _matches(item, selector)]
+            version = self.version
+        metadata = {"resourceVersion": str(version)}
+        if "limit" in query and len(items) > PAGE:
+            metadata["continue"] = token = str(uuid4())
+            self._lists[token] = version, items[PAGE:]
+            items = items[:PAGE]
+        return f'{{"metadata": {json.dumps(metadata)}, "items": [{", ".join(items)}]}}'.encode()
 
     def _create(self, path: str, kind: str, item: Json) -> bytes:
         item = json.loads(json.dumps(item))
@@ -116,9 +121,12 @@ class KubernetesServer:
         uid = (options.get("preconditions") or {}).get("uid")
         if name and uid and found[0]["metadata"]["uid"] != uid:
             raise _refused(409, path)
+        self.collecting = not name
         for item in found:
             if name or _matches(item, query.get("labelSelector", "")):
-                self.delete(kind, item, force=options.get("gracePeriodSeconds") == 0)
+                at_once = options.get("gracePeriodSeconds") == 0 or options.get("propagationPolicy") == "Background"
+                self.delete(kind, item, force=at_once)
+        self.collecting = False
         return b"{}"
 
     def delete(self, kind: str, item: Json, force: bool = False) -> None:

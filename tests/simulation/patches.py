@@ -70,7 +70,10 @@ def _datetime(hub: Hub) -> type:
 
 @contextmanager
 def patched(hub: Hub, seed: int, replaced: dict[str, Any]) -> Iterator[None]:
-    """`replaced`: "module.name" -> what stands for it; wherever a module of the product has imported it by name."""
+    """`replaced`: "module.name" -> what stands for it; wherever a module of the product has imported it by name.
+
+    A number only in its own module.
+    """
     chosen = random.Random(f"{seed} urandom")
     sleep = hub.block
     with ExitStack() as stack:
@@ -98,8 +101,10 @@ def patched(hub: Hub, seed: int, replaced: dict[str, Any]) -> Iterator[None]:
         put(importlib.import_module("flows.lease"), "_schedule", SimulatedSchedule(hub))
         for address, value in replaced.items():
             module, name = address.rsplit(".", 1)
-            original = getattr(importlib.import_module(module), name)
-            _by_name(put, original, value)
+            if isinstance(value, int):
+                put(importlib.import_module(module), name, value)
+            else:
+                _by_name(put, getattr(importlib.import_module(module), name), value)
         stack.enter_context(_quiet())
         yield
 

@@ -98,7 +98,6 @@ class Engine:
             StateType.FAILED: flow.on_failure_hooks,
             StateType.CRASHED: flow.on_crashed_hooks,
             StateType.CANCELLING: flow.on_cancellation_hooks,
-            StateType.CANCELLED: flow.on_cancellation_hooks,
         }.get(state.type, [])
         ended = copy.copy(run)
         ended.state, ended.state_type, ended.state_name = state, state.type, state.name

@@ -52,6 +52,7 @@ from tests.simulation.threads import SimulatedEvent
 QUEUE, DEAD_LETTERS = "https://sqs.example/1/queue", "https://sqs.example/1/dead-letters"
 TABLE, BUCKET, CLUSTER = "leaderboard-20", "leaderboard-20", "leaderboard-20"
 ROUTES = 8
+RUNS_A_PAGE = 5  # of flow runs; 200 in the real one
 MEMORY = Path("/dev/shm")  # noqa: S108 - pairs write much, and none of it has to last
 LEASE_SECONDS = 180
 
@@ -194,6 +195,7 @@ class World:
             return None if found is None else SimpleNamespace(data=json.dumps(found))
 
         return {
+            "prefect_api.runs.PAGE": RUNS_A_PAGE,
             "prefect_api.blocks.load_block": self._load_block,
             "blocks.aws_client.aws_client": self._aws_client,
             "blocks.aws_client.own_client": self._own_client,
