@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Reasons of failures for which no fault of a simulated world is a cause.
 NEVER = ("has disappeared", "results are incomplete", "UnexpectedAdmissionError", "once too often", "cannot be used")
 REFUSED = "refused the shard's pods before they started"  # twelve times, which is a cause
-WATCH_LAG_SECONDS = 120.0  # what a run may not know yet of its pods
+PLAN_SECONDS = 90.0  # from what a run knows of its pods to the plan of the next Job, its requests' retries included
 ORPHAN_SECONDS = 1800.0  # so long a Job may exist in quiet times without a claim
 
 
@@ -60,6 +60,7 @@ class Invariants:
     _ends: dict[tuple[int, int], set[str]] = field(default_factory=dict)
     _sent_keys: dict[str, str] = field(default_factory=dict)
     _refused: dict[str, list[float]] = field(default_factory=dict)  # Job's name -> when nodes refused pods of it
+    _planned: dict[str, float] = field(default_factory=dict)  # Job's name -> when the Job after it was written down
     _reported: set[tuple[str, int]] = field(default_factory=set)  # (run, submission)
     _orphans: dict[str, float] = field(default_factory=dict)
 
@@ -225,13 +226,19 @@ class Invariants:
             self._refused.setdefault(item["metadata"]["ownerReferences"][0]["name"], []).append(self.world.hub.now)
         if kind == "jobs" and item["metadata"].get("deletionTimestamp") and self.world.kubernetes.collecting:
             self._refused.pop(name, None)  # all Jobs of the attempt go
-        if kind == "jobs" and event == "ADDED" and not item["spec"].get("suspend"):
-            told = json.loads((item["metadata"].get("annotations") or {}).get(REFUSED_BY) or "{}")
-            refused = self._refused.get(name, [])
-            self.world.history.note(f"cluster: Job {name} is created: refused {len(refused)} times, by {told}")
-            known = sum(at < self.world.hub.now - WATCH_LAG_SECONDS for at in refused)
-            if sum(told.values()) < known:
-                self.broken("refusals are not forgotten", f"{name} was refused {known} times, the new Job says {told}")
+        if kind == "jobs" and event == "ADDED":
+            self._job_created(name, item)
+
+    def _job_created(self, name: str, item: Json) -> None:
+        if item["spec"].get("suspend"):  # the plan of the Job that comes next
+            self._planned[name.removesuffix("-next")] = self.world.hub.now
+            return
+        told = json.loads((item["metadata"].get("annotations") or {}).get(REFUSED_BY) or "{}")
+        refused = self._refused.get(name, [])
+        self.world.history.note(f"cluster: Job {name} is created: refused {len(refused)} times, by {told}")
+        known = sum(at < self._planned.get(name, self.world.hub.now) - PLAN_SECONDS for at in refused)
+        if sum(told.values()) < known:
+            self.broken("refusals are not forgotten", f"{name} was refused {known} times, the new Job says {told}")
 
     def _every_minute(self) -> None:
         self._find_silent()
