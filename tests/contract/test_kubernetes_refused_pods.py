@@ -246,24 +246,6 @@ async def test_what_was_planned_is_removed_with_its_attempt(server: KubernetesSe
     assert server.objects["jobs"] == {}
 
 
-async def test_a_lost_answer_to_the_deletion_loses_no_shard(server: KubernetesServer) -> None:
-    backend = backend_on(server)
-    await backend.ensure([JOB])
-
-    def delete_and_fail(request: Any) -> Any:
-        if request.method == "DELETE" and request.path.endswith(JOB.name):
-            server.drop("jobs", JOB.name)
-            return status(504, "Timeout", "request did not complete within the allotted timeout")
-        return None
-
-    server.troubles.append(delete_and_fail)
-
-    seen = await follow(backend, server, refusing=1)
-
-    assert seen[-1].state is ShardState.FINISHED
-    assert ShardState.GONE not in {status.state for status in seen}
-
-
 async def test_a_job_that_somebody_removes_meanwhile_is_not_created_again(server: KubernetesServer) -> None:
     backend = backend_on(server)
     await backend.ensure([JOB])
