@@ -22,6 +22,10 @@ def shell_variables(state: StackState) -> dict[str, str]:
         **EMBEDDED_CREDENTIALS,
         "AWS_ENDPOINT_URL": state.aws_url,
         "AWS_DEFAULT_REGION": state.region,
+        # `leaderboard setup` stores these in the blocks; without the address, the pods would ask the real AWS.
+        "LEADERBOARD_AWS_ENDPOINT_URL": state.aws_url,
+        "LEADERBOARD_REGION": state.region,
+        "LEADERBOARD_CHALLENGE_PK": str(state.challenge_pk),
         "PREFECT_API_URL": state.prefect_api_url,
         "LEADERBOARD_STATE_DIR": str(state.folder),
         "NO_PROXY": LOOPBACK,
