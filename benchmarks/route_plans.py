@@ -136,6 +136,7 @@ def pulled(run: Run, pairs: int, start_seconds: float, expected: Mapping[int, fl
     return driven
 
 
+SIZES = (3, 12), (13, 30), (31, 60), (61, 250)
 PLANS = ("fixed", "by length", "pulled, by length alone", "pulled", "pulled, true durations known")
 
 
@@ -179,6 +180,20 @@ def table(runs: Sequence[Run], pairs: int, start_seconds: float) -> Iterator[str
     yield f"| bound | 1 (1) | 0 | 0 % | {_bound_waste(runs, pairs):.1f} % |"
 
 
+def by_size(runs: Sequence[Run], pairs: int, start_seconds: float) -> Iterator[str]:
+    """The same ratios by how many routes a run has: few long ones do not divide evenly."""
+    yield "| routes of a run | runs | " + " | ".join(PLANS) + " |"
+    yield "|---" * (len(PLANS) + 2) + "|"
+    for least, most in SIZES:
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for position, run in enumerate(runs):
+            if sum(run.seconds) >= LEAST_SECONDS and least <= len(run.seconds) <= most:
+                for plan, driven in plans(run, runs[:position], pairs, start_seconds).items():
+                    ratios[plan].append(driven.makespan / run.bound(pairs))
+        cells = " | ".join(f"{median(each):.3f} ({max(each):.2f})" for each in ratios.values())
+        yield f"| {least} to {most} | {len(ratios[PLANS[0]])} | {cells} |"
+
+
 def _percent(each: Sequence[tuple[float, Driven]], gpu_seconds: Callable[[Driven], float]) -> float:
     return 100 * (1 - sum(driven.driving for _, driven in each) / sum(gpu_seconds(driven) for _, driven in each))
 
@@ -195,7 +210,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--start-seconds", type=float, default=START_SECONDS)
     given = parser.parse_args()
-    print("\n".join(table(read_runs(given.durations), given.pairs, given.start_seconds)))
+    runs = read_runs(given.durations)
+    print("\n".join(table(runs, given.pairs, given.start_seconds)), end="\n\n")
+    print("\n".join(by_size(runs, given.pairs, given.start_seconds)))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m benchmarks.route_plans_local DURATIONS.csv [--runs 3] [--seconds 120]
 
 Supervisors, scripts, pool and S3 (moto) are the real ones; stand-ins take the place of CARLA and the agent and drive
-each route as long as the published run did, scaled so that the bound of a run is --seconds. Of the runs that can be
-compared (10 to 40 routes) those are driven whose fixed plan is the worst, the median one, and so on.
+each route as long as the published run did, scaled so that the bound of a run is --seconds. Of the runs with 13 to 40
+routes those are driven from the one whose fixed plan is the worst to the median one.
 """
 
 import argparse
@@ -137,10 +137,10 @@ async def compare(run: Run, earlier: Sequence[Run], bound: float) -> tuple[Drive
 
 
 def chosen(runs: Sequence[Run], count: int) -> list[Run]:
-    """Runs that are spread evenly by how uneven their fixed plan is, the worst one among them."""
-    some = [run for run in long_runs(runs) if 10 <= len(run.seconds) <= 40]
+    """Runs from the one whose fixed plan is the worst to the median one, evenly."""
+    some = [run for run in long_runs(runs) if 13 <= len(run.seconds) <= 40]
     some.sort(key=lambda run: -fixed(run, PAIRS, START_SECONDS).makespan / run.bound(PAIRS))
-    return [some[position * (len(some) - 1) // max(1, count - 1)] for position in range(count)]
+    return [some[position * (len(some) // 2) // max(1, count - 1)] for position in range(count)]
 
 
 def main() -> None:

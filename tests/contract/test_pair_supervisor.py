@@ -37,6 +37,9 @@ from tests.contract.pair_bench import (
 )
 from tests.waiting import PATIENCE_SECONDS, eventually
 
+# What takes long and knows nothing of routes is tested with one plan.
+FIXED_ONLY = pytest.mark.parametrize("bench", [RoutePlan.FIXED], indirect=True)
+
 
 @pytest.fixture(params=RoutePlan)
 def bench(tmp_path: Path, aws: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Make]:
@@ -129,6 +132,7 @@ def test_a_poison_route_gets_its_record_and_the_rest_goes_on(bench: Make) -> Non
     assert pair.progress().counters.quarantined == (RouteRun(0),)
 
 
+@FIXED_ONLY
 def test_silence_is_a_hang(bench: Make) -> None:
     pair = bench(hang_seconds=1.5, budgets=Budgets(0, 0, 1))
     pair.keep()
@@ -153,6 +157,7 @@ def tick(seconds: float, form: str = "2.x") -> str:
     )
 
 
+@FIXED_ONLY
 @pytest.mark.parametrize("form", ["1.0", "2.x"])
 def test_a_hang_behind_a_thread_that_keeps_printing_is_found_by_game_time(bench: Make, form: str) -> None:
     pair = bench(hang_seconds=2.0, budgets=Budgets(0, 0, 1))
@@ -173,6 +178,7 @@ def test_a_hang_behind_a_thread_that_keeps_printing_is_found_by_game_time(bench:
     eventually(chat)
 
 
+@FIXED_ONLY
 def test_an_agent_that_only_prints_hangs_as_well(bench: Make) -> None:
     pair = bench(hang_seconds=0.2, budgets=Budgets(0, 0, 1))
     pair.keep()
@@ -186,6 +192,7 @@ def test_an_agent_that_only_prints_hangs_as_well(bench: Make) -> None:
     eventually(chat)
 
 
+@FIXED_ONLY
 def test_live_results_are_ticks(bench: Make) -> None:
     pair = bench(hang_seconds=1.0)
     pair.keep()
@@ -197,6 +204,7 @@ def test_live_results_are_ticks(bench: Make) -> None:
     assert pair.files.published("stop1") is None
 
 
+@FIXED_ONLY
 def test_a_simulator_that_is_frozen_while_the_agent_waits_is_infrastructures(bench: Make) -> None:
     pair = bench(hang_seconds=0.3, simulator_answer_seconds=0.5, budgets=Budgets(0, 1, 3))
     pair.keep()
@@ -471,6 +479,7 @@ def test_the_containers_end_with_40_and_a_sentence_when_a_variable_is_missing(mo
     )
 
 
+@FIXED_ONLY
 def test_prepare_and_the_supervisor_work_as_two_containers(bench: Make, aws: dict[str, Any]) -> None:
     pair = bench()
     environment = {**contract(pair.settings), **credentials(aws)}
@@ -591,6 +600,7 @@ def test_the_next_pod_goes_on_with_what_was_seen(bench: Make) -> None:
     assert [(each.run, each.cause) for each in seen.redrives] == [(RouteRun(1), "its pod was lost")]
 
 
+@FIXED_ONLY
 def test_an_evaluator_that_is_stopped_with_its_simulator_has_claimed_no_crash(bench: Make) -> None:
     pair = bench(hang_seconds=0.3)
     pair.keep()
