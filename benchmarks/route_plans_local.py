@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
+import requests
 
 import shard_pod
 from benchmarks.route_plans import Driven, Run, expectations, fixed, long_runs, pulled, read_runs
@@ -43,6 +44,7 @@ def s3() -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
+    requests.post(f"{url}/moto-api/reset", timeout=60)  # all servers of a process share their state
     _client(url).create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     try:
         yield url
