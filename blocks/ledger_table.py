@@ -33,6 +33,7 @@ from evaluation.lifecycle.ledger_entry import (
     CLUSTER,
     END_TIME,
     FAULT,
+    FORECAST,
     IMAGE,
     LEASE_RENEWAL,
     LEASE_UNTIL,
@@ -63,10 +64,9 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 # What a new claim removes: the row then speaks of this attempt only.
-_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT, REMARKS, RESENDS)
+_OF_THE_ATTEMPT = (END_TIME, OUTCOME, UNDELIVERED, REFUSED, REASON, FAULT, REMARKS, RESENDS, FORECAST)
 _OF_THE_CLAIM = {CLAIM_KEY, CLAIM_OWNER, CLAIMED_AT, CLAIM_EPOCH, CLAIM_TOKEN, LEASE_UNTIL, LEASE_RENEWAL}
 _RESERVED = frozenset({TEAM, SUBMISSION, ATTEMPT, STAGE, RESENDS} | _OF_THE_CLAIM)
-
 SHARED = "shared"  # stands for the team's id in rows that are no submission's
 
 Key = Mapping[str, Any]

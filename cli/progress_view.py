@@ -147,6 +147,7 @@ def show_progress(console: Console, seen: Progress) -> None:
     facts = [
         ("EvalAI says", seen.evalai.value),
         ("attempt", seen.row.get(ATTEMPT, "")),
+        ("expected", seen.forecast.sentence if seen.forecast and not seen.over else ""),
         ("reason", seen.reason),
         ("fault", seen.fault),
         ("beside the score", seen.remarks),

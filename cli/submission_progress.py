@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from evaluation import storage_keys
 from evaluation.errors import DeadlineExceeded, ServiceUnavailable
-from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, REASON, REMARKS, STATUS
+from evaluation.lifecycle.forecast import Forecast, read_forecast
+from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, FORECAST, REASON, REMARKS, STATUS
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress, routes_done
 from evaluation.pair.protocol import parse_progress
@@ -30,6 +31,7 @@ class Progress:
     row: Mapping[str, str] = field(default_factory=dict)  # the ledger's, every value as text
     shards: tuple[ShardProgress, ...] = ()
     team_name: str = ""
+    forecast: Forecast | None = None  # of its attempt, as its run last wrote it
 
     @property
     def routes_done(self) -> int:
@@ -89,6 +91,7 @@ class Progress:
             "driving_score": self.score,
             "routes_done": self.routes_done,
             "routes_total": self.routes_total,
+            **(self.forecast or Forecast(0)).shown(),
             "reason": self.reason,
             "remarks": self.remarks,
             "shards": [shard.row for shard in self.shards],
@@ -159,7 +162,8 @@ class Observer:
             return seen
         row = place.ledger.row(seen.team, seen.submission) or {}
         shards = _shards(place.artifacts, seen.submission)
-        seen = replace(seen, row={name: str(value) for name, value in row.items()}, shards=shards)
+        texts = {name: str(value) for name, value in row.items()}
+        seen = replace(seen, row=texts, shards=shards, forecast=read_forecast(row.get(FORECAST)))
         return replace(seen, shards=tuple(map(_stopped, shards))) if seen.over else seen
 
     def follow(self, submission: int) -> Iterator[Progress]:

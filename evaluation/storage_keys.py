@@ -12,7 +12,8 @@
 <pk>/report.html, report-team.html            the report, for operators and for the team (evaluation.report_page)
 <pk>/merged.json, evalai.json, summary.txt    the result, its EvalAI form, the text for people
 
-Beside the folders: route-durations.json, what the last submissions took on their routes (flows.planning).
+Beside the folders: route-durations.json, what the last submissions took on their routes (flows.planning), and
+times.json, how long they waited and drove (flows.forecasting).
 """
 
 
@@ -81,4 +82,5 @@ MERGED, EVALAI_FORM, SUMMARY = "merged.json", "evalai.json", "summary.txt"
 RESULTS = (MERGED, EVALAI_FORM, SUMMARY)
 PROVENANCE = "provenance.json"
 DURATIONS = "route-durations.json"
+TIMES = "times.json"
 REPORT, TEAM_REPORT = "report.html", "report-team.html"

@@ -13,6 +13,7 @@ from evaluation.pair.usage import usage_of
 from evaluation.ports import ArtifactStore
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
+from flows.forecasting import at_the_end
 from flows.submission_folder import read_observations, read_plan
 
 
@@ -28,22 +29,28 @@ async def beyond_budget(context: EvaluationContext) -> Outcome | None:
     return over_budget(context.submission, entries, budget, datetime.now(UTC))
 
 
-async def usage_values(context: EvaluationContext) -> dict[str, object]:
-    """The ledger's attribute with this attempt beside the earlier ones; none where nothing was started."""
-    with best_effort("The GPU seconds of this attempt are left out of the ledger"):
-        return await asyncio.to_thread(_values, context)
+async def usage_values(context: EvaluationContext, finished: bool) -> dict[str, object]:
+    """The ledger's attributes: GPU seconds of this attempt beside the earlier ones, and its true times.
+
+    None where nothing was started.
+    """
+    with best_effort("The GPU seconds and the times of this attempt are left out of the ledger"):
+        return await asyncio.to_thread(_values, context, finished)
     return {}
 
 
-def _values(context: EvaluationContext) -> dict[str, object]:
+def _values(context: EvaluationContext, finished: bool) -> dict[str, object]:
     claim = context.claim
     row = context.ledger.row(claim.team, claim.submission) or {}
     entry = read_entry(row)
     seen = observations_of(context.artifacts, claim.submission)
     found = timelines(seen, claim.attempt, entry.claimed_at if entry else None)
-    used = {str(usage.attempt): usage.described() for usage in map(usage_of, found) if usage.attempt == claim.attempt}
+    mine = next((each for each in found if each.attempt == claim.attempt), None)
+    if mine is None:
+        return {}
     kept = row.get(USAGE)
-    return {USAGE: {**(kept if isinstance(kept, dict) else {}), **used}} if used else {}
+    used = {**(kept if isinstance(kept, dict) else {}), str(mine.attempt): usage_of(mine).described()}
+    return {USAGE: used, **at_the_end(context, row, mine, finished)}
 
 
 def observations_of(artifacts: ArtifactStore, submission: int) -> dict[int, Observations | None]:

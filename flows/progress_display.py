@@ -28,6 +28,7 @@ from evaluation.submission.model import Submission
 from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
+from flows.forecasting import Forecasting
 from prefect_api.states import StateName, cancelled_state, completed_state, failed_state
 
 _MOST_REASONS = 100  # on the page of a result; a team that forges every record causes thousands
@@ -57,14 +58,15 @@ async def _name_flow_run(context: EvaluationContext) -> None:
 
 
 class ProgressDisplay:
-    """A progress bar and a table of the shards, both updated in place.
+    """A progress bar, with what is expected, and a table of the shards, both updated in place.
 
     `progress` is what the pairs last said of themselves.
     """
 
-    def __init__(self, jobs: Sequence[ShardJob]) -> None:
+    def __init__(self, jobs: Sequence[ShardJob], forecasting: Forecasting) -> None:
         self.progress: Mapping[int, PairProgress] = {}
         self._jobs = jobs
+        self._forecasting = forecasting
         self._bar: UUID | None = None
         self._table: UUID | None = None
         self._shown: list[ShardProgress] = []
@@ -80,7 +82,9 @@ class ProgressDisplay:
             return
         self._next = time.monotonic() + SHOW_SECONDS
         done, total = routes_done(views)
-        await self._show_bar(percentage(views), f"{done} of {total} routes driven")
+        expected = await self._forecasting.note(statuses, views)
+        sentence = "; ".join(filter(None, (f"{done} of {total} routes driven", expected)))
+        await self._show_bar(percentage(views), storable(sentence))
         await self._show_table([{column: storable(cell) for column, cell in view.row.items()} for view in views])
         self._shown = views
 

@@ -244,7 +244,11 @@ async def record(context: EvaluationContext, outcome: Outcome) -> None:
     Without an end time while the report has not reached EvalAI: a takeover run sends it, or the run retried in Prefect.
     """
     logs = context.settings.logs_of(context.submission.pk, context.claim.attempt)
-    values = {**_values(context, outcome), **await usage_values(context), "logs": str(logs) if logs else None}
+    values = {
+        **_values(context, outcome),
+        **await usage_values(context, outcome.ending is OutcomeStatus.FINISHED),
+        "logs": str(logs) if logs else None,
+    }
     if not outcome.undelivered:
         await context.renew(Stage.ENDED)
         values[END_TIME] = datetime.now(UTC).isoformat()

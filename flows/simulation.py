@@ -22,6 +22,7 @@ from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.cancellation import confirm_deletion, is_listed, wait_for_cancellation
 from flows.evaluation_context import EvaluationContext
+from flows.forecasting import Forecasting
 from flows.planning import make_plan
 from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
@@ -120,7 +121,7 @@ async def _first_to_end(*coroutines: Coroutine[Any, Any, ShardStatuses]) -> Shar
 
 
 async def _follow(context: EvaluationContext) -> ShardStatuses:
-    display, log = ProgressDisplay(context.jobs), ShardLog()
+    display, log = ProgressDisplay(context.jobs, Forecasting(context)), ShardLog()
     statuses: ShardStatuses = {}
     async for statuses in context.backend.watch(context.jobs):
         log.show(statuses)

@@ -12,7 +12,17 @@ from evaluation.lifecycle.stages import Stage
 from evaluation.ports import Claim, Row
 from evaluation.submission.model import Submission
 
-OF_THE_ATTEMPT = ("end-time", "outcome", "undelivered", "refused", "reason", "fault", "remarks", "report-resends")
+OF_THE_ATTEMPT = (
+    "end-time",
+    "outcome",
+    "undelivered",
+    "refused",
+    "reason",
+    "fault",
+    "remarks",
+    "report-resends",
+    "forecast",
+)
 RESERVED = {
     "team-id", "submission-id", "claim-key", "claim-owner", "claimed-at", "claim-epoch", "claim-token", "lease-until",
     "lease-renewal", "attempt", "stage", "report-resends",

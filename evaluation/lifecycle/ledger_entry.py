@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from evaluation.lifecycle.forecast import Forecast, read_forecast
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.stages import Stage
 from evaluation.moments import parse_moment
@@ -21,6 +22,7 @@ LEASE_RENEWAL = "lease-renewal"  # another value at each renewal: comparing two 
 STAGE, STAGE_SINCE = "stage", "stage-since"
 STATUS, REASON, FAULT = "status", "reason", "fault"
 REMARKS = "remarks"  # what belongs beside the score: quarantined routes, restarts
+FORECAST = "forecast"  # place in a queue and expected times, then the true ones (evaluation.lifecycle.forecast)
 USAGE = "usage"  # GPU seconds of each attempt, by its number (evaluation.pair.usage)
 ROUTES_DONE, ROUTES_TOTAL = "routes-done", "routes-total"
 SUBMITTED_AT = "submitted-at"
@@ -78,6 +80,7 @@ class LedgerEntry:
     routes_total: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # by EvalAI's names, of the last result
     usage: tuple[AttemptUsage, ...] = ()
+    forecast: Forecast | None = None  # of this attempt
     unreadable: str = ""  # attributes that cannot be read; nothing is decided on such a row
 
     @property
@@ -147,6 +150,7 @@ def read_entry(row: Mapping[str, object] | None) -> LedgerEntry | None:
         routes_total=_whole(row, ROUTES_TOTAL),
         metrics=dict(_metrics(row)),
         usage=read_usage(row.get(USAGE)),
+        forecast=read_forecast(row.get(FORECAST)),
         unreadable="; ".join(f"{name} is {row.get(name)!r:.60}" for name in _IDS if not _is_whole(row.get(name))),
     )
 

@@ -2,14 +2,18 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 from evaluation import storage_keys
 from evaluation.errors import EvaluationError
+from evaluation.lifecycle.forecast import Forecast, median_off, next_place
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.shard_progress import ShardProgress, shard_progress
 from evaluation.lifecycle.stages import Stage
+from evaluation.queue_place import QueuePlace
 from evaluation.shards import ShardJob, ShardStatuses, parse_plan
 from evaluation.submission.model import parse_phase
+from flows.forecasting import read_past
 from flows.reconciler.explanation import Explanation, explain
 from flows.reconciler.snapshot import take_snapshot
 from flows.services import Cluster, Services
@@ -25,20 +29,34 @@ async def explain_submission(services: Services, submission: int) -> Explanation
         return Explanation("unknown: its ledger cannot be read", problems=seen.unavailable)
     [view] = seen.views
     entry = view.entry
-    shards: list[ShardProgress] = []
-    if entry and entry.open and entry.stage is Stage.SIMULATING:
-        shards = await _shards(seen.clusters[view.cluster], entry)
-    return explain(view, shards, seen.taken_at, seen.unavailable)
+    if not (entry and entry.open and entry.stage is Stage.SIMULATING):
+        return explain(view, [], seen.taken_at, seen.unavailable)
+    cluster = seen.clusters[view.cluster]
+    shards, place = await _shards(cluster, entry)
+    explained = explain(view, shards, seen.taken_at, seen.unavailable)
+    expected = replace(entry.forecast or Forecast(entry.attempt), queue=place)
+    return replace(explained, forecast=expected, past_off=await _past_off(cluster))
 
 
-async def _shards(cluster: Cluster, entry: LedgerEntry) -> list[ShardProgress]:
-    """The shards as the table shows them; none where the plan or the cluster cannot be read."""
+async def _shards(cluster: Cluster, entry: LedgerEntry) -> tuple[list[ShardProgress], QueuePlace | None]:
+    """The shards as the table shows them, and the next one's place in the queue.
+
+    None where the plan or the cluster cannot be read.
+    """
     try:
         jobs = await asyncio.to_thread(_jobs, cluster, entry)
         async with asyncio.timeout(CLUSTER_SECONDS):
-            return shard_progress(jobs, await _first_statuses(cluster, jobs), await read_progress(cluster, jobs))
+            statuses = await _first_statuses(cluster, jobs)
+            return shard_progress(jobs, statuses, await read_progress(cluster, jobs)), next_place(statuses)
     except (EvaluationError, TimeoutError):
-        return []
+        return [], None
+
+
+async def _past_off(cluster: Cluster) -> tuple[float, int] | None:
+    try:
+        return median_off((await asyncio.to_thread(read_past, cluster.artifacts))[0])
+    except EvaluationError:
+        return None
 
 
 def _jobs(cluster: Cluster, entry: LedgerEntry) -> tuple[ShardJob, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from evaluation.lifecycle.forecast import Forecast
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress, routes_done
@@ -36,12 +37,18 @@ class Explanation:
     deadline: str = ""  # how long this may take, and what happens then
     problems: Sequence[str] = field(default_factory=tuple)
     known: bool = True  # to EvalAI or to the ledger
+    forecast: Forecast | None = None  # while its shards wait or drive
+    past_off: tuple[float, int] | None = None  # by how much past estimates were off, in the median, and of how many
 
     def described(self) -> dict[str, object]:
         """As `leaderboard explain --json` has it."""
         since = self.since.isoformat() if self.since else None
         texts = {"where": self.where, "since": since, "waits_for": self.waits_for, "next": self.next}
-        return {**texts, "at_most": self.deadline, "problems": list(self.problems), "known": self.known}
+        expected = self.forecast.shown() if self.forecast else {}
+        off, count = self.past_off or (None, 0)
+        past = {"past_estimates": count, "past_estimates_off_percent": None if off is None else round(100 * off, 1)}
+        others = {"at_most": self.deadline, "problems": list(self.problems), "known": self.known}
+        return {**texts, **others, **expected, **past}
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -51,10 +58,19 @@ class Explanation:
             ("since", at(self.since) if self.since else ""),
             ("waits for", self.waits_for),
             ("next", self.next),
+            ("expected", self.forecast.sentence if self.forecast else ""),
+            ("estimates", self._estimates),
             ("at most", self.deadline),
             *(("problem", problem) for problem in self.problems),
         ]
         return [(label, text) for label, text in labelled if text]
+
+    @property
+    def _estimates(self) -> str:
+        if self.past_off is None:
+            return "no submission has finished here whose end was estimated" if self.forecast else ""
+        off, count = self.past_off
+        return f"the end was off by {100 * off:.0f} % in the median, over the last {count} that finished here"
 
 
 def explain(

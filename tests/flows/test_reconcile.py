@@ -301,7 +301,7 @@ def test_why_a_running_submission_is_where_it_is(world: World, pk: int) -> None:
     explained = asyncio.run(_explained(world, pk))
 
     assert explained["where"] == "its shards are being simulated (attempt 1, epoch 1)"
-    assert explained["waits for"].startswith("20 of 20 routes; shard 0 is starting")
+    assert explained["waits for"].startswith("20 routes more, 0 of 20 are driven; shard 0 is starting")
     assert explained["next"] == "the Jobs are removed and the results merged"
 
 
