@@ -11,6 +11,7 @@ from evaluation.ports import JobBackend
 from k8s_jobs.backend import KubernetesJobBackend
 from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
 from k8s_jobs.credentials import ClusterAccess, EksCluster, InCluster, Kubeconfig
+from k8s_jobs.kueue import Kueue
 from k8s_jobs.preflight import check_access
 
 
@@ -55,6 +56,13 @@ class KubernetesCompute(BaseModel):
     service_account: str = Field(default="submission-worker", description="The pods' service account.")
     instance_types: list[str] = Field(default=["g5.12xlarge"], description="Nodes to run on; empty for any.")
     gpu_join: GpuJoin = Field(default=GpuJoin.ALL, description="How the simulator gets the agent's GPU.")
+    local_queue: str = Field(
+        default="", description="Kueue's LocalQueue in which all shards wait. Empty: without Kueue, or cluster_queue."
+    )
+    cluster_queue: str = Field(
+        default="",
+        description="Kueue's ClusterQueue: each team has a LocalQueue of its own in it, and its turn. Empty: no such.",
+    )
     simulator_warmup_seconds: float = Field(default=60, ge=0, description="From CARLA's start to the agent's.")
     copy_seconds: float = Field(default=30, gt=0, description="How often the supervisor copies to S3.")
     poll_seconds: float = Field(default=1, gt=0, description="How often the pair's scripts poll.")
@@ -78,6 +86,7 @@ class KubernetesCompute(BaseModel):
             instance_types=tuple(self.instance_types),
             log_group=log_group,
             gpu_join=self.gpu_join,
+            kueue=self._kueue,
             simulator_warmup_seconds=self.simulator_warmup_seconds,
             copy_seconds=self.copy_seconds,
             poll_seconds=self.poll_seconds,
@@ -91,7 +100,11 @@ class KubernetesCompute(BaseModel):
 
         Raises InvalidConfiguration, ServiceUnavailable and RequestRefused.
         """
-        return asyncio.run(check_access(self._access(credentials), self.namespace))
+        return asyncio.run(check_access(self._access(credentials), self.namespace, self._kueue))
+
+    @property
+    def _kueue(self) -> Kueue:
+        return Kueue(self.local_queue, self.cluster_queue)
 
     def _access(self, credentials: AwsCredentials) -> ClusterAccess:
         match self.access:

@@ -16,11 +16,13 @@ from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path, pods_path
 from k8s_jobs.credentials import ClusterAccess
 from k8s_jobs.job_events import JobEvents
+from k8s_jobs.kueue import ensure_queue, reader_of
 from k8s_jobs.manifest import (
     ATTEMPT,
     SHARD,
     SHARD_LABELS,
     SUBMISSION,
+    annotation_value,
     attempt_selector,
     job_manifest,
     scripts_config_map,
@@ -76,6 +78,7 @@ class KubernetesJobBackend:
         manifests = [job_manifest(job, self.spec) for job in jobs]
         async with self._connection() as connection:
             await self._ensure_scripts(connection.api)
+            await self._ensure_queues(connection.api, jobs)
             plans = await self._plans(connection.api, jobs)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -128,7 +131,8 @@ class KubernetesJobBackend:
     def _watcher(self, connection: Connection) -> ShardWatcher:
         timeouts = replace(self.limits.timeouts, warmup_seconds=self.spec.simulator_warmup_seconds)
         events = JobEvents(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
-        return ShardWatcher(connection, self.spec, timeouts, self.limits.refusals, events)
+        queues = reader_of(connection.api, self.spec.namespace)
+        return ShardWatcher(connection, self.spec, timeouts, self.limits.refusals, events, queues)
 
     def _connection(self) -> AbstractAsyncContextManager[Connection]:
         limits = self.limits
@@ -149,6 +153,11 @@ class KubernetesJobBackend:
             await api.create(f"/api/v1/namespaces/{self.spec.namespace}/configmaps", manifest)
         except ObjectExists:  # named by its content, and immutable
             return
+
+    async def _ensure_queues(self, api: KubernetesApi, jobs: Sequence[ShardJob]) -> None:
+        if self.spec.kueue.used:
+            for team in sorted({job.team_name for job in jobs}):
+                await ensure_queue(api, self.spec.namespace, self.spec.kueue, team, annotation_value(team))
 
     async def _plans(self, api: KubernetesApi, jobs: Sequence[ShardJob]) -> dict[str, Json]:
         """By the Job's name: what a run that died while it replaced a Job had planned for it."""

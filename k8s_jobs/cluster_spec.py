@@ -2,10 +2,11 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from evaluation.errors import InvalidConfiguration
+from k8s_jobs.kueue import Kueue
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -44,6 +45,7 @@ class ClusterSpec:
     simulator_wait_seconds: float = 3600
     copy_seconds: float = 30
     poll_seconds: float = 1
+    kueue: Kueue = field(default_factory=Kueue)
     simulator_command: str = ""  # instead of the template's, for stand-ins
     evaluator_command: str = ""
 
@@ -56,6 +58,11 @@ class ClusterSpec:
                 raise _wrong(f"{name} {getattr(self, name)!r} is not a valid name", "small letters, digits and hyphens")
         if bool(self.worker_role_arn) == bool(self.storage_secret):
             raise _wrong("The supervisor's way to S3 is unclear", "set worker_role_arn or storage_secret, one of them")
+        if self.kueue.local_queue and self.kueue.cluster_queue:
+            raise _wrong("The shards' queue is unclear", "set local_queue or cluster_queue, one of them")
+        for queue in (self.kueue.local_queue, self.kueue.cluster_queue):
+            if queue and not _DNS_LABEL.fullmatch(queue):
+                raise _wrong(f"{queue!r} is not a valid name of a queue", "small letters, digits and hyphens")
         for cidr in self.storage_cidrs:
             _require_cidr(cidr)
 

@@ -15,6 +15,7 @@ from evaluation.pair.protocol import PairExitCode
 from evaluation.shards import ShardJob
 from evaluation.submission.model import LeaderboardVersion
 from k8s_jobs.cluster_spec import ClusterSpec, GpuJoin
+from k8s_jobs.kueue import QUEUE_LABEL
 from k8s_jobs.template_values import read_template, render_template
 from shard_pod.environment import Party, job_environment, shard_ports
 
@@ -41,6 +42,10 @@ def job_manifest(job: ShardJob, cluster: ClusterSpec) -> dict[str, Any]:
         raise InvalidConfiguration(f"{job.name} has a deadline of {job.deadline_seconds} seconds", "it has to be > 0")
     values = _metadata(job, cluster) | _limits(job, cluster) | _placement(job, cluster) | _environment(job, cluster)
     (manifest,) = render_template("shard-job.yaml", values | _commands(job.version, cluster))
+    if cluster.kueue.used:  # the Job's label, and not its pods': Kueue would queue them one by one
+        queue = cluster.kueue.queue_of(job.team_name)
+        manifest["metadata"]["labels"] = {**manifest["metadata"]["labels"], QUEUE_LABEL: queue}
+        manifest["spec"]["suspend"] = True
     return manifest
 
 

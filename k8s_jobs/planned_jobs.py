@@ -12,6 +12,7 @@ from typing import Any
 from k8s_jobs.api import Json, KubernetesApi
 from k8s_jobs.api_errors import ObjectMissing
 from k8s_jobs.cluster_watch import jobs_path
+from k8s_jobs.kueue import QUEUE_LABEL
 from k8s_jobs.pod_status import name_of
 from k8s_jobs.refusals import DEADLINE, REFUSED_BY
 
@@ -27,6 +28,7 @@ async def plan_job(api: KubernetesApi, namespace: str, manifest: Json, follows: 
     plan["metadata"]["name"] += _ENDING
     plan["metadata"]["annotations"][FOLLOWS] = follows
     plan["spec"]["suspend"] = True
+    plan["metadata"]["labels"].pop(QUEUE_LABEL, None)  # Kueue would let it start
     await api.create(jobs_path(namespace), plan)
 
 

@@ -8,6 +8,7 @@ from evaluation.errors import Fault
 from evaluation.pair.diagnosis import AGENT, SIMULATOR, ContainerEnd, StartFailure, failure_to_start, quoted
 from evaluation.pair.shard_limits import ShardTimeouts, failed, lasts, overdue, running, within_limits
 from evaluation.shards import ShardState, ShardStatus
+from k8s_jobs.kueue import queue_name
 from k8s_jobs.pod_status import (
     CONTAINERS,
     INIT,
@@ -82,7 +83,9 @@ def _status(
         return late
     pods = by_age(pods)
     status = _in_pod(index, pods[-1], now, timeouts) if pods else _without_pod(index, job)
-    return _with_history(within_limits(status, now, timeouts), job, pods)
+    if not (queue_name(job) and (job.get("spec") or {}).get("suspend")):  # a queue that is long takes its time
+        status = within_limits(status, now, timeouts)
+    return _with_history(status, job, pods)
 
 
 def gone(index: int, seen: bool) -> ShardStatus:

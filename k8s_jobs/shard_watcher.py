@@ -13,6 +13,7 @@ from k8s_jobs.api_errors import ObjectExists, ObjectMissing
 from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import JOB_LABEL, Connection, jobs_path, own_pods, pods_path
 from k8s_jobs.job_events import JobEvents
+from k8s_jobs.kueue import QueueReader, queue_name
 from k8s_jobs.manifest import job_manifest
 from k8s_jobs.planned_jobs import forget_plan, plan_job
 from k8s_jobs.pod_status import by_age, is_over, name_of
@@ -40,6 +41,7 @@ class ShardWatcher:
     timeouts: ShardTimeouts
     refusal_limits: RefusalLimits
     events: JobEvents
+    queues: QueueReader
     _seen: set[str] = field(default_factory=set)  # names of the Jobs that the watch has shown
     _ended: dict[int, ShardStatus] = field(default_factory=dict)
     _replacements: dict[str, _Replacement] = field(default_factory=dict)  # by the Job's name
@@ -78,10 +80,23 @@ class ShardWatcher:
             except ServiceUnavailable as error:  # the next poll tries again
                 return replace(status, warning=str(error))
             return status
-        if pods or status.state is not ShardState.WAITING or found["spec"].get("suspend"):
+        if pods or status.state not in (ShardState.WAITING, ShardState.RETRYING):
+            return status
+        if found["spec"].get("suspend"):
+            return await self._queued(status, found)
+        if status.state is ShardState.RETRYING:
             return status
         warning = await self.events.about(found)
         return replace(status, detail=f"the cluster cannot create its pod: {warning}") if warning else status
+
+    async def _queued(self, status: ShardStatus, found: Json) -> ShardStatus:
+        """With its place in Kueue's queue, or at least the reason why it is not admitted."""
+        if not queue_name(found):
+            return status
+        if place := await self.queues.place(found):
+            return replace(status, detail=str(place), queue=place)
+        reason = await self.queues.reason(found)
+        return replace(status, detail=f"{status.detail}: {reason}") if reason else status
 
     async def _replace(self, job: ShardJob, watched: Json, seen: Sequence[Json]) -> None:
         """Write down the Job that comes next, then delete this one: a run may die between the two.

@@ -15,6 +15,8 @@ Json = dict[str, Any]
 Trouble = Callable[[web.Request], web.StreamResponse | None]
 
 KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "events": "Event"}
+KUEUE = {"localqueues": "LocalQueue", "workloads": "Workload"}
+KINDS |= KUEUE
 
 
 class KubernetesServer:
@@ -29,6 +31,8 @@ class KubernetesServer:
         self.stuck: set[str] = set()  # names that stay in deletion
         self.delay_seconds = 0.0  # before every answer
         self.logs: dict[tuple[str, str], str | bytes] = {}  # (pod, container) -> what it has written
+        self.has_kueue = False
+        self.pending: dict[str, list[Json]] = {}  # LocalQueue -> what Kueue's visibility API lists
         self.port = 0
         self._versions = itertools.count(100)
         self._watches: list[tuple[str, str, asyncio.Queue[Json | str], web.Request]] = []
@@ -113,6 +117,8 @@ class KubernetesServer:
                 return answer
         if self.accepted_token and request.headers.get("Authorization") != f"Bearer {self.accepted_token}":
             return status(401, "Unauthorized", "Unauthorized")
+        if "kueue.x-k8s.io" in request.path and (answer := self._kueue(request)):
+            return answer
         parts = request.path.split("/namespaces/")[1].split("/")[1:]
         kind, name, rest = parts[0], parts[1] if len(parts) > 1 else "", parts[2:]
         if watching:
@@ -120,6 +126,18 @@ class KubernetesServer:
         if rest == ["log"]:
             return self._log(name, request.query["container"])
         return await {"GET": self._get, "POST": self._post, "DELETE": self._delete}[request.method](request, kind, name)
+
+    def _kueue(self, request: web.Request) -> web.Response | None:
+        """Kueue's groups, and what its visibility server says; None for its objects, which are like all others."""
+        group, _, rest = request.path.removeprefix("/apis/").partition("/")
+        if not self.has_kueue:
+            return status(404, "NotFound", "the server could not find the requested resource")
+        if not rest:
+            return web.json_response({"kind": "APIGroup", "name": group, "preferredVersion": {"version": "v1beta2"}})
+        if not group.startswith("visibility"):
+            return None
+        queue = request.path.split("/localqueues/")[1].removesuffix("/pendingworkloads")
+        return web.json_response({"kind": "PendingWorkloadsSummary", "items": self.pending.get(queue, [])})
 
     async def _get(self, request: web.Request, kind: str, name: str) -> web.Response:
         if name:
