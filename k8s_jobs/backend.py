@@ -16,7 +16,7 @@ from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import ClusterKey, Connection, connected, jobs_path, pods_path
 from k8s_jobs.credentials import ClusterAccess
 from k8s_jobs.job_events import JobEvents
-from k8s_jobs.kueue import ensure_queue, reader_of
+from k8s_jobs.kueue import ensure_queue
 from k8s_jobs.manifest import (
     ATTEMPT,
     SHARD,
@@ -131,8 +131,7 @@ class KubernetesJobBackend:
     def _watcher(self, connection: Connection) -> ShardWatcher:
         timeouts = replace(self.limits.timeouts, warmup_seconds=self.spec.simulator_warmup_seconds)
         events = JobEvents(connection.api, self.spec.namespace, self.limits.no_pod_seconds)
-        queues = reader_of(connection.api, self.spec.namespace)
-        return ShardWatcher(connection, self.spec, timeouts, self.limits.refusals, events, queues)
+        return ShardWatcher(connection, self.spec, timeouts, self.limits.refusals, events)
 
     def _connection(self) -> AbstractAsyncContextManager[Connection]:
         limits = self.limits

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from evaluation.errors import ServiceUnavailable
 from k8s_jobs.api import Json, KubernetesApi, RequestLimits
 from k8s_jobs.credentials import ClusterAccess
+from k8s_jobs.kueue import QueueReader
 from k8s_jobs.reflector import ConnectionProblem, Reflector, ReflectorLimits
 
 JOB_LABEL = "batch.kubernetes.io/job-name"  # the Job controller's, on every pod
@@ -178,10 +179,11 @@ def _owners(pod: Json) -> list[Json]:
 
 @dataclass
 class Connection:
-    """A shared connection: the API, and the watch that runs while somebody follows."""
+    """A shared connection: the API, the watch that runs while somebody follows, and the queues that are read then."""
 
     api: KubernetesApi
     watch: ClusterWatch
+    queues: QueueReader
     users: int = 0
     opened: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_open: bool = False
@@ -197,7 +199,7 @@ async def connected(key: ClusterKey) -> AsyncIterator[Connection]:
     shared = _connections.setdefault(asyncio.get_running_loop(), {})
     if key not in shared:
         api = KubernetesApi(key.access, key.requests, key.counter)
-        shared[key] = Connection(api, ClusterWatch(api, key))
+        shared[key] = Connection(api, ClusterWatch(api, key), QueueReader(api, key.namespace))
     connection = shared[key]
     connection.users += 1
     try:

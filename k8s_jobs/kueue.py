@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.pair.diagnosis import quoted
@@ -22,6 +21,7 @@ GROUP, VISIBILITY = "kueue.x-k8s.io", "visibility.kueue.x-k8s.io"
 QUEUE_LABEL = f"{GROUP}/queue-name"
 _JOB_UID = f"{GROUP}/job-uid"  # Kueue's label of a Workload
 LOOK_SECONDS = 10.0  # a process reads a queue no more often, however many shards wait in it
+REASON_SECONDS = 60.0  # and a shard's Workload no more often
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def queue_name(job: Json) -> str:
 
 @dataclass
 class QueueReader:
-    """The queues of one cluster, for all watchers of this process. What cannot be read is left out."""
+    """The queues of one namespace, for all watchers of a connection. What cannot be read is left out."""
 
     api: KubernetesApi
     namespace: str
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _versions: dict[str, str] = field(default_factory=dict)  # by API group
-    _kept: dict[str, tuple[float, Json]] = field(default_factory=dict)  # path and query -> when it was read, the answer
+    _kept: dict[str, tuple[float, Json]] = field(default_factory=dict)  # path and query -> until when it is fresh
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # by path and query: who comes second finds it read
 
     async def place(self, job: Json) -> QueuePlace | None:
         """Where the suspended Job stands; None where the cluster does not say."""
@@ -127,7 +127,8 @@ class QueueReader:
         if active.get("status") == "False":
             return f"its LocalQueue {name} is not active: {quoted(active.get('message'))}"
         path = f"/namespaces/{self.namespace}/workloads"
-        found = await self._read(GROUP, path, {"labelSelector": f"{_JOB_UID}={job['metadata']['uid']}"})
+        selector = {"labelSelector": f"{_JOB_UID}={job['metadata']['uid']}"}
+        found = await self._read(GROUP, path, selector, REASON_SECONDS)
         workloads = found.get("items")
         if workloads is None:
             return ""
@@ -142,31 +143,30 @@ class QueueReader:
         path = f"/namespaces/{self.namespace}/localqueues/{queue}/pendingworkloads"
         return list((await self._read(VISIBILITY, path)).get("items") or [])
 
-    async def _read(self, group: str, path: str, query: Mapping[str, str] | None = None) -> Json:
+    async def _read(
+        self, group: str, path: str, query: Mapping[str, str] | None = None, seconds: float | None = None
+    ) -> Json:
         """The answer, or the last one while it is fresh; {} where there is none: it explains, nothing depends on it."""
         key = f"{group}{path}{query or ''}"
-        async with self._lock:
-            at, answer = self._kept.get(key, (float("-inf"), {}))
-            now = time.monotonic()
-            if now - at < LOOK_SECONDS:
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            until, answer = self._kept.get(key, (float("-inf"), {}))
+            if time.monotonic() < until:
                 return answer
-            self._kept = {each: kept for each, kept in self._kept.items() if now - kept[0] < LOOK_SECONDS}
             try:
                 version = self._versions.get(group) or await version_of(self.api, group)
                 self._versions[group] = version
                 answer = await self.api.get(f"/apis/{group}/{version}{path}", query, retry=False)
             except (ObjectMissing, InvalidConfiguration, RequestRefused, ServiceUnavailable):
                 answer = {}
-            self._kept[key] = (now, answer)
+            self._forget()
+            self._kept[key] = (time.monotonic() + (LOOK_SECONDS if seconds is None else seconds), answer)
             return answer
 
-
-_readers: WeakKeyDictionary[KubernetesApi, QueueReader] = WeakKeyDictionary()
-
-
-def reader_of(api: KubernetesApi, namespace: str) -> QueueReader:
-    """The one of this connection, which all watchers of the process share."""
-    return _readers.setdefault(api, QueueReader(api, namespace))
+    def _forget(self) -> None:
+        """What is no longer fresh: its Job may be gone."""
+        now = time.monotonic()
+        self._kept = {key: kept for key, kept in self._kept.items() if now < kept[0]}
+        self._locks = {key: lock for key, lock in self._locks.items() if key in self._kept or lock.locked()}
 
 
 def _why(workload: Json) -> str:

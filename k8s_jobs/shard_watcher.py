@@ -13,7 +13,7 @@ from k8s_jobs.api_errors import ObjectExists, ObjectMissing
 from k8s_jobs.cluster_spec import ClusterSpec
 from k8s_jobs.cluster_watch import JOB_LABEL, Connection, jobs_path, own_pods, pods_path
 from k8s_jobs.job_events import JobEvents
-from k8s_jobs.kueue import QueueReader, queue_name
+from k8s_jobs.kueue import queue_name
 from k8s_jobs.manifest import job_manifest
 from k8s_jobs.planned_jobs import forget_plan, plan_job
 from k8s_jobs.pod_status import by_age, is_over, name_of
@@ -41,7 +41,6 @@ class ShardWatcher:
     timeouts: ShardTimeouts
     refusal_limits: RefusalLimits
     events: JobEvents
-    queues: QueueReader
     _seen: set[str] = field(default_factory=set)  # names of the Jobs that the watch has shown
     _ended: dict[int, ShardStatus] = field(default_factory=dict)
     _replacements: dict[str, _Replacement] = field(default_factory=dict)  # by the Job's name
@@ -93,9 +92,9 @@ class ShardWatcher:
         """With its place in Kueue's queue, or at least the reason why it is not admitted."""
         if not queue_name(found):
             return status
-        if place := await self.queues.place(found):
+        if place := await self.connection.queues.place(found):
             return replace(status, detail=str(place), queue=place)
-        reason = await self.queues.reason(found)
+        reason = await self.connection.queues.reason(found)
         return replace(status, detail=f"{status.detail}: {reason}") if reason else status
 
     async def _replace(self, job: ShardJob, watched: Json, seen: Sequence[Json]) -> None:

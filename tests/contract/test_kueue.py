@@ -39,6 +39,7 @@ def backend_on(server: KubernetesServer, kueue: Kueue = TEAMS) -> KubernetesJobB
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch, server: KubernetesServer) -> None:
     monkeypatch.setattr(kueue_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(kueue_module, "REASON_SECONDS", 0.05)
     server.has_kueue = True
 
 
@@ -110,6 +111,20 @@ async def test_a_queued_shard_says_its_position_and_why_it_waits(server: Kuberne
     assert seen.state is ShardState.WAITING
     assert seen.queue == QueuePlace(5, 12, 8, f"quota: {QUOTA}; other teams' turns come first")
     assert seen.detail == str(seen.queue)
+
+
+async def test_a_queue_is_read_once_for_all_who_wait_in_it(
+    server: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kueue_module, "LOOK_SECONDS", 60.0)
+    backend = backend_on(server)
+    await backend.ensure([JOB])
+    kueue_sees(server)
+
+    await asyncio.gather(*(status_of(backend) for _ in range(10)))
+
+    assert server.count("GET", "/pendingworkloads") == 1
+    assert server.count("GET", "/localqueues") == 1
 
 
 async def test_without_the_visibility_server_the_reason_is_said_without_a_position(server: KubernetesServer) -> None:
