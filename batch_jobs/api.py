@@ -70,6 +70,12 @@ class BatchApi:
             answer = await asyncio.to_thread(lambda: self.access.batch().describe_job_queues(jobQueues=[name]))
         return next(iter(answer["jobQueues"]), None)
 
+    async def front_of_queue(self, name: str) -> list[str]:
+        """The ARNs of the jobs that Batch starts next in this queue, in that order: the first 100 that are RUNNABLE."""
+        with aws_errors(f"Looking at the front of the job queue {name}"):
+            answer = await asyncio.to_thread(lambda: self.access.batch().get_job_queue_snapshot(jobQueue=name))
+        return [job["jobArn"] for job in (answer.get("frontOfQueue") or {}).get("jobs") or []]
+
     async def environments(self, queue: Json) -> list[Json]:
         """The queue's compute environments."""
         order = sorted(queue["computeEnvironmentOrder"], key=lambda entry: entry["order"])

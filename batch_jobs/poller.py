@@ -14,6 +14,7 @@ from batch_jobs.spec import BatchSpec
 from batch_jobs.submit_request import attempt_names
 from evaluation.errors import InvalidConfiguration, RequestRefused, ServiceUnavailable
 from evaluation.pair.shard_limits import ShardTimeouts
+from evaluation.queue_place import QueuePlace
 from evaluation.shards import ENDED, ShardJob, ShardStatus
 
 
@@ -42,6 +43,7 @@ class JobPoller:
         self._explain_seconds = explain_seconds
         self._ended: dict[int, ShardStatus] = {}
         self._since: dict[tuple[str, str], datetime] = {}  # job id and status -> when it was first seen so
+        self._fronts: dict[str, tuple[float, list[str]]] = {}  # queue -> when it was read, the jobs that start next
         self._explained: dict[str, tuple[float, str]] = {}  # job id -> when it was read, the explanation
 
     async def poll(self, jobs: Sequence[ShardJob]) -> dict[int, ShardStatus]:
@@ -59,11 +61,14 @@ class JobPoller:
         batch_job, now = chosen(found), datetime.now(UTC)
         if batch_job is None:
             return shard_status(index, None, Observed(now, now, job.deadline_seconds), self._timeouts)
+        since = self._since.setdefault((batch_job.id, batch_job.status), now)
+        why = await self._why_it_waits(job, batch_job, now)
         seen = Observed(
             now=now,
-            since=self._since.setdefault((batch_job.id, batch_job.status), now),
+            since=since,
             deadline_seconds=job.deadline_seconds,
-            why=await self._why_it_waits(job, batch_job, now),
+            why=why,
+            place=await self._place(self._spec.queue_of(job.phase), batch_job, why),
         )
         return replace(shard_status(index, batch_job, seen, self._timeouts), backend_id=f"Batch job {batch_job.id}")
 
@@ -80,6 +85,21 @@ class JobPoller:
             text = await self._ask(self._spec.queue_of(job.phase), batch_job)
             self._explained[batch_job.id] = (time.monotonic(), text)
         return text
+
+    async def _place(self, queue: str, batch_job: BatchJob, why: str) -> QueuePlace | None:
+        """Where a RUNNABLE job stands; None where it is not among the first, or Batch does not say."""
+        if batch_job.status != "RUNNABLE":
+            return None
+        read_at, front = self._fronts.get(queue, (float("-inf"), []))
+        if time.monotonic() - read_at >= self._explain_seconds:
+            try:
+                front = await self._api.front_of_queue(queue)
+            except (RequestRefused, InvalidConfiguration, ServiceUnavailable):
+                front = []  # a place is welcome, not needed
+            self._fronts[queue] = (time.monotonic(), front)
+        if batch_job.arn not in front:
+            return None
+        return QueuePlace(front.index(batch_job.arn) + 1, len(front), 0, why or "its queue's machines are in use")
 
     async def _ask(self, name: str, batch_job: BatchJob) -> str:
         try:

@@ -9,6 +9,7 @@ from batch_jobs.shard_failures import failure_of_job
 from evaluation.pair.diagnosis import SUPERVISOR
 from evaluation.pair.protocol import PairExitCode
 from evaluation.pair.shard_limits import ShardTimeouts, failed, overdue, running, within_limits
+from evaluation.queue_place import QueuePlace
 from evaluation.shards import ShardState, ShardStatus
 
 _ACCEPTED = {
@@ -26,6 +27,7 @@ class Observed:
     since: datetime  # when the job came into its present state, as far as the poller knows
     deadline_seconds: float
     why: str = ""  # it waits
+    place: QueuePlace | None = None  # where Batch says it
 
 
 def chosen(jobs: Sequence[BatchJob]) -> BatchJob | None:
@@ -82,8 +84,13 @@ def _living(index: int, job: BatchJob, seen: Observed, timeouts: ShardTimeouts) 
 
 
 def _waiting(index: int, job: BatchJob, seen: Observed, timeouts: ShardTimeouts) -> ShardStatus:
-    detail = _ACCEPTED[job.status] + (f": {seen.why}" if seen.why else "")
+    state = _ACCEPTED[job.status] + (f": {seen.why}" if seen.why else "")
+    detail = "; ".join(filter(None, (state, _where(seen.place))))
     # Before the first attempt the job's own creation counts, so that a new poller does not begin to count again.
     since = seen.since if job.losses else job.created
-    waiting = ShardStatus(index, ShardState.WAITING, detail, since)
+    waiting = ShardStatus(index, ShardState.WAITING, detail, since, queue=seen.place)
     return within_limits(waiting, seen.now, timeouts, f"{job.status} since {since:%Y-%m-%d %H:%M} UTC, {detail}")
+
+
+def _where(place: QueuePlace | None) -> str:
+    return f"queued: {place.position} of {place.waiting} at the front of its queue" if place else ""

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol
 
 import moto.batch.models as batch
+from moto.batch import urls
 from moto.batch.exceptions import ClientException
 from moto.batch.models import BatchBackend, JobDefinition, batch_backends
 from moto.batch.responses import BatchResponse
@@ -22,6 +23,8 @@ from moto.core.common_models import CloudFormationModel
 from moto.secretsmanager.models import secretsmanager_backends
 
 Json = dict[str, Any]
+
+urls.url_paths["{0}/v1/getjobqueuesnapshot"] = BatchResponse.dispatch  # before a server reads them
 
 TASK_ENDED = "Essential container in task exited"
 NO_NUMBERS = ("Value",)  # CloudFormation makes text of them
@@ -326,6 +329,15 @@ def _lowered(value: Any) -> Any:
     return [_lowered(each) for each in value] if isinstance(value, list) else value
 
 
+def _snapshot(self: BatchResponse) -> str:
+    """GetJobQueueSnapshot: the first RUNNABLE jobs. By age, as in a fair share that no team has used."""
+    backend = self.batch_backend
+    queue = backend.get_job_queue(json.loads(self.body)["jobQueue"])
+    jobs = [job for job in backend._jobs.values() if job.job_queue is queue and job.status == "RUNNABLE"]
+    front = [{"jobArn": job.arn, "earliestTimeAtPosition": 0} for job in jobs[:100]]
+    return json.dumps({"frontOfQueue": {"jobs": front, "lastUpdatedAt": int(time.time() * 1000)}})
+
+
 _MOTOS_LISTINGS = {"listjobs": "jobSummaryList", "describejobdefinitions": "jobDefinitions"}
 
 
@@ -336,6 +348,7 @@ def teach(machine: Machine) -> None:
         return
     BatchResponse.registerjobdefinition = _register  # type: ignore[method-assign]
     BatchResponse.submitjob = _submit  # type: ignore[method-assign]
+    BatchResponse.getjobqueuesnapshot = _snapshot  # type: ignore[attr-defined]
     for name, items in _MOTOS_LISTINGS.items():
         setattr(BatchResponse, name, _in_pages(getattr(BatchResponse, name), items))
     batch.JobDefinition.create_from_cloudformation_json = classmethod(_definition_of_stack)  # type: ignore[assignment]

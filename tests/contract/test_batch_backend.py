@@ -281,6 +281,17 @@ class TestMachines:
         assert status.detail.startswith("no node has room yet: AWS has no instance of the queue's types left")
         assert "instance type [g5.4xlarge]" in status.detail
 
+    def test_a_job_that_waits_says_where_it_stands_in_its_queue(self, world: World, harness: BatchHarness) -> None:
+        harness.stuck = f"{CAPACITY} - none"
+        backend, jobs = harness.backend(), four(world)
+        run(backend.ensure(jobs))
+
+        last = run(until_detail(backend, jobs[3], "queued: 4 of 4 at the front of its queue"))
+
+        assert last.queue
+        assert (last.queue.position, last.queue.waiting) == (4, 4)
+        assert last.queue.why.startswith("AWS has no instance of the queue's types left")
+
     def test_where_batch_says_nothing_its_queue_is_looked_at(self, world: World, harness: BatchHarness) -> None:
         harness.stuck = ""
         run(harness.backend().ensure([world.job("hang")]))
@@ -288,7 +299,7 @@ class TestMachines:
 
         status = run(until_detail(harness.backend(), world.job("hang"), "disabled"))
 
-        assert status.detail == "no node has room yet: the compute environment leaderboard-gpu is disabled"
+        assert status.detail.startswith("no node has room yet: the compute environment leaderboard-gpu is disabled;")
 
     def test_a_job_that_waits_too_long_has_failed_and_says_why(self, world: World, harness: BatchHarness) -> None:
         harness.stuck = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - no instance type fits"

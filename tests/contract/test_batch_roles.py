@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ def rights_of(call: str, given: Mapping[str, Any]) -> list[Right]:
             return [Right("batch:TerminateJob", f"{arn}:job/{given['jobId']}")]
         case "TagResource":
             return [Right("batch:TagResource", given["resourceArn"])]
+        case "GetJobQueueSnapshot":
+            return [Right("batch:GetJobQueueSnapshot", f"{arn}:job-queue/{given['jobQueue']}")]
         case "GetLogEvents":
             group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{given['logGroupName']}"
             return [Right("logs:GetLogEvents", f"{group}:log-stream:{given['logStreamName']}")]
@@ -90,6 +92,18 @@ def whole_life(world: World) -> None:
     run(backend.remove(7, 1))
 
 
+async def one_look_at_a_job_that_waits(world: World) -> None:
+    backend, job = world.harness.backend(), world.job("hang", attempt=2, hang_seconds=60.0)
+    world.harness.stuck = ""  # type: ignore[attr-defined]
+    await backend.ensure([job])
+    async with aclosing(backend.watch([job])) as snapshots:  # type: ignore[type-var]
+        async for statuses in snapshots:
+            if statuses[job.shard.index].queue:
+                break
+    await backend.remove(7, 2)
+    world.harness.stuck = None  # type: ignore[attr-defined]
+
+
 def test_a_flow_run_and_its_registrar_may_do_what_the_backend_calls_and_nothing_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +115,7 @@ def test_a_flow_run_and_its_registrar_may_do_what_the_backend_calls_and_nothing_
 
     with recorded(monkeypatch) as needed:
         whole_life(world)
+        run(one_look_at_a_job_that_waits(world))
         running = world.job("hang", attempt=2, hang_seconds=60.0)
         run(world.harness.backend().ensure([running]))
         run(world.harness.backend().remove(7, 2))
