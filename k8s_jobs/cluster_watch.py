@@ -48,7 +48,9 @@ class Follower:
     async def wait(self, seconds: float) -> None:
         """Returns at the next change, or after `seconds`."""
         try:
-            await asyncio.wait_for(self.changed.wait(), seconds)
+            # Not asyncio.wait_for: that of Python 3.11 swallows a cancellation that comes at the moment of the change.
+            async with asyncio.timeout(seconds):
+                await self.changed.wait()
         except TimeoutError:
             return
         finally:

@@ -239,6 +239,7 @@ class Invariants:
         known = sum(at < self._planned.get(name, self.world.hub.now) - PLAN_SECONDS for at in refused)
         if sum(told.values()) < known:
             self.broken("refusals are not forgotten", f"{name} was refused {known} times, the new Job says {told}")
+        self._refused[name] = refused[: sum(told.values())]  # one between the plan and the deletion is known to nobody
 
     def _every_minute(self) -> None:
         self._find_silent()

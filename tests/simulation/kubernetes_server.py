@@ -165,7 +165,8 @@ class KubernetesServer:
             changed = loop.create_future()
             self._waiting.append(lambda: loop.call_soon(_wake, changed))  # noqa: B023
             try:
-                await asyncio.wait_for(changed, left)
+                async with asyncio.timeout(left):
+                    await changed
             except TimeoutError:
                 return after, b""
 
