@@ -7,7 +7,7 @@ import sys
 
 def run(*arguments: str) -> str:
     """What `python -m tests.simulation` says; it fails where a rule is broken."""
-    command = [sys.executable, "-m", "tests.simulation", "--jobs", "1", "--each", *arguments]
+    command = [sys.executable, "-m", "tests.simulation", "--jobs", "1", "--shrink", "0", "--each", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -29,3 +29,9 @@ def test_a_seed_has_one_history() -> None:
 
 def _without_wall_time(said: str) -> str:
     return re.sub(r"[0-9.]+ s, (?=[0-9a-f]{16})|^wall time.*$", "", said, flags=re.MULTILINE)
+
+
+def test_what_once_failed_does_not_fail_again() -> None:
+    said = run("--corpus")
+
+    assert re.search(r"^seeds that fail +0$", said, re.MULTILINE)
