@@ -76,11 +76,10 @@ class Group:
 
     def described(self) -> dict[str, object]:
         """As `--json` has it, in seconds."""
-        used = {f"{name}_seconds": getattr(self.seconds, name) for name in NAMES}
-        return {"name": self.name, "submissions": len(self.submissions), "gpu_seconds": self.seconds.gpu} | {
-            **used,
-            "cost": dict(self.money),
-        }
+        used = {f"{name}_seconds": round(getattr(self.seconds, name), 3) for name in NAMES}
+        gpu = round(self.seconds.gpu, 3)
+        money = {currency: round(amount, 6) for currency, amount in self.money.items()}
+        return {"name": self.name, "submissions": len(self.submissions), "gpu_seconds": gpu, **used, "cost": money}
 
     @property
     def line(self) -> Line:

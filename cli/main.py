@@ -1,5 +1,6 @@
 """The command line: `leaderboard`. Commands live in modules that are imported when they are called."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -57,10 +58,12 @@ for _name, (_help, _commands) in GROUPS.items():
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command. Errors of ours end in one sentence and code 1, wrong usage in two lines and 2, Ctrl-C in 130."""
     words = sys.argv[1:] if words is None else list(words)
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # it only says that something is tried again, not what
     try:
         if HELP.intersection(words):
             _with_whole_text(words)
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError as error:
         print("leaderboard:", " ".join(str(error).split()), file=sys.stderr)
         print(_usage(words), file=sys.stderr)

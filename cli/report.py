@@ -11,7 +11,7 @@ from deployments.settings import load_settings
 from evaluation.errors import RequestRefused
 from evaluation.report_page.source import Audience
 from flows.report_pages import FILES, made_page
-from flows.services import load_services
+from flows.services import load_services_for_person
 
 
 def report(
@@ -44,4 +44,4 @@ def report(
 
 
 async def _page(submission: int, audience: Audience) -> bytes:
-    return await made_page(await load_services(), submission, audience)
+    return await made_page(await load_services_for_person(), submission, audience)

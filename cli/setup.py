@@ -96,4 +96,3 @@ def log_to_stderr() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logging.getLogger("stamina").setLevel(logging.ERROR)  # what is tried again is logged as a sentence

@@ -23,7 +23,7 @@ from evaluation.errors import DeadlineExceeded, RequestRefused, ServiceUnavailab
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.submission.model import CLOSED
 from flows.held_results import KeptResult, kept_result
-from flows.services import load_services
+from flows.services import load_services_for_person
 
 SHOWN = 20  # submissions of `status`, unless --all
 
@@ -171,7 +171,7 @@ _CODES = {OutcomeStatus.FINISHED: ExitCode.OK, OutcomeStatus.HELD: ExitCode.ATTE
 
 
 async def _kept(submission: int) -> KeptResult:
-    return await kept_result(await load_services(), submission)
+    return await kept_result(await load_services_for_person(), submission)
 
 
 def cancel(submission: SubmissionId, /) -> None:

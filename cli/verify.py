@@ -15,7 +15,7 @@ from evaluation.errors import RequestRefused
 from evaluation.lifecycle.outcome import Outcome
 from flows.held_results import KeptResult, kept_result, reject, release
 from flows.provenance import check_provenance
-from flows.services import load_services
+from flows.services import load_services_for_person
 
 
 def verify(
@@ -68,7 +68,7 @@ def verify(
 
 
 async def _verify(submission: int, decision: str, because: str) -> tuple[KeptResult, Outcome | None, tuple[str, bool]]:
-    services = await load_services()
+    services = await load_services_for_person()
     kept = await kept_result(services, submission)
     act = {"release": release, "reject": reject}.get(decision)
     decided = await act(kept, getpass.getuser(), because) if act else None

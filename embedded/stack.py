@@ -54,7 +54,7 @@ def running_stack(settings: Settings, say: Say, evalai: ExternalEvalAI | None = 
         _clear(folder)
         tokens = evalai.tokens if evalai else challenge.make_tokens()
         state = plan_stack(settings, folder, tokens, evalai)
-        for line in taken_ports(settings, state):
+        for line in taken_ports(settings, state, external_evalai=evalai is not None):
             say(line)
         write_state(settings, state)
         processes = Processes(child_environment(settings, state), folder / "logs", PROJECT, state.shards)

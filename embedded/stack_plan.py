@@ -43,8 +43,8 @@ def plan_stack(
     )
 
 
-def taken_ports(settings: Settings, state: StackState) -> list[str]:
-    """A sentence for each wanted port in whose place another one is used."""
+def taken_ports(settings: Settings, state: StackState, external_evalai: bool = False) -> list[str]:
+    """A sentence for each wanted port in whose place another one is used. An external EvalAI has a port of its own."""
     wanted = (
         ("Prefect", settings.prefect_port, state.prefect_url, "LEADERBOARD_PREFECT_PORT"),
         ("AWS", settings.aws_port, state.aws_url, "LEADERBOARD_AWS_PORT"),
@@ -52,8 +52,8 @@ def taken_ports(settings: Settings, state: StackState) -> list[str]:
     )
     return [
         f"Another program has port {port}: {name} is at {url} this time. {variable} chooses another port."
-        for name, port, url, variable in wanted
-        if url.startswith("http://127.0.0.1:") and not url.endswith(f":{port}")
+        for name, port, url, variable in (wanted[:-1] if external_evalai else wanted)
+        if not url.endswith(f":{port}")
     ]
 
 

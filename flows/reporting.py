@@ -41,9 +41,9 @@ from evaluation.lifecycle.outcome import (
 from evaluation.lifecycle.report import Report
 from evaluation.lifecycle.stages import Stage
 from evaluation.lifecycle.write_permit import WritePermit
-from evaluation.pair.decisions import SENSORS_INVALID, SETUP_FAILED
 from evaluation.results.checkpoint_writing import render_document
 from evaluation.results.evalai_result import accuracies, evalai_result, partial_result
+from evaluation.results.records import count_driven
 from evaluation.results.rejection import rejection
 from evaluation.results.summary import summary_text
 from evaluation.submission.model import SubmissionStatus
@@ -104,10 +104,7 @@ def _store(context: EvaluationContext, collected: Collected, final: bool) -> Out
     pk, merged = context.submission.pk, collected.merged
     scored = final and merged.complete
     total = len(merged.missing) + merged.routes_done
-    records = merged.document["_checkpoint"]["records"]
-    driven = sum(
-        record["status"] not in (SENSORS_INVALID, SETUP_FAILED) for record in records
-    )  # a resume drives the others anew
+    driven = count_driven(merged.document["_checkpoint"]["records"])  # a resume drives the others anew
     text = render_document(merged.document, merged.version)
     summary = _summary(collected, scored)
     remarks = tuple(map(storable, collected.remarks))

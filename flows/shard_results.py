@@ -11,7 +11,7 @@ from evaluation.results.merge import Merged, merge
 from evaluation.results.quarantine import points_lost
 from evaluation.routes import expand, format_route_list
 from evaluation.shards import all_expected
-from evaluation.verification.drives import drives_again
+from evaluation.verification.drives import Drives, drives_again, drives_text
 from evaluation.verification.reasons import Reason
 from evaluation.verification.verify import ShardEvidence, verify
 from flows.evaluation_context import EvaluationContext
@@ -38,7 +38,7 @@ class Collected:
         """What belongs beside the score: points lost to routes that were given up, restarts, routes driven again."""
         merged = self.merged
         lost = points_lost(merged.document["_checkpoint"]["records"], len(merged.missing) + merged.routes_done)
-        again = len(self.redriven)
+        again = len(self._drives_again)
         driven = [f"{again} {'route was' if again == 1 else 'routes were'} driven more than once."] if again else []
         routes = format_route_list(sorted(self.returned))
         back = [f"Given back by a pair that failed, and driven by another: {routes}."] if self.returned else []
@@ -46,9 +46,12 @@ class Collected:
 
     @property
     def redriven(self) -> list[str]:
-        """A line for each route that was driven more than once."""
-        seen = [shard.observations for shard in self.shards if shard.observations]
-        return [str(drives) for each in seen for drives in drives_again(each)]
+        """How many routes were driven more than once, and why."""
+        return drives_text(self._drives_again)
+
+    @property
+    def _drives_again(self) -> list[Drives]:
+        return [drives for shard in self.shards if shard.observations for drives in drives_again(shard.observations)]
 
 
 def collect(context: EvaluationContext) -> Collected:

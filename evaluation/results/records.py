@@ -48,6 +48,11 @@ _MOST = 1e9  # metres, seconds; beyond it a figure is no measurement
 REMEDY = "Put the shard's last good checkpoint in its place, or drive the shard again."
 
 
+def count_driven(records: Sequence[Record]) -> int:
+    """How many of the routes the agent drove, if only for a moment: it was set up, and its sensors were allowed."""
+    return sum(SENSORS_INVALID not in record["status"] and SETUP_FAILED not in record["status"] for record in records)
+
+
 def refuse(source: str, field: str, problem: str, remedy: str = REMEDY) -> NoReturn:
     raise InvalidCheckpoint(f"{source}: {field} {problem}", remedy=remedy)
 

@@ -7,6 +7,7 @@ from evaluation.results.evalai_result import LABELS
 from evaluation.results.merge import global_record
 from evaluation.results.metrics import Record, metric_values
 from evaluation.results.quarantine import points_lost
+from evaluation.results.records import count_driven
 from evaluation.routes import RouteRun, format_runs
 from evaluation.submission.model import LeaderboardVersion
 
@@ -36,12 +37,13 @@ def summary_text(
         f"CARLA Leaderboard {version.value}: {document['entry_status']}",
         f"Sensors: {', '.join(document['sensors']) or 'none recorded'}",
         *_coverage(len(records), total_routes, missing),
+        *_undriven(records),
         _speed(records),
         "",
         *(_metrics(records, document["_checkpoint"]["global_record"], version) if scored else [NO_SCORE]),
         *_paragraph(points_lost(records, total_routes)),
         *_paragraph(restarts),
-        *_redriven(redriven),
+        *_paragraph(redriven),
         "",
         *_routes(records),
     ]
@@ -54,6 +56,12 @@ def _coverage(done: int, total_routes: int, missing: Sequence[RouteRun]) -> list
         lines.append(f"INCOMPLETE: {total_routes - done} are missing; what follows covers those driven so far.")
         lines += [f"Missing: {format_runs(missing)}"] if missing else []
     return lines
+
+
+def _undriven(records: Sequence[Record]) -> list[str]:
+    count = len(records) - count_driven(records)
+    why = "the agent could not be set up, or its sensors are invalid"
+    return [f"Not driven, although recorded: {count} ({why})"] if count else []
 
 
 def _speed(records: Sequence[Record]) -> str:
@@ -83,10 +91,6 @@ def _metrics(records: Sequence[Record], figures: Record, version: LeaderboardVer
 
 def _paragraph(sentences: Sequence[str]) -> list[str]:
     return ["", *sentences] if sentences else []
-
-
-def _redriven(redriven: Sequence[str]) -> list[str]:
-    return ["", f"Routes driven more than once: {len(redriven)}", *redriven] if redriven else []
 
 
 def _routes(records: Sequence[Record]) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from evaluation.pair.decisions import EVALUATOR_DEATHS_PER_ROUTE
 from evaluation.pair.observations import Observations, SeenRecord, SeenRedrive, SeenStart, record_digest
 from evaluation.results.checkpoint import Checkpoint
-from evaluation.routes import RouteRun
+from evaluation.routes import RouteRun, format_runs
 from evaluation.verification.reasons import Kind, Reason
 
 _SLACK = timedelta(seconds=60)  # between an event and the supervisor's next look
@@ -32,9 +32,6 @@ class Drives:
     count: int
     causes: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return f"{self.run}: {self.count} drives ({'; '.join(self.causes)})"
-
 
 def drives_again(seen: Observations) -> list[Drives]:
     """The routes that were driven more than once."""
@@ -42,6 +39,20 @@ def drives_again(seen: Observations) -> list[Drives]:
     for redrive in seen.redrives:
         causes[redrive.run].append(redrive.cause)
     return [Drives(run, 1 + len(each), tuple(each)) for run, each in sorted(causes.items())]
+
+
+def drives_text(drives: Sequence[Drives]) -> list[str]:
+    """How many routes were driven more than once, then a line for those with the same story; empty where none was."""
+    if not drives:
+        return []
+    together: dict[tuple[int, tuple[str, ...]], list[RouteRun]] = defaultdict(list)
+    for each in drives:
+        together[each.count, each.causes].append(each.run)
+    lines = [f"Routes driven more than once: {len(drives)}"]
+    for (count, causes), runs in together.items():
+        names, drive = (str(runs[0]), "drives") if len(runs) == 1 else (f"routes {format_runs(runs)}", "drives each")
+        lines.append(f"{names}: {count} {drive} ({'; '.join(causes)})")
+    return lines
 
 
 def check_drives(

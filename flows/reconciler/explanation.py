@@ -171,7 +171,10 @@ def _ended(view: SubmissionSnapshot, entry: LedgerEntry, problems: Sequence[str]
         where = f"held after attempt {entry.attempt}{at_evalai}. {entry.reason}".strip()
         decide = f"`leaderboard verify {entry.submission}` with `--because` a reason"
         following = f"{decide}: `--release` publishes its score, `--reject` ends it without one"
-        return Explanation(where, entry.ended_at, "an operator's decision", following, problems=problems)
-    following = "a host can resume it at EvalAI" if entry.status == OutcomeStatus.FAILED else "nothing: this is its end"
+        others = [problem for problem in problems if entry.reason not in problem]
+        return Explanation(where, entry.ended_at, "an operator's decision", following, problems=others)
+    following = "nothing: this is its end"
+    if entry.status == OutcomeStatus.FAILED:
+        following = "nothing by itself: its team submits again, or a host resumes it, which keeps its driven routes"
     where = f"{entry.status} after attempt {entry.attempt}{at_evalai}. {entry.reason}".strip()
     return Explanation(where, entry.ended_at, next=following, problems=problems)

@@ -1,4 +1,5 @@
 import errno
+import os
 import shlex
 import subprocess
 import sys
@@ -94,6 +95,16 @@ def test_the_module_is_a_program(tmp_path: Path) -> None:
         'leaderboard: Command "merge" parameter --routes requires an argument.\n'
         "Usage: leaderboard merge --routes STR --output PATH [OPTIONS] [ARGS...]. More: leaderboard merge --help\n"
     )
+
+
+def test_a_reader_that_leaves_early_ends_a_command_without_a_trace(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cli.main", "--version"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "")
 
 
 def test_help_lists_every_command(leaderboard: Run) -> None:

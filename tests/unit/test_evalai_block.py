@@ -1,12 +1,16 @@
 """The block's phases, without any server."""
 
+import asyncio
+
 import pytest
 from pydantic import SecretStr
+from pytest_httpserver import HTTPServer
 
 from blocks.evalai import EvalAI
-from evaluation.errors import InvalidConfiguration, InvalidMessage
+from evaluation.errors import InvalidConfiguration, InvalidMessage, RequestRefused
 from evaluation.submission.message import SubmissionMessage
 from evaluation.submission.model import parse_phase
+from flows.services import load_services_for_person
 
 
 def block(**more: object) -> EvalAI:
@@ -34,6 +38,23 @@ def test_a_codename_that_does_not_split_is_a_wrong_configuration() -> None:
 
 def test_the_token_is_not_shown() -> None:
     assert "token-5c1e" not in repr(block()) + str(block()) + str(block().model_dump())
+
+
+def test_a_command_that_a_person_waits_for_takes_no_slot_of_the_installations_budget(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no Prefect server, which keeps the budget."""
+    httpserver.expect_request("/api/jobs/submission/7").respond_with_json({"id": 7})
+    found = block(api_server=httpserver.url_for("/"))
+
+    async def load(*_: object) -> object:
+        return found
+
+    monkeypatch.setattr("flows.services.load_block", load)
+    services = asyncio.run(load_services_for_person())
+
+    with pytest.raises(RequestRefused, match="challenge_phase is missing"):
+        services.evalai.submission_row(7)
 
 
 def test_its_client_refuses_messages_of_other_challenges() -> None:

@@ -10,7 +10,7 @@ from cli.embedded_stack import up
 from deployments.settings import Settings
 from embedded.evalai_standin import Challenge, Config, Phase, User, create_app, serving
 from embedded.external_evalai import find_evalai, read_access
-from embedded.stack_plan import plan_stack
+from embedded.stack_plan import plan_stack, taken_ports
 from evaluation.errors import InvalidConfiguration
 
 ACCESS = {"challenge": 3, "host": "host-token", "teams": {"Team A": "team-token"}}
@@ -52,6 +52,10 @@ def test_the_stacks_state_is_that_evalais(url: str, tmp_path: Path) -> None:
 
     assert (state.evalai_url, state.challenge_pk, state.phases) == (url, 3, {"leaderboard-20-MAP": 31})
     assert (state.host_token, state.team_token("Team A")) == ("host-token", "team-token")
+    asked = Settings(
+        prefect_port=int(state.prefect_url.rpartition(":")[2]), aws_port=int(state.aws_url.rpartition(":")[2])
+    )
+    assert taken_ports(asked, state, external_evalai=True) == []
 
 
 def test_a_challenge_without_such_a_phase_is_refused_with_its_phases(url: str, tmp_path: Path) -> None:

@@ -363,3 +363,4 @@ def test_a_held_result_is_explained() -> None:
 
     assert explained["where"] == "held after attempt 2; EvalAI says running. Submission 7 is held: there is a reason."
     assert explained["waits for"] == "an operator's decision"
+    assert "problem" not in explained  # the reason once

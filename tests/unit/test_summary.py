@@ -76,9 +76,19 @@ def test_quarantined_routes_are_named() -> None:
     assert "again: RouteScenario_5_rep0 (up to 50 points of the driving score).\n" in text
 
 
+@pytest.mark.parametrize("status", ["Failed - Agent couldn't be set up", "Failed - Agent's sensors were invalid"])
+@pytest.mark.parametrize("version", [V1, V2])
+def test_routes_that_have_a_record_and_no_drive_are_counted(version: LeaderboardVersion, status: str) -> None:
+    records = [make_record(RouteRun(0), 0, version), make_record(RouteRun(1), 1, version, status=status)]
+    text = summary_text(make_document(records), version, 2, scored=False)
+
+    assert "Routes completed: 2 of 2\nNot driven, although recorded: 1 (the agent could not be set up, or" in text
+
+
 def test_routes_that_were_driven_again_are_counted_and_named() -> None:
     checkpoint = make_checkpoint([RouteRun(0)])
-    text = summary_text(checkpoint.document, V2, 1, redriven=["route 0: 2 drives (the simulator died)"])
+    redriven = ["Routes driven more than once: 1", "route 0: 2 drives (the simulator died)"]
+    text = summary_text(checkpoint.document, V2, 1, redriven=redriven)
 
-    assert "Routes driven more than once: 1\nroute 0: 2 drives (the simulator died)\n" in text
+    assert "\n\nRoutes driven more than once: 1\nroute 0: 2 drives (the simulator died)\n" in text
     assert "more than once" not in summary_text(checkpoint.document, V2, 1)

@@ -11,7 +11,7 @@ from evaluation.results.checkpoint import Checkpoint
 from evaluation.results.records import crashed_record
 from evaluation.routes import RouteRun, route_lengths
 from evaluation.submission.model import LeaderboardVersion
-from evaluation.verification.drives import DriveLimits, drives_again
+from evaluation.verification.drives import DriveLimits, Drives, drives_again, drives_text
 from evaluation.verification.figures import KnownLengths, check_figures
 from evaluation.verification.scoring import SCORINGS, Scoring, scoring_of
 from evaluation.verification.verify import Expectations, ShardEvidence, verify
@@ -304,8 +304,10 @@ def test_a_crash_that_the_evaluator_reports_is_believed_where_the_simulator_died
 
     assert bool(found) is held
     assert not held or "route 4: it was driven again after the evaluator had reported a crash" in found[0]
-    [again] = drives_again(seen)
-    assert str(again) == f"route 4: 2 drives (its record said '{CRASH}'; the evaluator lost its simulator)"
+    assert drives_text(drives_again(seen)) == [
+        "Routes driven more than once: 1",
+        f"route 4: 2 drives (its record said '{CRASH}'; the evaluator lost its simulator)",
+    ]
 
 
 def test_an_evaluator_may_die_on_a_route_twice_and_not_more_over_all_attempts() -> None:
@@ -333,8 +335,8 @@ def test_a_record_that_was_lost_with_its_pod_is_not_charged_to_the_agent(status:
     seen = seen.with_records(RUNS, good(), BEGIN + 90 * MINUTE)
 
     assert bool(reasons(good(), seen)) is held
-    [again] = drives_again(seen)
-    assert str(again).startswith(f"route 4: 4 drives (its record said {status!r}; its pod was lost;")
+    [_, again] = drives_text(drives_again(seen))
+    assert again.startswith(f"route 4: 4 drives (its record said {status!r}; its pod was lost;")
 
 
 def test_a_start_that_is_noted_twice_counts_once() -> None:
@@ -351,6 +353,18 @@ def test_a_route_that_was_given_up_is_no_drive_again_of_the_next_one() -> None:
     seen = next_start(seen, 2, RUNS[2:])
 
     assert drives_again(seen) == []
+    assert drives_text([]) == []
+
+
+def test_routes_with_the_same_story_share_a_line() -> None:
+    same = [Drives(RouteRun(route), 2, ("its pod was lost",)) for route in (0, 1, 2)]
+    again = Drives(RouteRun(3), 3, ("its pod was lost", "the evaluator died"))
+
+    assert drives_text([*same, again]) == [
+        "Routes driven more than once: 4",
+        "routes 0-2: 2 drives each (its pod was lost)",
+        "route 3: 3 drives (its pod was lost; the evaluator died)",
+    ]
 
 
 def test_observations_come_back_from_their_file_and_a_broken_one_is_named() -> None:

@@ -37,7 +37,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[KeptResult]:
         return found[0]
 
     monkeypatch.setattr(command, "installation", lambda _: nullcontext())
-    monkeypatch.setattr(command, "load_services", services)
+    monkeypatch.setattr(command, "load_services_for_person", services)
     monkeypatch.setattr(command, "kept_result", result)
     monkeypatch.setattr(command, "check_provenance", lambda *_: ("Provenance: signed; 9 files are as they were.", True))
     return found
