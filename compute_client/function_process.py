@@ -84,6 +84,10 @@ def _has_mark(process: psutil.Process, mark: str) -> bool:
     return False
 
 
+# A process raises these itself: a broken native library does, whatever the job.
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
+
+
 def read_outcome(outcome: Path, function: str, code: int) -> str | JobError:
     """What the function's process left; raises ProcessDied, and InvalidConfiguration where it could not be called."""
     try:
@@ -91,7 +95,7 @@ def read_outcome(outcome: Path, function: str, code: int) -> str | JobError:
     except (OSError, ValueError) as error:
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         raise ProcessDied(f"The process of {function} died without a result", cause) from error
-    if "misnamed" in content and code < 0:  # killed while it was imported: out of memory, for one
+    if "misnamed" in content and code < 0 and -code not in _CRASHES:  # killed: out of memory, for one
         raise ProcessDied(f"The process of {function} died while it was imported", signal.Signals(-code).name)
     if "misnamed" in content:
         raise InvalidConfiguration("The function cannot be called", content["misnamed"], "Correct the deployment.")

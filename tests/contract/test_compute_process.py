@@ -66,7 +66,17 @@ def test_a_result_that_fails_while_it_is_read_is_the_functions_failure() -> None
     assert (error.type, error.message) == ("KeyError", "the result is not JSON: 'nothing here'")
 
 
-@pytest.mark.parametrize("ending", ["import sys; sys.exit(0)", "import os; os._exit(3)", "raise SystemExit('usage')"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "import sys; sys.exit(0)",
+        "import os; os._exit(3)",
+        "raise SystemExit('usage')",
+        "raise KeyboardInterrupt",
+        "import os; os.abort()",
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    ],
+)
 def test_a_module_that_ends_the_process_when_it_is_imported_is_a_wrong_deployment(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
