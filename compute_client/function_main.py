@@ -29,11 +29,7 @@ def load(name: str) -> Function:
         found: Any = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except (
-        Exception,
-        SystemExit,
-        KeyboardInterrupt,
-    ) as error:  # the module is anybody's, and may fail or end in any way
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # the module is anybody's, and may fail in any way
         raise ValueError(f"{name!r} cannot be imported: {type(error).__name__}: {_text(error)}") from error
     if not callable(found):
         raise ValueError(f"{name!r} is a {type(found).__name__}, no function")

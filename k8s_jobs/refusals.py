@@ -35,7 +35,20 @@ REFUSED_BY = "leaderboard/refused-by"  # annotation of a Job: {node: pods of the
 DEADLINE = "leaderboard/deadline-seconds"  # annotation of a Job that took another's place: the whole deadline
 
 # Reasons of the kubelet's admission handlers; OutOf<resource> besides. Source: pkg/kubelet/lifecycle, pkg/kubelet/cm.
-_REASONS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity", "NodePorts", "NodeShutdown"})
+_REASONS = frozenset(
+    {
+        "InvalidNodeInfo",
+        "NodeAffinity",
+        "NodeName",
+        "NodePorts",
+        "NodeShutdown",
+        "TaintToleration",
+        "TopologyAffinityError",
+        "UnexpectedAdmissionError",
+        "UnexpectedPredicateFailureType",
+        "UnknownReason",
+    }
+)
 _LEAST_DEADLINE = 1  # second; a Job may not have less
 _Counts = TypeAdapter(dict[str, int])
 

@@ -47,7 +47,10 @@ def with_refusals(job: Json, text: str) -> Json:
     return job | {"metadata": job["metadata"] | {"annotations": {"leaderboard/refused-by": text}}}
 
 
-@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "OutOfcpu", "NodeAffinity"])
+REASONS = ("UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "OutOfcpu", "NodeAffinity", "TaintToleration")
+
+
+@pytest.mark.parametrize("reason", [*REASONS, "InvalidNodeInfo"])
 def test_a_refused_pod_is_charged_to_nobody_and_its_node_named(reason: str) -> None:
     status = status_of(job_object(failed=1), [refused(reason=reason)])
 
