@@ -36,7 +36,9 @@ class ArtifactBucket(SchemaOnce, Block):
     _description = "The S3 bucket with one folder per submission."
 
     bucket: str = Field(description="S3 bucket. Its own default encryption applies to what is written.")
-    credentials: AwsCredentials
+    credentials: AwsCredentials = Field(
+        description="AWS Credentials block: region, and keys where no role gives access."
+    )
 
     def write(self, key: str, body: bytes, content_type: str) -> None:
         """Write an object, replacing an earlier one."""

@@ -33,7 +33,9 @@ class BatchTasks(SchemaOnce, Block):
     share: str | None = Field(
         default="functions", description="Whose share of the queues it is; none for queues without fair share."
     )
-    credentials: AwsCredentials
+    credentials: AwsCredentials = Field(
+        description="AWS Credentials block: region, and keys where no role gives access."
+    )
 
     async def run(
         self,

@@ -21,7 +21,9 @@ class ComputeJobTable(SchemaOnce, Block):
 
     table: str = Field(description="DynamoDB table with partition key job_id, a string, and the index outbox.")
     bucket: str | None = Field(default=None, description="S3 bucket of large bodies and results.")
-    credentials: AwsCredentials
+    credentials: AwsCredentials = Field(
+        description="AWS Credentials block: region, and keys where no role gives access."
+    )
     metrics: str | None = Field(
         default=None, description="The jobs' name in CloudWatch; without one, nothing is measured there."
     )

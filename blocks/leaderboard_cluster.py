@@ -72,7 +72,9 @@ class LeaderboardCluster(SchemaOnce, Block):
     compute: LocalCompute | KubernetesCompute | BatchCompute = Field(
         discriminator="kind", description="What runs the shards."
     )
-    credentials: AwsCredentials
+    credentials: AwsCredentials = Field(
+        description="AWS Credentials block: region, and keys where no role gives access."
+    )
     bucket: str = Field(description="S3 bucket of the submissions' folders.")
     log_group: str = Field(default="", description="CloudWatch log group of the shards' output; none if empty.")
     routes: str = Field(description="The route XML: s3://bucket/key, or a file's path.")

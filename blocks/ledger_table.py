@@ -86,7 +86,9 @@ class LedgerTable(SchemaOnce, Block):
     table: str = Field(
         description="DynamoDB table with partition key team-id and sort key submission-id, both strings."
     )
-    credentials: AwsCredentials
+    credentials: AwsCredentials = Field(
+        description="AWS Credentials block: region, and keys where no role gives access."
+    )
     lease_seconds: int = Field(
         default=LEASE_SECONDS,
         ge=3,

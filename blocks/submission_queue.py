@@ -54,7 +54,9 @@ class SubmissionQueue(SchemaOnce, Block):
 
     queue_url: str = Field(description="URL of the queue that EvalAI fills. An AWS address also says its region.")
     dead_letter_url: str = Field(description="URL of the queue for messages that cannot be evaluated.")
-    credentials: AwsCredentials
+    credentials: AwsCredentials = Field(
+        description="AWS Credentials block: region, and keys where no role gives access."
+    )
 
     def receive(self, limit: int = 10, wait_seconds: int = 20) -> list[Received]:
         """Wait for up to `limit` (10 at most) messages; none after `wait_seconds` (20 at most) of silence."""

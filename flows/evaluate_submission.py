@@ -28,6 +28,7 @@ from flows.report_pages import write_report_pages
 from flows.reporting import keep_outcome, kept_outcome, merge_results, record, report, results_so_far
 from flows.run_options import without_results
 from flows.services import Services, load_services
+from flows.shard_runs import shard_runs
 from flows.simulation import launch_shards, plan_shards, remove_jobs, watch_shards
 from prefect_api.states import StateName, completed_state, failed_state
 
@@ -101,7 +102,8 @@ async def simulate(context: EvaluationContext) -> Outcome:
         context.jobs = await plan_shards(context)
         await launch_shards(context)  # EKS Run Job, one Job a shard
         await name_flow_run(context)
-        await watch_shards(context)
+        async with shard_runs(context) as runs:  # a task run for each
+            await watch_shards(context, runs)
         await remove_jobs(context)  # Remove Job
         return await merge_results(context)
     except SubmissionCancelled as taken_back:

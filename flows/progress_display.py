@@ -46,7 +46,7 @@ async def _name_flow_run(context: EvaluationContext) -> None:
     name = f"submission-{submission.pk} {submission.phase.codename}"
     tags = [
         submission.phase.codename,
-        f"submission:{submission.pk}",
+        run_tag(submission.pk),
         storable(f"team:{submission.team_name or submission.team_pk}"),
     ]
     async with get_client() as client:
@@ -55,6 +55,11 @@ async def _name_flow_run(context: EvaluationContext) -> None:
             name=f"{name} attempt {attempt}",
             tags=sorted({*flow_run.get_tags(), *tags}),
         )
+
+
+def run_tag(submission: int) -> str:
+    """The tag of all runs of a submission."""
+    return f"submission:{submission}"
 
 
 class ProgressDisplay:

@@ -27,8 +27,8 @@ from flows.planning import make_plan
 from flows.progress_display import ProgressDisplay
 from flows.reporting import publish_partial
 from flows.services import Cluster
-from flows.shard_log import ShardLog
 from flows.shard_results import others_drove_all
+from flows.shard_runs import ShardRuns
 from flows.task_retries import on_transient_errors
 from flows.threads import in_evalai_thread
 
@@ -78,16 +78,17 @@ async def launch_shards(context: EvaluationContext) -> None:
 
 
 @task(name="watch-shards", **on_transient_errors(8))
-async def watch_shards(context: EvaluationContext) -> None:
+async def watch_shards(context: EvaluationContext, runs: ShardRuns) -> None:
     """Follow the shards until all have finished, showing them as running, their progress and partial results.
 
+    `runs` are told what is new: one watch for all.
     Raises ShardsFailed with the failed shards' last lines, SubmissionCancelled soon after EvalAI says so.
     """
     await context.renew(Stage.SIMULATING)
     beside = [wait_for_cancellation(context), _show_as_running(context)]
     if seconds := context.settings.partial_result_seconds:
         beside.append(_publish_partial_results(context, seconds))
-    statuses = await _first_to_end(_follow(context), *beside)
+    statuses = await _first_to_end(_follow(context, runs), *beside)
     try:
         raise_for_failures(statuses)
     except ShardsFailed as failure:
@@ -120,13 +121,14 @@ async def _first_to_end(*coroutines: Coroutine[Any, Any, ShardStatuses]) -> Shar
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _follow(context: EvaluationContext) -> ShardStatuses:
-    display, log = ProgressDisplay(context.jobs, Forecasting(context)), ShardLog()
+async def _follow(context: EvaluationContext, runs: ShardRuns) -> ShardStatuses:
+    display = ProgressDisplay(context.jobs, Forecasting(context))
     statuses: ShardStatuses = {}
     async for statuses in context.backend.watch(context.jobs):
-        log.show(statuses)
         await _note_images(context, statuses)
         await _show(context, display, statuses)
+        with best_effort("The shards' task runs do not show what is new"):
+            runs.tell(statuses, display.progress)
     await _show(context, display, statuses, last=True)  # what the pairs wrote last
     return explained(statuses, display.progress)
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -10,13 +11,19 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterName,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+    TaskRunFilterTags,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
@@ -108,6 +115,31 @@ async def mark_crashed(client: PrefectClient, run: UUID, reason: str) -> None:
                 await client.set_flow_run_state(run, Crashed(message=reason), force=True)
     except ObjectNotFound:
         return
+
+
+async def end_task_runs(client: PrefectClient, of: FlowRunFilter, tag: str, state: State[Any]) -> int:
+    """Set the state of the task runs with this tag that are shown as running, of these flow runs; how many there were.
+
+    For those whose process has died: nothing else would end them.
+    """
+    with prefect_errors("Ending the task runs of runs that died"):
+        left = await client.read_task_runs(
+            flow_run_filter=of,
+            task_run_filter=TaskRunFilter(
+                tags=TaskRunFilterTags(all_=[tag]),
+                state=TaskRunFilterState(
+                    type=TaskRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]),
+                ),
+            ),
+        )
+        for task_run in left:
+            await client.set_task_run_state(task_run.id, state.fresh_copy(), force=True)
+    return len(left)
+
+
+def tagged_except(tag: str, run: UUID) -> FlowRunFilter:
+    """The flow runs with this tag, without the one."""
+    return FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]), id=FlowRunFilterId(not_any_=[run]))
 
 
 async def clock_ahead(client: PrefectClient) -> timedelta:

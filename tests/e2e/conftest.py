@@ -72,6 +72,13 @@ class Harness:
         answer.raise_for_status()
         return [run for run in answer.json() if run["parameters"].get("message", {}).get("submission_pk") == submission]
 
+    def shard_states(self, flow_run: str) -> list[tuple[str, str]]:
+        """Name and state of the task runs of a flow run's shards, by name."""
+        which = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"tags": {"all_": ["shard"]}}}
+        answer = requests.post(f"{self.stack.state.prefect_api_url}/task_runs/filter", json=which, timeout=30)
+        answer.raise_for_status()
+        return sorted((each["name"], each["state_type"]) for each in answer.json())
+
     def _look(self, submission: int) -> Progress:
         while True:
             try:

@@ -1,6 +1,7 @@
 """The flow on a real, throw-away Prefect server, with fakes behind the ports."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -107,3 +108,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("flows.intake.load_cluster", the_world.load_cluster)
     monkeypatch.setattr("flows.reconciler.snapshot.load_cluster", the_world.load_cluster)
     return the_world
+
+
+@pytest.fixture
+def run_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What flow and task runs write; Prefect's loggers do not hand it on to the root logger."""
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    yield caplog
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)

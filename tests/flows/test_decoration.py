@@ -1,8 +1,7 @@
 """Whatever decoration raises, the shards drive on and the fault stays with whom it belongs to."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,17 +14,6 @@ from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What flow and task runs write; Prefect's loggers do not hand it on to the root logger."""
-    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
-    for logger in loggers:
-        logger.addHandler(caplog.handler)
-    yield caplog
-    for logger in loggers:
-        logger.removeHandler(caplog.handler)
 
 
 class BrokenError(Exception):
@@ -77,7 +65,7 @@ DECORATION = {  # what -> where it is broken, with what, and the warning
 
 @pytest.mark.parametrize("what", DECORATION)
 def test_a_broken_poll_or_partial_result_is_a_warning_and_every_route_is_driven(
-    world: World, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, what: str
+    world: World, monkeypatch: pytest.MonkeyPatch, run_log: pytest.LogCaptureFixture, what: str
 ) -> None:
     part, method, error, warning = DECORATION[what]
     broken = Broken(error)
@@ -87,7 +75,7 @@ def test_a_broken_poll_or_partial_result_is_a_warning_and_every_route_is_driven(
 
     assert state.is_completed()
     assert world.ledger.rows[7]["routes-done"] == 20
-    assert warning in log.text
+    assert warning in run_log.text
 
 
 ARTIFACTS = ("acreate_progress_artifact", "acreate_table_artifact", "acreate_markdown_artifact", "get_client")
@@ -95,7 +83,7 @@ ARTIFACTS = ("acreate_progress_artifact", "acreate_table_artifact", "acreate_mar
 
 @pytest.mark.parametrize("function", ARTIFACTS)
 def test_what_prefect_cannot_show_stops_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, function: str
+    world: World, monkeypatch: pytest.MonkeyPatch, run_log: pytest.LogCaptureFixture, function: str
 ) -> None:
     broken = Broken(ValueError("a text that no table can store"))
     monkeypatch.setattr(f"flows.progress_display.{function}", broken)
@@ -103,11 +91,11 @@ def test_what_prefect_cannot_show_stops_nothing(
     state = drive_until(world, lambda: True)
 
     assert (state.is_completed(), broken.calls >= 1) == (True, True)
-    assert "a text that no table can store" in log.text
+    assert "a text that no table can store" in run_log.text
 
 
 def test_progress_and_summary_that_cannot_be_read_leave_the_score(
-    world: World, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+    world: World, monkeypatch: pytest.MonkeyPatch, run_log: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("flows.simulation.parse_progress", Broken(RecursionError()))
     monkeypatch.setattr("flows.reporting.summary_text", Broken(KeyError("meta")))
@@ -117,11 +105,11 @@ def test_progress_and_summary_that_cannot_be_read_leave_the_score(
 
     assert state.is_completed()
     assert world.evalai.reports[0].result[0]["accuracies"]["Driving score"] == 50.0  # type: ignore[index]
-    assert "The shards' progress cannot be read now: RecursionError" in log.text
-    assert "The summary is left out: 'meta'" in log.text
+    assert "The shards' progress cannot be read now: RecursionError" in run_log.text
+    assert "The summary is left out: 'meta'" in run_log.text
 
 
-def test_a_log_that_is_no_utf_8_leaves_the_fault_with_the_team(world: World, log: pytest.LogCaptureFixture) -> None:
+def test_a_log_that_is_no_utf_8_leaves_the_fault_with_the_team(world: World, run_log: pytest.LogCaptureFixture) -> None:
     async def logs(job: ShardJob, lines: int) -> dict[str, str]:
         return {"agent": "Erreur: mémoire".encode("latin-1").decode()}  # as an HTTP client decodes a body
 
@@ -134,7 +122,7 @@ def test_a_log_that_is_no_utf_8_leaves_the_fault_with_the_team(world: World, log
     [report] = world.evalai.reports
     assert "The agent crashed" in report.stderr
     assert world.ledger.rows[7]["fault"] == "team"
-    assert "The last lines of shard 0 are left out" in log.text
+    assert "The last lines of shard 0 are left out" in run_log.text
 
 
 def test_texts_that_nobody_can_store_are_replaced(world: World) -> None:
