@@ -39,6 +39,7 @@ def route_line(run: RouteRun, record: Record, version: LeaderboardVersion) -> st
         return f"{run} given up: driving score 0, the agent crashed on it again and again"
     status = str(record["status"])
     ended = f"ended early ({status.removeprefix(_FAILED)})" if status.startswith("Failed") else "driven"
+    ended = "begun" if status == "Started" else ended  # 2.x only: its drive has no end yet
     infractions = list(_infractions(record, version)) or ["no infractions"]
     parts = [f"driving score {record['scores']['score_composed']:.1f}", *infractions, *_duration(record)]
     return f"{run} {ended}: {', '.join(parts)}"

@@ -28,6 +28,7 @@ def record(score: float, seconds: float, status: str = "Completed", **infraction
             record(74.21, 371, collisions_vehicle=1),
             "route 13 driven: driving score 74.2, one collision with a vehicle, 6 min",
         ),
+        (record(0, -1, "Started"), "route 13 begun: driving score 0.0, no infractions"),
         (record(100, 45), "route 13 driven: driving score 100.0, no infractions, 45 s"),
         (
             record(3.5, -1, "Failed - Agent got blocked", red_light=2, vehicle_blocked=1),
