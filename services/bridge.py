@@ -8,6 +8,7 @@ no run claims never does, however often it was delivered: that is no fault of th
 
 import contextvars
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -248,10 +249,11 @@ def serve_bridge(
     read: Reader = read_submission_event,
     metrics: BridgeMetrics | None = None,
 ) -> None:
-    """Run the bridge until SIGTERM or SIGINT; call it in the main thread. Raises what run_bridge raises.
+    """Run the bridge until SIGTERM or SIGINT, as all that its process does. Raises what run_bridge raises.
 
-    A poll cannot be interrupted, so the loop runs in a thread which is left behind in its poll: what that poll may
-    still receive comes back after the queue's visibility timeout.
+    Call it in the main thread. A poll cannot be interrupted, so the loop runs in a thread of its own. At a signal, a
+    thread that is still in its poll after `grace_seconds` ends with the process, at once and with exit code 0: what
+    the poll may still receive comes back after the queue's visibility timeout.
     """
     stop = threading.Event()
     outcome: Future[None] = Future()
@@ -282,3 +284,7 @@ def serve_bridge(
     if outcome.done():
         outcome.result()
     _LOG.info("bridge: stopped")
+    if thread.is_alive():
+        # An ordinary end aborts (exit code -6) where it meets that thread in the middle of a log line.
+        logging.shutdown()
+        os._exit(0)

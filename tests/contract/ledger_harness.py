@@ -167,7 +167,8 @@ def ledger_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
         return
     if request.param == "simulated":
         simulated = SimulatedHarness()
-        with mock.patch("blocks.ledger_table.aws_client", simulated.client):
+        both = {"aws_client": simulated.client, "own_client": simulated.client}
+        with mock.patch.multiple("blocks.ledger_table", **both):
             yield simulated
         return
     with dynamo_harness(request.getfixturevalue("aws")) as harness:

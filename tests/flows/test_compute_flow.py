@@ -159,8 +159,8 @@ def test_another_run_takes_over_after_the_lease(standard: ComputeAws) -> None:
 
 
 def test_the_lease_is_renewed_while_the_function_blocks(standard: ComputeAws, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect(standard, monkeypatch, lease_seconds=1.5)
-    job_id, delivery = posted(standard, 4.0)  # seconds, several leases
+    connect(standard, monkeypatch, lease_seconds=6)
+    job_id, delivery = posted(standard, 8.0)  # seconds, more than a lease
 
     state = run(job_id, "hold_the_interpreter", delivery)
 
