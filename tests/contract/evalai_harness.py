@@ -102,7 +102,7 @@ def evalai_harness(request: pytest.FixtureRequest) -> Harness:
     if request.param == "in memory":
         return MemoryHarness()
     if request.param == "simulated":
-        server = EvalAIServer(CallsAtOnce(), lambda _: None, world_config())  # type: ignore[arg-type]
+        server = EvalAIServer(CallsAtOnce(), lambda _: None, config=world_config())  # type: ignore[arg-type]
         request.getfixturevalue("monkeypatch").setattr("evalai_api.http.exchange", server.exchange)
         return ClientHarness(World("https://evalai.example", server.state, []))
     standin: Callable[[], World] = request.getfixturevalue("evalai_standin")

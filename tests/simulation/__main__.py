@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.simulation.chance import Fault
+from tests.simulation.mutants import MUTANTS_BY_NAME, apply
 from tests.simulation.run import Result, simulate
 from tests.simulation.shrink import shortest
 
@@ -31,7 +31,8 @@ def main() -> int:
         seeds = json.loads(CORPUS.read_text())
     began, totals = time.perf_counter(), _Totals()
     work = partial(simulate, only=frozenset() if arguments.calm else None)
-    for result in _results(work, map(int, seeds), arguments.jobs):
+    _change(arguments.mutant)
+    for result in _results(work, map(int, seeds), arguments.jobs, arguments.mutant):
         totals.add(result)
         if arguments.each or result.violations:
             print(_line(result), flush=True)
@@ -54,15 +55,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shrink", type=float, default=60, help="seconds to find the shortest history of a failing seed"
     )
+    parser.add_argument(
+        "--mutant", default="", choices=["", *MUTANTS_BY_NAME], metavar="NAME", help="with this fault in the code"
+    )
     parser.add_argument("--history", action="store_true", help="what happened, line by line")
     return parser.parse_args()
 
 
-def _results(work: Callable[[int], Result], seeds: Iterable[int], jobs: int) -> Iterator[Result]:
+def _change(mutant: str) -> None:
+    if mutant:
+        apply(MUTANTS_BY_NAME[mutant])
+
+
+def _results(work: Callable[[int], Result], seeds: Iterable[int], jobs: int, mutant: str) -> Iterator[Result]:
     if jobs <= 1:
         yield from map(work, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, _change, [mutant]) as pool:
         yield from pool.imap_unordered(work, seeds)
 
 
@@ -70,8 +79,7 @@ def _line(result: Result) -> str:
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(result.outcomes.items()))
     lines = [
         f"seed {result.seed}: {outcomes}; {len(result.faults)} faults, {result.virtual_seconds / 3600:.1f} h, "
-        f""
-        f"settled after {result.settled_after / 60:.0f} min, {result.wall_seconds:.1f} s, {result.digest}"
+        f"settled after {result.settled_after / 60:.0f} min, {result.cpu_seconds:.1f} s, {result.digest}"
     ]
     lines += [f"  {at:9.0f} s  {rule}: {text}" for at, rule, text in result.violations[:5]]
     return "\n".join(lines)
@@ -88,16 +96,17 @@ class _Totals:
         self.seeds = self.submissions = 0
         self.virtual_seconds = 0.0
         self.slowest = 0.0
+        self.cpu_seconds = 0.0  # without imports
         self.outcomes: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.failed: list[int] = []
-        self.faults: list[Fault] = []
 
     def add(self, result: Result) -> None:
         self.seeds += 1
         self.submissions += result.submissions
         self.virtual_seconds += result.virtual_seconds
         self.slowest = max(self.slowest, result.settled_after)
+        self.cpu_seconds += result.cpu_seconds
         self.outcomes += result.outcomes
         self.kinds += result.kinds
         if result.violations:
@@ -114,6 +123,10 @@ class _Totals:
             *((f"  {kind}", f"{count:,}") for kind, count in self.kinds.most_common()),
             ("virtual time", f"{self.virtual_seconds / 86400:.1f} days"),
             ("longest until all had its end", f"{self.slowest / 60:.0f} min after the last fault"),
+            (
+                "CPU time",
+                f"{self.cpu_seconds:.0f} s, {self.kinds.total() / max(self.cpu_seconds, 1e-9):.0f} faults a second",
+            ),
             ("wall time", f"{wall:.0f} s"),
             ("seeds that fail", f"{len(self.failed)} {sorted(self.failed) if self.failed else ''}".strip()),
         ]

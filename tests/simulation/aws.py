@@ -57,11 +57,12 @@ Watcher = Callable[[str, Item | None, Item | None], None]  # table, the row befo
 
 @dataclass
 class Tables:
-    """DynamoDB's rows by table and key. `watchers` see each write."""
+    """DynamoDB's rows by table and key. `watchers` see each write, `on_update` each call that is to make one."""
 
     keys: dict[str, tuple[str, ...]]  # table -> names of its key's attributes
     rows: dict[str, dict[tuple[str, ...], Item]] = field(default_factory=dict)
     watchers: list[Watcher] = field(default_factory=list)
+    on_update: Callable[[tuple[str, ...]], None] = lambda key: None
 
     def table(self, name: str) -> dict[tuple[str, ...], Item]:
         return self.rows.setdefault(name, {})
@@ -95,6 +96,7 @@ class DynamoDB(_Client):
     def update_item(self, TableName: str, Key: Item, **given: Any) -> dict[str, Any]:  # noqa: N803
         key = self._tables.key(TableName, Key)
         names, values = given.get("ExpressionAttributeNames", {}), given.get("ExpressionAttributeValues", {})
+        self._tables.on_update(key)
 
         def effect() -> dict[str, Any]:
             before = self._tables.table(TableName).get(key)

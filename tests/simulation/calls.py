@@ -38,7 +38,8 @@ class Calls:
     outages: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def is_away(self, service: str) -> bool:
-        return any(begin <= self.hub.now < end for begin, end in self.outages.get(service, ()))
+        spans = self.outages.get(service)
+        return bool(spans) and any(begin <= self.hub.now < end for begin, end in spans)
 
     def blocking(self, service: str, operation: str, effect: Callable[[], T], timeout: float = 60.0) -> T:
         """Made by a thread; raises Trouble, and what the effect raises."""

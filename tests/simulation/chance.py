@@ -35,6 +35,8 @@ OF_SERVERS: Mapping[str, tuple[float, float, int]] = {
     "pod refused": (0.05, 0.6, 60),
     "pod lost": (0.02, 0.3, 60),
     "pair breaks": (0.02, 0.2, 60),  # simulator or evaluator
+    "clock is off": (0.05, 0.5, 50),  # the wall clock of a machine or process, from its start
+    "clock drifts": (0.1, 0.6, 50),  # its monotonic clock
 }
 
 

@@ -35,8 +35,10 @@ class EvalAIServer:
     Its last argument is the status before of the submission that the request is about, None where it is about none.
     """
 
-    def __init__(self, calls: Calls, publish: Callable[[str], None], config: Config | None = None) -> None:
-        ours = standin_config(TOKENS, "https://sqs.example/queue", "", "us-west-2", requests_per_minute=60)
+    def __init__(
+        self, calls: Calls, publish: Callable[[str], None], requests_per_minute: int = 60, config: Config | None = None
+    ) -> None:
+        ours = standin_config(TOKENS, "https://sqs.example/queue", "", "us-west-2", requests_per_minute)
         hub = calls.hub
         config = config or Config.model_validate(ours)
         self.state = State(config, lambda message: publish(message.body), lambda: hub.now)

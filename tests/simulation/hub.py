@@ -30,10 +30,10 @@ class Hub:
         self.steps = 0
         self.current: Machine | None = None  # whose code runs at the moment; None is the world outside
         self.closed = False
-        self.after_step: Callable[[], None] | None = None
         self._queue: list[tuple[float, int, Machine | None, Callable[..., object], tuple[Any, ...]]] = []
         self._number = itertools.count()
         self._main = getcurrent()
+        self._hooked: object = None  # the loop whose hooks Python has for asynchronous generators
 
     def at(self, when: float, machine: "Machine | None", call: Callable[..., object], *args: object) -> None:
         """Have `call(*args)` happen at that time, on that machine unless it is dead by then."""
@@ -54,11 +54,10 @@ class Hub:
             elif not machine.dead:
                 self._step(machine, call, args)
             self.steps += 1
-            if self.after_step:
-                self.after_step()
             if is_over():
                 return
         sys.set_asyncgen_hooks(None, None)
+        self._hooked = None
         self.now = max(self.now, until)
 
     def _step(self, machine: "Machine", call: Callable[..., object], args: tuple[Any, ...]) -> None:
@@ -68,7 +67,9 @@ class Hub:
         self.current = machine
         loop = machine.loop
         events._set_running_loop(loop)
-        sys.set_asyncgen_hooks(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook)
+        if loop is not self._hooked:
+            self._hooked = loop
+            sys.set_asyncgen_hooks(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook)
         try:
             call(*args)
         finally:

@@ -12,6 +12,7 @@ from aws_api.dynamodb_values import decode
 from embedded.evalai_standin.responses import Answer
 from evalai_api.transport import Request
 from evaluation.lifecycle.ledger_entry import claim_key
+from evaluation.lifecycle.takeover import Takeover
 from evaluation.submission.model import CLOSED, SubmissionStatus
 from k8s_jobs.api import Json
 from k8s_jobs.refusals import REFUSED_BY, was_refused
@@ -63,6 +64,9 @@ class Invariants:
     _planned: dict[str, float] = field(default_factory=dict)  # Job's name -> when the Job after it was written down
     _reported: set[tuple[str, int]] = field(default_factory=set)  # (run, submission)
     _orphans: dict[str, float] = field(default_factory=dict)
+    _tried: dict[tuple[str, str], float] = field(default_factory=dict)  # (run, submission) -> the last try to write
+    _takeovers: dict[str, str] = field(default_factory=dict)  # the takeover's key -> its run
+    _said_dead: set[str] = field(default_factory=set)  # runs that another run, the reconciler's, has marked as crashed
 
     def __post_init__(self) -> None:
         from tests.simulation.world import DEAD_LETTERS, QUEUE, TABLE
@@ -70,6 +74,7 @@ class Invariants:
         world = self.world
         self._table, self._queue, self._dead = TABLE, QUEUE, world.queues[DEAD_LETTERS]
         world.tables.watchers.append(self._row_written)
+        world.tables.on_update = self._update_tried
         world.evalai.look = self._evalai_asked
         world.queues[QUEUE].on_send = self._message_sent
         world.queues[QUEUE].on_delete = self._message_deleted
@@ -139,17 +144,19 @@ class Invariants:
             now - claim.written_at - sum(max(0.0, min(end, now) - max(begin, claim.written_at)) for begin, end in away)
         )
 
+    def _update_tried(self, key: tuple[str, ...]) -> None:
+        self._tried[current_run(), key[1]] = self.world.hub.now
+
     def _find_silent(self) -> None:
-        """A live run renews its claim, however many of its calls fail: but in outages, and while it sleeps."""
+        """A live run that is awake tries to renew its claim, and succeeds however many calls fail, but in outages."""
         for row in self.world.tables.table(self._table).values():
             claim = self._claims.get(_text(row, "claim-token"))
             if claim is None or _text(row, "end-time") or not self._is_alive(claim):
                 continue
-            slept = claim.machine.wakes_at if claim.machine else 0.0
-            if (
-                self._silent(claim) > 3 * self.world.lease_seconds
-                and self.world.hub.now - slept > 3 * self.world.lease_seconds
-            ):
+            now, lease = self.world.hub.now, self.world.lease_seconds
+            awake = now - (claim.machine.wakes_at if claim.machine else 0.0)
+            idle = now - max(claim.written_at, self._tried.get((claim.run, _text(row, "submission-id")), 0.0))
+            if min(idle, awake) > lease or min(self._silent(claim), awake) > 3 * lease:
                 self.broken("a live run renews its claim", f"the row of {_text(row, 'submission-id')}")
                 claim.written_at = float("inf")
 
@@ -158,7 +165,8 @@ class Invariants:
         run = self.world.run(claim.run)
         if machine is None or machine.dead or machine.wakes_at > self.world.hub.now or run is None:
             return False
-        return run.state_type is StateType.RUNNING and claim.run in self.world.executing
+        shown = run.state_type is StateType.RUNNING or claim.run in self._said_dead
+        return shown and claim.run in self.world.executing
 
     # The queue.
 
@@ -213,6 +221,12 @@ class Invariants:
     def _state_set(self, run: FlowRun) -> None:
         state = run.state
         assert state is not None
+        if state.type is StateType.CRASHED and current_run() not in ("", str(run.id)):
+            self._said_dead.add(str(run.id))
+        if given := run.parameters.get("takeover"):
+            key = Takeover.model_validate(given).key
+            if self._takeovers.setdefault(key, str(run.id)) != str(run.id):
+                self.broken("a takeover has one run", f"{key}: {self._takeovers[key]} and {run.id}")
         self.world.history.note(f"prefect: {run.name} ({run.id}) {state.name} {(state.message or '')[:160]}")
         if "encountered an exception" in (state.message or "") and not _is_expected(run.name, state.message or ""):
             self.broken("no unforeseen error", f"{run.name}: {state.message}")

@@ -38,6 +38,7 @@ class KubernetesServer:
     version: int = 100
     _versions: list[int] = field(default_factory=list)
     _log: list[tuple[float, str, str, Json, bytes]] = field(default_factory=list)
+    _texts: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, name) -> the object as JSON
     _waiting: list[Callable[[], None]] = field(default_factory=list)
     _lists: dict[str, tuple[int, list[str]]] = field(default_factory=dict)  # what is left of a list, by its token
     collecting: bool = False  # whether what is deleted at the moment goes by its labels
@@ -64,7 +65,8 @@ class KubernetesServer:
     def _tell(self, kind: str, event: str, item: Json) -> None:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
-        line = json.dumps({"type": event, "object": item}).encode() + b"\n"
+        self._texts[kind, item["metadata"]["name"]] = text = json.dumps(item)
+        line = f'{{"type": "{event}", "object": {text}}}\n'.encode()
         self._versions.append(self.version)
         labels = item["metadata"].get("labels") or {}
         self._log.append((self.calls.hub.now, kind, event, labels, line))
@@ -89,7 +91,7 @@ class KubernetesServer:
         if name:
             if name not in self.objects[kind]:
                 raise _refused(404, path)
-            return json.dumps(self.objects[kind][name]).encode()
+            return self._texts[kind, name].encode()
         return self._list(kind, query)
 
     def _list(self, kind: str, query: Mapping[str, str]) -> bytes:
@@ -99,7 +101,8 @@ class KubernetesServer:
             version, items = self._lists.pop(query["continue"])
         else:
             selector = query.get("labelSelector", "")
-            items = [json.dumps(item) for _, item in sorted(self.objects[kind].items()) if _matches(item, selector)]
+            found = sorted(name for name, item in self.objects[kind].items() if _matches(item, selector))
+            items = [self._texts[kind, name] for name in found]
             version = self.version
         metadata = {"resourceVersion": str(version)}
         if "limit" in query and len(items) > PAGE:
@@ -112,7 +115,8 @@ class KubernetesServer:
         item = json.loads(json.dumps(item))
         if item["metadata"]["name"] in self.objects[kind]:
             raise _refused(409, path)
-        return json.dumps(self.put(kind, item)).encode()
+        self.put(kind, item)
+        return self._texts[kind, item["metadata"]["name"]].encode()
 
     def _delete(self, path: str, kind: str, name: str, query: Mapping[str, str], options: Json) -> bytes:
         if name and name not in self.objects[kind]:

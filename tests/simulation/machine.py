@@ -19,6 +19,8 @@ from greenlet import greenlet
 from tests.simulation.hub import Hub
 
 THREADS = 32  # of asyncio's executor, and of any other that does not say how many it has
+JUMPS = (-3600.0, -140.0, -10.0, 10.0, 140.0, 3600.0)  # by so many seconds a wall clock may be wrong
+DRIFT = 0.02  # so much faster or slower a monotonic clock may go
 _numbers = itertools.count()
 
 

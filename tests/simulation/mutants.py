@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant(
         "a shard ends before its last checkpoint is in S3",
         "shard_pod.supervisor:PairSupervisor._finish",
-        "self._upload.copy_now(everything=True)",
+        "self._copy_until_done(everything=True)",
         "pass",
     ),
     Mutant(
@@ -165,6 +165,7 @@ MUTANTS = (
         "except (SubmissionFailed, TransientError) as failure:",
     ),
 )
+MUTANTS_BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 
 
 def apply(mutant: Mutant) -> None:

@@ -149,9 +149,10 @@ class Worker:
             try:
                 for run in await self.client.take_due(self.pool, self.most - len(self._running)):
                     self._begin(engine, run)
-                for run_id in await self.client.being_cancelled(list(self._running)):
-                    if end := self._running.get(run_id):
-                        end()
+                if self._running:
+                    for run_id in await self.client.being_cancelled(list(self._running)):
+                        if end := self._running.get(run_id):
+                            end()
             except (httpx.HTTPError, OSError):
                 pass
             await asyncio.sleep(POLL_SECONDS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.submission.model import CLOSED, SubmissionStatus
 from tests.simulation.invariants import Invariants
-from tests.simulation.machine import Machine
+from tests.simulation.machine import JUMPS, Machine
 from tests.simulation.pair import CRASHING
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SERVICES = ("dynamodb", "s3", "sqs", "evalai", "prefect", "kubernetes")
 SLEEPS = (20.0, 60.0, 130.0, 200.0, 400.0, 1000.0)
-JUMPS = (-3600.0, -140.0, -10.0, 10.0, 140.0, 3600.0)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -41,7 +42,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.evalai_server import HOST, TOKENS, EvalAIServer
 from tests.simulation.hub import Hub
 from tests.simulation.kubernetes_server import KubernetesServer, simulated_api
-from tests.simulation.machine import Machine
+from tests.simulation.machine import DRIFT, JUMPS, Machine
 from tests.simulation.pair import Pair, settings_of
 from tests.simulation.patches import patched, task_engine
 from tests.simulation.prefect_client import SimulatedEvents, SimulatedPrefectClient, SimulatedSyncClient
@@ -55,6 +56,7 @@ ROUTES = 8
 RUNS_A_PAGE = 5  # of flow runs; 200 in the real one
 MEMORY = Path("/dev/shm")  # noqa: S108 - pairs write much, and none of it has to last
 LEASE_SECONDS = 180
+REQUESTS_PER_MINUTE = (60, 60, 20)  # EvalAI's limit, of some seeds so low that few submissions reach it
 
 
 @dataclass
@@ -98,7 +100,8 @@ class World:
         self.calls = Calls(self.hub, self.chance, self.history)
         self.tables = Tables({TABLE: ("team-id", "submission-id")})
         self.queues = {QUEUE: Queue(QUEUE), DEAD_LETTERS: Queue(DEAD_LETTERS)}
-        self.evalai = EvalAIServer(self.calls, lambda body: put_message(self.calls, self.queues[QUEUE], body))
+        requests = Random(f"{self.seed} evalai").choice(REQUESTS_PER_MINUTE)
+        self.evalai = EvalAIServer(self.calls, lambda body: put_message(self.calls, self.queues[QUEUE], body), requests)
         self.kubernetes = KubernetesServer(self.calls)
         self.cluster = Cluster(self.calls, self.kubernetes, self._start_pair)
         self.prefect = PrefectServer(self.hub, self.chance)
@@ -112,7 +115,7 @@ class World:
             Deployment("evaluate-submission/takeover", evaluate_submission, "leaderboard-recovery"),
             Deployment("reconcile/reconcile", reconcile, "leaderboard-recovery", every_seconds=300.0),
         ]
-        self.prefect.limits["evalai"] = Limit(700, 51 * 100 / 60)
+        self.prefect.limits["evalai"] = Limit(700, (requests - 9) * 100 / 60)
         self.prefect_client = SimulatedPrefectClient(self.calls, self.prefect)
         self._blocks = self._make_blocks()
 
@@ -214,8 +217,14 @@ class World:
 
     # Machines.
 
-    def machine(self, name: str) -> Machine:
+    def machine(self, name: str, of_a_pod: bool = False) -> Machine:
+        """One whose clocks may be wrong, but a pod's: what a supervisor notes of its routes would not fit."""
         machine = Machine(self.hub, name)
+        chance, now = self.chance, self.hub.now
+        if not of_a_pod and chance.strikes("clock is off", name, now):
+            machine.ahead = chance.random.choice(JUMPS)
+        if not of_a_pod and chance.strikes("clock drifts", name, now):
+            machine.rate += chance.random.uniform(-DRIFT, DRIFT)
         self.machines[name] = machine
         self._ever.append(machine)
         return machine
@@ -282,7 +291,7 @@ class World:
         )
         image = next(each["image"] for each in job["spec"]["template"]["spec"]["containers"] if each["name"] == "agent")
         self.begun[owner] += 1
-        machine = self.machine(f"{owner} pod {self.begun[owner]}")
+        machine = self.machine(f"{owner} pod {self.begun[owner]}", of_a_pod=True)
         settings = settings_of(container, self.folder / f"{owner}-{self.begun[owner]}")
 
         def recorded(submission: int, attempt: int, route: int) -> None:
@@ -308,6 +317,7 @@ def running_world(seed: int, only: frozenset[Fault] | None = None) -> Iterator[W
             flows.evalai_list._lists.clear()
             world.begin()
             gc.disable()  # what is left of a dead machine may not run, at whatever time that would be
+            gc.freeze()  # modules, and what earlier worlds have left: `_end` has to look at this world only
             yield world
     finally:
         _end(world)
