@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from compute_client.json_text import json_text
+
 Function = Callable[[Any, str], object]
 
 
@@ -43,8 +45,7 @@ def call(function: Function, body: str, job_id: str) -> dict[str, object]:
     except BaseException as error:  # noqa: BLE001 - SystemExit of a user's function is its failure, too
         return _error(type(error).__name__, _text(error), "".join(traceback.format_exception(error)))
     try:
-        text = json.dumps(result, allow_nan=False, ensure_ascii=False)
-        text.encode()
+        text = json_text(result)
     except Exception as error:  # noqa: BLE001 - a result of anybody's class may fail in any way
         return _error(type(error).__name__, f"the result is not JSON: {_text(error)}", "")
     return {"result": text}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from compute_client.json_text import json_text
 from evaluation.errors import (
     ControlFlow,
     DeadlineExceeded,
@@ -155,21 +156,11 @@ def require_id(job_id: str) -> str:
 
 
 def to_json(what: str, value: object) -> str:
-    """The value as JSON text; raises RequestRefused where it has none (NaN, sets, lone surrogates, keys 1 and "1")."""
+    """The value as JSON text; raises RequestRefused where it has none."""
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        text.encode()
-        json.loads(text, object_pairs_hook=_require_different_keys)
+        return json_text(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestRefused(f"{what} is not JSON", str(error)) from error
-    return text
-
-
-def _require_different_keys(pairs: list[tuple[str, object]]) -> None:
-    """JSON's keys are text: of a 1 and a "1" only one would arrive."""
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"two keys become {max(keys, key=keys.count)!r:.60}")
 
 
 def digest(text: str) -> str:

@@ -30,6 +30,10 @@ def large(body: int, message_id: str) -> str:
     return "x" * body
 
 
+def equal_keys(body: object, message_id: str) -> dict[object, int]:
+    return {1: 1, "1": 2}
+
+
 def not_json(body: object, message_id: str) -> object:
     return {1, 2}
 

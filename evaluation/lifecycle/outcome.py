@@ -213,7 +213,8 @@ def raise_for_failures(statuses: ShardStatuses) -> None:
         return
     causes: dict[str, list[int]] = {}  # shards often fail alike: say it once
     for index, failure in failures.items():
-        causes.setdefault(f"{failure.summary.rstrip('.')} ({failure.cause})", []).append(index)
+        cause = f" ({failure.cause})" if failure.cause else ""
+        causes.setdefault(failure.summary.rstrip(".") + cause, []).append(index)
     if gone:
         causes["its Job has disappeared"] = gone
     faults = {failure.fault for failure in failures.values()}

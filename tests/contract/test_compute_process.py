@@ -105,7 +105,11 @@ def test_an_exception_is_told_with_its_trace() -> None:
 
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
-    [("not_json", "TypeError", "the result is not JSON: Object of type set"), ("leave", "SystemExit", "enough")],
+    [
+        ("not_json", "TypeError", "the result is not JSON: Object of type set"),
+        ("equal_keys", "ValueError", "the result is not JSON: two keys become '1'"),
+        ("leave", "SystemExit", "enough"),
+    ],
 )
 def test_what_else_may_come_out_is_an_error(function: str, kind: str, message: str) -> None:
     error = failure(function)

@@ -42,6 +42,11 @@ def test_shards_that_failed_alike_are_named_once() -> None:
     assert raised.value.fault is Fault.TEAM
 
 
+def test_a_failure_without_a_cause_has_no_empty_brackets() -> None:
+    with pytest.raises(ShardsFailed, match="shard 0: The agent crashed[.] "):
+        raise_for_failures({0: ended(0, replace(CRASH, cause=""))})
+
+
 def test_the_team_is_charged_only_for_its_own() -> None:
     with pytest.raises(ShardsFailed) as raised:
         raise_for_failures({0: ended(0, LOST), 1: ended(1)})
