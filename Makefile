@@ -26,7 +26,7 @@ JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 TESTS := tests/flows tests/e2e tests/contract tests/simulation tests/unit
 
 test: $(READY) ## every test that needs no external service, side by side (JOBS=3)
-	echo "Some 3100 tests in $(JOBS) processes: about 20 minutes on 2 cores, less on more."
+	echo "Some 3600 tests in $(JOBS) processes: about 15 minutes on 2 cores, less on more."
 	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
 coverage: $(READY) ## the same, and which lines and branches they run: a table, and build/coverage/index.html

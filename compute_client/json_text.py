@@ -4,7 +4,7 @@ import json
 
 
 def json_text(value: object) -> str:
-    """Raises TypeError, ValueError or RecursionError where there is none: NaN, sets, lone surrogates, keys 1 and "1"."""
+    """Raises TypeError, ValueError or RecursionError where it has none: NaN, sets, lone surrogates, keys 1 and "1"."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     text.encode()
     json.loads(text, object_pairs_hook=_require_different_keys)

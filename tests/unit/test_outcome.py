@@ -43,7 +43,7 @@ def test_shards_that_failed_alike_are_named_once() -> None:
 
 
 def test_a_failure_without_a_cause_has_no_empty_brackets() -> None:
-    with pytest.raises(ShardsFailed, match="shard 0: The agent crashed[.] "):
+    with pytest.raises(ShardsFailed, match=r"shard 0: The agent crashed[.] "):
         raise_for_failures({0: ended(0, replace(CRASH, cause=""))})
 
 
