@@ -27,29 +27,14 @@ def read_object(
 
     `check_size` is given the number of bytes before any is read, and may raise. Raises what `aws_errors` says.
     """
-    with aws_errors(f"Reading {address(bucket, key)}"):
-        try:
-            answer = client.get_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if error_code(error) in _ABSENT:
-                return None
-            raise
-        with closing(answer["Body"]) as body:
-            check_size(answer["ContentLength"])
-            return body.read()
+    found = _found(client, bucket, key, _ABSENT, check_size)
+    return found[0] if found else None
 
 
 def read_object_from(client: "S3Client", bucket: str, key: str, start: int) -> bytes:
     """The object's bytes from that offset on; none where there are none. Raises what `aws_errors` says."""
-    with aws_errors(f"Reading {address(bucket, key)}"):
-        try:
-            answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-")
-        except ClientError as error:
-            if error_code(error) in _NOTHING_THERE:
-                return b""
-            raise
-        with closing(answer["Body"]) as body:
-            return body.read()
+    found = _found(client, bucket, key, _NOTHING_THERE, Range=f"bytes={start}-")
+    return found[0] if found else b""
 
 
 def object_sizes(client: "S3Client", bucket: str, prefix: str) -> dict[str, int]:
@@ -68,14 +53,27 @@ def write_object(client: "S3Client", bucket: str, key: str, body: bytes, content
 
 def read_version(client: "S3Client", bucket: str, key: str) -> tuple[bytes, str] | None:
     """The object's bytes and its ETag, or None where there is none. Raises as `read_object`."""
+    return _found(client, bucket, key, _ABSENT)
+
+
+def _found(
+    client: "S3Client",
+    bucket: str,
+    key: str,
+    absent: frozenset[str],
+    check_size: Callable[[int], None] = lambda _: None,
+    **options: str,
+) -> tuple[bytes, str] | None:
+    """Bytes and ETag; None where the error's code is one of `absent`."""
     with aws_errors(f"Reading {address(bucket, key)}"):
         try:
-            answer = client.get_object(Bucket=bucket, Key=key)
+            answer = client.get_object(Bucket=bucket, Key=key, **options)  # type: ignore[arg-type]
         except ClientError as error:
-            if error_code(error) in _ABSENT:
+            if error_code(error) in absent:
                 return None
             raise
         with closing(answer["Body"]) as body:
+            check_size(answer["ContentLength"])
             return body.read(), answer["ETag"]
 
 

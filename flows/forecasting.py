@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prefect import get_run_logger
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from evaluation import storage_keys
 from evaluation.lifecycle.forecast import Forecast, Past, forecast, past_of, read_forecast
 from evaluation.lifecycle.ledger_entry import FORECAST
 from evaluation.lifecycle.shard_progress import ShardProgress
 from evaluation.pair.timeline import AttemptTimeline
-from evaluation.ports import ArtifactStore, Row
+from evaluation.ports import Row
 from evaluation.shards import ShardStatuses
 from evaluation.text import storable
 from flows.best_effort import best_effort
 from flows.evaluation_context import EvaluationContext
+from flows.last_submissions import LastSubmissions
 
-MOST_KEPT = 50  # earlier submissions that are kept
 WRITE_SECONDS = 30.0  # the ledger and the log get a change no sooner
-_TRIES = 5  # several submissions may end at the same time
 _MOVED = 0.05  # of the time that is left: a smaller change of the expected end is none
-_PAST = TypeAdapter(tuple[Past, ...])
+PAST = LastSubmissions(storage_keys.TIMES, TypeAdapter(tuple[Past, ...]))
 
 
 class Forecasting:
@@ -62,7 +61,7 @@ def _begin(context: EvaluationContext) -> tuple[Forecast, tuple[Past, ...]]:
     row = context.ledger.row(claim.team, claim.submission) or {}
     kept = read_forecast(row.get(FORECAST))
     begun = kept if kept and kept.attempt == claim.attempt else Forecast(claim.attempt)
-    return begun, read_past(context.artifacts)[0]
+    return begun, PAST.read(context.artifacts)
 
 
 def _differ(before: Forecast | None, now: Forecast) -> bool:
@@ -75,17 +74,6 @@ def _differ(before: Forecast | None, now: Forecast) -> bool:
     return abs((now.end - before.end).total_seconds()) > max(WRITE_SECONDS, _MOVED * left)
 
 
-def read_past(artifacts: ArtifactStore) -> tuple[tuple[Past, ...], str | None]:
-    """The last submissions that finished on this cluster, and the object's version. Blocks."""
-    found = artifacts.read_version(storage_keys.TIMES)
-    if found is None:
-        return (), None
-    try:
-        return _PAST.validate_json(found[0]), found[1]
-    except ValidationError:  # an estimate only: begun anew
-        return (), found[1]
-
-
 def at_the_end(context: EvaluationContext, row: Row, timeline: AttemptTimeline, finished: bool) -> dict[str, object]:
     """The ledger's attribute with the true times; what has finished is kept for those who come next. Blocks."""
     kept = read_forecast(row.get(FORECAST))
@@ -93,13 +81,5 @@ def at_the_end(context: EvaluationContext, row: Row, timeline: AttemptTimeline, 
     whole = finished and context.claim.attempt == 1  # a resume drives a part of the routes
     past = past_of(context.submission.pk, timeline, made) if whole else None
     if past:
-        _keep(context.artifacts, past)
+        PAST.add(context.artifacts, past)
     return {FORECAST: made.over(timeline).described()}
-
-
-def _keep(artifacts: ArtifactStore, new: Past) -> None:
-    for _ in range(_TRIES):
-        kept, version = read_past(artifacts)
-        kept = (*(each for each in kept if each.submission != new.submission), new)[-MOST_KEPT:]
-        if artifacts.write_version(storage_keys.TIMES, _PAST.dump_json(kept), version):
-            return

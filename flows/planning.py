@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from evaluation import storage_keys
 from evaluation.pair.observations import Observations
-from evaluation.ports import ArtifactStore
 from evaluation.provenance import sha256
 from evaluation.pulling.durations import expected_seconds, merged_seconds
 from evaluation.pulling.pool import RoutePool
 from evaluation.shards import Plan, render_plan
 from flows.evaluation_context import EvaluationContext
+from flows.last_submissions import LastSubmissions
 from flows.submission_folder import read_plan, read_pool
-
-MOST_KEPT = 50  # earlier submissions whose durations are kept
-_TRIES = 5  # several submissions may end at the same time
 
 
 def make_plan(context: EvaluationContext) -> Plan:
@@ -36,7 +33,7 @@ def _new_pool(context: EvaluationContext, plan: Plan) -> RoutePool:
     settings = context.settings
     route_file = settings.read_route_file()
     sizes = settings.route_sizes(route_file)
-    earlier = [each.seconds for each in _read_durations(context.artifacts)[0] if each.routes == sha256(route_file)]
+    earlier = [each.seconds for each in _DRIVEN.read(context.artifacts) if each.routes == sha256(route_file)]
     expected = expected_seconds({route: sizes[route] for route in plan.routes}, earlier)
     return RoutePool(expected, claims=((),) * len(plan.shards))
 
@@ -50,25 +47,10 @@ class Driven:
     seconds: Mapping[int, float]  # by route
 
 
-_DRIVEN = TypeAdapter(tuple[Driven, ...])
+_DRIVEN = LastSubmissions(storage_keys.DURATIONS, TypeAdapter(tuple[Driven, ...]))
 
 
 def keep_durations(context: EvaluationContext, seen: list[Observations]) -> None:
     """Keep how long the routes took, for those who drive them next."""
-    artifacts, pk = context.artifacts, context.submission.pk
-    new = Driven(pk, sha256(context.settings.read_route_file()), merged_seconds(seen))
-    for _ in range(_TRIES):
-        kept, version = _read_durations(artifacts)
-        kept = (*(each for each in kept if each.submission != pk), new)[-MOST_KEPT:]
-        if artifacts.write_version(storage_keys.DURATIONS, _DRIVEN.dump_json(kept), version):
-            return
-
-
-def _read_durations(artifacts: ArtifactStore) -> tuple[tuple[Driven, ...], str | None]:
-    found = artifacts.read_version(storage_keys.DURATIONS)
-    if found is None:
-        return (), None
-    try:
-        return _DRIVEN.validate_json(found[0]), found[1]
-    except ValidationError:  # an estimate only: begun anew
-        return (), found[1]
+    routes = sha256(context.settings.read_route_file())
+    _DRIVEN.add(context.artifacts, Driven(context.submission.pk, routes, merged_seconds(seen)))

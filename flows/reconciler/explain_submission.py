@@ -13,7 +13,7 @@ from evaluation.lifecycle.stages import Stage
 from evaluation.queue_place import QueuePlace
 from evaluation.shards import ShardJob, ShardStatuses, parse_plan
 from evaluation.submission.model import parse_phase
-from flows.forecasting import read_past
+from flows.forecasting import PAST
 from flows.reconciler.explanation import Explanation, explain
 from flows.reconciler.snapshot import take_snapshot
 from flows.services import Cluster, Services
@@ -54,7 +54,7 @@ async def _shards(cluster: Cluster, entry: LedgerEntry) -> tuple[list[ShardProgr
 
 async def _past_off(cluster: Cluster) -> tuple[float, int] | None:
     try:
-        return median_off((await asyncio.to_thread(read_past, cluster.artifacts))[0])
+        return median_off(await asyncio.to_thread(PAST.read, cluster.artifacts))
     except EvaluationError:
         return None
 
