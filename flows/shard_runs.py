@@ -114,8 +114,9 @@ class ShardRuns:
         self._jobs = context.jobs
         self._runs = {job.shard.index: ShardRun(job, context.artifacts) for job in context.jobs}
         self._tasks = [asyncio.create_task(_shown(run)) for run in self._runs.values()]
+        self._ended = asyncio.Event()
         if context.takeover:
-            self._tasks.append(asyncio.create_task(_end_of_earlier_runs(context.submission.pk)))
+            self._tasks.append(asyncio.create_task(_end_of_earlier_runs(context.submission.pk, self._ended)))
 
     def tell(self, statuses: ShardStatuses, progress: Mapping[int, PairProgress]) -> None:
         """Hand each shard what is new of it. Does not wait."""
@@ -128,6 +129,7 @@ class ShardRuns:
 
     def end(self, sentence: str) -> None:
         """Let those that are still shown as running end: the run watches them no longer."""
+        self._ended.set()
         for run in self._runs.values():
             run.news.put_nowait(storable(sentence))
 
@@ -155,11 +157,16 @@ async def shard_runs(context: EvaluationContext) -> AsyncIterator[ShardRuns]:
         await runs.close()
 
 
-async def _end_of_earlier_runs(submission: int) -> None:
-    """The shards of a run that died would be shown as running for ever."""
+async def _end_of_earlier_runs(submission: int, ended: asyncio.Event) -> None:
+    """The shards of a run that died would be shown as running for ever.
+
+    Asked for at once, and when this run has `ended` its watch: Prefect records late what a run has told it last.
+    """
     with best_effort("Shards may still be shown as running in a run that died"):
         earlier = tagged_except(run_tag(submission), UUID(str(flow_run.get_id())))
         async with get_client() as client:
+            await end_task_runs(client, earlier, TAG, Cancelled(message=_TAKEN_OVER))
+            await ended.wait()
             await end_task_runs(client, earlier, TAG, Cancelled(message=_TAKEN_OVER))
 
 

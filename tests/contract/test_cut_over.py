@@ -68,6 +68,7 @@ def test_there_and_back_and_there_again_nothing_is_lost_and_nothing_evaluated_tw
     for pk in under_way:
         site.new.run_for(pk)
     site.evaluated("new", 5)
+    eventually(lambda: set(again) <= set(site.new.duplicates))  # the original could not know them again
 
     olds = site.count("old")
     site.go_back()

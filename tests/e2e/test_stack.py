@@ -130,7 +130,7 @@ def test_a_run_whose_worker_is_killed_is_taken_over_with_its_shards_as_soon_as_i
     )
     assert (finished.evalai, finished.routes_done, finished.routes_total) == (SubmissionStatus.FINISHED, 20, 20)
     shown = [[(f"shard-{index}", state) for index in range(4)] for state in ("CANCELLED", "COMPLETED")]
-    eventually(lambda: [harness.shard_states(run["id"]) for run in runs] == shown)
+    eventually(lambda: [harness.shard_states(run["id"]) for run in runs], until=lambda seen: seen == shown)
     assert (finished.row["attempt"], finished.row["claim-owner"]) == ("1", first)
     assert len(harness.people.submission(submission).job_names) == 1
     assert harness.shards_of(submission) == []

@@ -1,5 +1,6 @@
 """The flow on a real, throw-away Prefect server, with fakes behind the ports."""
 
+import asyncio
 import json
 import logging
 import shutil
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.objects import State
 from prefect.context import _temporary_global_settings_context, get_settings_context
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
@@ -18,8 +20,10 @@ from embedded.prefect_server import empty_database, one_connection
 from evaluation.shards import ShardJob
 from evaluation.submission.message import Delivery, SubmissionMessage
 from evaluation.submission.model import LeaderboardVersion, SubmissionStatus
+from flows.evaluate_submission import evaluate_submission
 from flows.services import Cluster, Services
 from tests.fakes import FakeBackend, FakeEvalAI, FakeLedger, FakePhases, FakeQueue, FakeStore, checkpoint_of
+from tests.waiting import eventually_in_loop
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -72,6 +76,18 @@ class World:
         message = SubmissionMessage(challenge_pk=1, phase_pk=1, submission_pk=pk, submitted_image_uri=image)
         delivery = Delivery(queue_url="q", receipt_handle=f"receipt-{self.deliveries}", message_id=f"m-{pk}")
         return message, delivery
+
+    def cancelled_while_driving(self, message: SubmissionMessage, delivery: Delivery) -> State[None]:
+        """The state of a run whose submission the team cancels once its Jobs are there."""
+        self.backend.runs_for_ever = True
+
+        async def cancel_soon() -> State[None]:
+            task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
+            await eventually_in_loop(lambda: self.backend.created)
+            self.evalai.statuses[message.submission_pk] = SubmissionStatus.CANCELLED
+            return await task
+
+        return asyncio.run(cancel_soon())
 
     def only(self, done: dict[int, int]) -> None:
         """Let each shard named drive only its first so many routes."""

@@ -94,16 +94,7 @@ def test_a_cancelled_submission_skips_the_simulation_and_no_other_step(world: Wo
 
 
 def test_a_cancellation_while_running_stops_the_shards_and_stands(world: World) -> None:
-    world.backend.runs_for_ever = True
-    message, delivery = world.submitted(7)
-
-    async def cancel_soon() -> State[None]:
-        task = asyncio.create_task(evaluate_submission(message, delivery, return_state=True))
-        await eventually_in_loop(lambda: world.backend.created)
-        world.evalai.statuses[7] = SubmissionStatus.CANCELLED
-        return await task
-
-    state = asyncio.run(cancel_soon())
+    state = world.cancelled_while_driving(*world.submitted(7))
 
     assert state.is_cancelled()
     assert world.backend.removed == [(7, 1)]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -24,9 +25,9 @@ from evaluation.errors import Failure, Fault
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.pair.protocol import Counters, PairProgress
 from evaluation.shards import RoutePlan, ShardJob, ShardState, ShardStatus, ShardStatuses
-from evaluation.submission.model import SubmissionStatus
 from flows.evaluate_submission import evaluate_submission
 from flows.shard_runs import ShardRun, shard
+from prefect_api.runs import end_task_runs
 from tests.fakes import AGENT_CRASHED, checkpoint_of
 from tests.flows.conftest import World
 from tests.waiting import eventually, eventually_in_loop
@@ -106,16 +107,7 @@ def test_a_failed_shard_says_why_and_the_others_are_completed(world: World) -> N
 
 
 def test_a_cancellation_ends_them(world: World) -> None:
-    world.backend.runs_for_ever = True
-    submitted, delivery = world.submitted(7)
-
-    async def cancel_soon() -> State[None]:
-        task = asyncio.create_task(evaluate_submission(submitted, delivery, return_state=True))
-        await eventually_in_loop(lambda: world.backend.created)
-        world.evalai.statuses[7] = SubmissionStatus.CANCELLED
-        return await task
-
-    shards = shards_of(asyncio.run(cancel_soon()))
+    shards = shards_of(world.cancelled_while_driving(*world.submitted(7)))
 
     [(name, message)] = {(each.state.name, str(each.state.message)) for each in shards.values() if each.state}
     assert name == "Cancelled"
@@ -138,6 +130,33 @@ def test_a_takeover_run_shows_the_shards_again_and_ends_those_of_the_run_that_di
         "Cancelled",
         "Another run has taken over, and shows the shard from now on.",
     )
+
+
+def test_what_a_dead_run_told_prefect_last_and_prefect_records_late_is_ended_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.backend.runs_for_ever = True
+    world.ledger.rows[7] = {"attempt": 1, "claim-owner": "first", "claim-key": "", "status": "running"}
+    takeover = Takeover(owner="first", epoch=2, crashes=1)
+    asked: list[int] = []
+
+    async def counted(*arguments: Any) -> int:
+        asked.append(await end_task_runs(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr("flows.shard_runs.end_task_runs", counted)
+
+    async def recorded_while_it_drives() -> UUID:
+        task = asyncio.create_task(evaluate_submission(*world.submitted(7), takeover, return_state=True))
+        await eventually_in_loop(lambda: asked)
+        dead, _ = await asyncio.to_thread(died)
+        world.backend.runs_for_ever = False
+        await task
+        return dead
+
+    shards = shards_of_run(asyncio.run(recorded_while_it_drives()))
+
+    assert [each.state.name for each in shards.values() if each.state] == ["Cancelled"]
 
 
 def died() -> tuple[UUID, UUID]:
