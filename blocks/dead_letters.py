@@ -132,8 +132,7 @@ class DeadLetters:
             sqs_client(url, self._queue.credentials).send_message(
                 QueueUrl=url, MessageBody=letter.received.body, **_fifo_arguments(url, letter)
             )
-        self._dead.acknowledge(self._held[letter.message_id])
-        del self._held[letter.message_id]
+        self.discard(letter)
 
     def discard(self, letter: DeadLetter) -> None:
         """Delete the letter for good."""

@@ -46,7 +46,7 @@ def cost(*, by: By = "team", as_json: Json = False) -> None:
     with installation(load_settings()):
         challenge = load_challenge()
         prices = {name: load_saved_block(LeaderboardCluster, name).price for name in challenge.places}
-        entries = [entry for place in challenge.places.values() for entry in place.ledger.entries()]
+        entries = list(challenge.entries())
     groups = grouped(entries, prices, by)
     if as_json:
         print_json([group.described() for group in groups])
@@ -113,7 +113,7 @@ def grouped(entries: Iterable[LedgerEntry], prices: Mapping[str, Price | None], 
 def _name(entry: LedgerEntry, usage: AttemptUsage, by: By) -> str:
     match by:
         case "team":
-            return entry.team_name or f"team {entry.team}"
+            return entry.team_label
         case "phase":
             return entry.phase
         case "month":

@@ -16,7 +16,7 @@ from deployments.installation import installation
 from deployments.settings import load_settings
 from evaluation import storage_keys
 from evaluation.errors import ServiceUnavailable, UnknownSubmission
-from evaluation.lifecycle.ledger_entry import LedgerEntry
+from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
 from evaluation.report_page.safe_text import shown
 
 POLL_SECONDS = 2.0
@@ -56,8 +56,7 @@ def logs(
         Print what is added, until the evaluation has ended or Ctrl-C.
     """
     with installation(load_settings()):
-        places = load_challenge().places
-        entry, place = _entry(places, submission)
+        entry, place = _entry(load_challenge().places, submission)
         wanted = Wanted(submission, attempt or entry.attempt, shard, process)
         reader = LogReader(place.artifacts, wanted, lines)
         for line in reader.news():
@@ -66,7 +65,7 @@ def logs(
             if not reader.seen:
                 print(f"Attempt {wanted.attempt} has no such log yet.")
             return
-        for line in followed(reader, lambda: _is_open(places, submission, entry.attempt)):
+        for line in followed(reader, lambda: _is_open(place, entry)):
             print(line, flush=True)
 
 
@@ -109,8 +108,8 @@ class LogReader:
     def news(self) -> Iterator[str]:
         sizes = self._bucket.sizes(storage_keys.shards_prefix(self._wanted.submission))
         for key, size in sorted(sizes.items()):
-            name = self._wanted.named(key)
-            repeated = key.replace(storage_keys.LAST_LINES, "") in sizes.keys() - {key}
+            name, whole = self._wanted.named(key), key.replace(storage_keys.LAST_LINES, "")
+            repeated = whole != key and whole in sizes
             if name is None or repeated or size == self.seen.get(key):
                 continue
             before = self.seen.get(key)
@@ -155,6 +154,7 @@ def _entry(places: Mapping[str, Place], submission: int) -> tuple[LedgerEntry, P
     raise UnknownSubmission(f"No run has claimed submission {submission}", "so it has no logs", remedy)
 
 
-def _is_open(places: Mapping[str, Place], submission: int, attempt: int) -> bool:
-    entry, _ = _entry(places, submission)
-    return entry.open and entry.attempt == attempt
+def _is_open(place: Place, seen: LedgerEntry) -> bool:
+    """Whether the attempt goes on."""
+    now = read_entry(place.ledger.row(seen.team, seen.submission))
+    return now is not None and now.open and now.attempt == seen.attempt

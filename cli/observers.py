@@ -14,6 +14,7 @@ from deployments.settings import Settings
 from deployments.stack_state import stored_state
 from evalai_api.client import EvalAIClient
 from evaluation.errors import EvaluationError, InvalidConfiguration, ServiceUnavailable
+from evaluation.lifecycle.ledger_entry import LedgerEntry
 from prefect_api.blocks import load_saved_block
 
 EMBEDDED_PACE = Pace(look=0.5, ask_evalai=4.0)
@@ -41,6 +42,11 @@ class Challenge:
     @property
     def phases(self) -> dict[int, str]:
         return {int(pk): codename for pk, codename in self.evalai.phases.items()}
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """Every claimed submission of every cluster. Raises what reading a ledger raises."""
+        for place in self.places.values():
+            yield from place.ledger.entries()
 
 
 def load_challenge() -> Challenge:

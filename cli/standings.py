@@ -70,7 +70,7 @@ def gather(challenge: Challenge, phase: str | None) -> dict[str, list[Standing]]
     known = sorted(challenge.phases.values())
     if phase is not None and phase not in known:
         raise InvalidConfiguration(f"There is no phase {phase!r}", f"there are {', '.join(known)}")
-    entries = [entry for place in challenge.places.values() for entry in place.ledger.entries()]
+    entries = list(challenge.entries())
     return {name: ranked(entries, name) for name in ([phase] if phase else known)}
 
 

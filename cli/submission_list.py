@@ -62,7 +62,7 @@ def gather(challenge: Challenge, now: datetime) -> tuple[list[SubmissionLine], s
 
     Raises what reading a ledger raises.
     """
-    entries = [entry for place in challenge.places.values() for entry in place.ledger.entries()]
+    entries = list(challenge.entries())
     try:
         listed: Iterable[ListedSubmission] = challenge.client.list_once(challenge.pk, now - LISTED, lambda: True) or ()
         problem = ""
@@ -73,8 +73,7 @@ def gather(challenge: Challenge, now: datetime) -> tuple[list[SubmissionLine], s
 
 def from_ledger(challenge: Challenge, submission: int) -> SubmissionLine | None:
     """What the ledgers alone say of one submission; None where no run has claimed it."""
-    found = (entry for place in challenge.places.values() for entry in place.ledger.entries())
-    return next((_claimed(entry, None) for entry in found if entry.submission == submission), None)
+    return next((_claimed(entry, None) for entry in challenge.entries() if entry.submission == submission), None)
 
 
 def merged(
@@ -102,7 +101,7 @@ def _claimed(entry: LedgerEntry, row: ListedSubmission | None) -> SubmissionLine
     return SubmissionLine(
         entry.submission,
         entry.phase,
-        entry.team_name or f"team {entry.team}",
+        entry.team_label,
         status,
         evalai,
         entry.score,

@@ -4,18 +4,20 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from evaluation import storage_keys
 from evaluation.errors import DeadlineExceeded, ServiceUnavailable
 from evaluation.lifecycle.forecast import Forecast, read_forecast
-from evaluation.lifecycle.ledger_entry import END_TIME, FAULT, FORECAST, REASON, REMARKS, STATUS
+from evaluation.lifecycle.ledger_entry import ATTEMPT, END_TIME, FAULT, FORECAST, REASON, REMARKS, STATUS
 from evaluation.lifecycle.outcome import OutcomeStatus
 from evaluation.lifecycle.shard_progress import ShardProgress, routes_done
 from evaluation.pair.protocol import parse_progress
 from evaluation.ports import ArtifactStore, ListedSubmission, SubmissionLedger
 from evaluation.results.metrics import SCORES
-from evaluation.shards import ENDED, Shard, ShardState, parse_plan
+from evaluation.shards import ENDED, Shard, ShardState
 from evaluation.submission.model import SubmissionStatus, parse_phase
+from flows.submission_folder import read_plan
 
 OVER = frozenset({SubmissionStatus.FINISHED, SubmissionStatus.FAILED, SubmissionStatus.CANCELLED})
 
@@ -28,7 +30,7 @@ class Progress:
     phase: str
     team: int
     evalai: SubmissionStatus
-    row: Mapping[str, str] = field(default_factory=dict)  # the ledger's, every value as text
+    row: Mapping[str, Any] = field(default_factory=dict)  # the ledger's, every value as text but maps
     shards: tuple[ShardProgress, ...] = ()
     team_name: str = ""
     forecast: Forecast | None = None  # of its attempt, as its run last wrote it
@@ -44,7 +46,7 @@ class Progress:
     @property
     def status(self) -> str:
         """The ledger's word where its evaluation has ended, else EvalAI's."""
-        return self.row.get(STATUS, self.evalai.value) if END_TIME in self.row else self.evalai.value
+        return str(self.row.get(STATUS, self.evalai.value)) if END_TIME in self.row else self.evalai.value
 
     @property
     def score(self) -> float | None:
@@ -56,16 +58,16 @@ class Progress:
     def reason(self) -> str:
         """Why it has no score, in a sentence; "" for one that has finished or goes on."""
         ended = self.row.get(STATUS) in set(OutcomeStatus) - {OutcomeStatus.FINISHED}
-        return self.row.get(REASON, "") if ended else ""
+        return str(self.row.get(REASON, "")) if ended else ""
 
     @property
     def remarks(self) -> str:
         """What belongs beside the score: quarantined routes, restarts."""
-        return self.row.get(REMARKS, "")
+        return str(self.row.get(REMARKS, ""))
 
     @property
     def fault(self) -> str:
-        return self.row.get(FAULT, "")
+        return str(self.row.get(FAULT, ""))
 
     @property
     def over(self) -> bool:
@@ -161,9 +163,9 @@ class Observer:
         if place is None:
             return seen
         row = place.ledger.row(seen.team, seen.submission) or {}
-        shards = _shards(place.artifacts, seen.submission)
-        texts = {name: str(value) for name, value in row.items()}
-        seen = replace(seen, row=texts, shards=shards, forecast=read_forecast(row.get(FORECAST)))
+        shards = _shards(place.artifacts, seen.submission, str(row.get(ATTEMPT)))
+        shown = {name: value if isinstance(value, Mapping) else str(value) for name, value in row.items()}
+        seen = replace(seen, row=shown, shards=shards, forecast=read_forecast(row.get(FORECAST)))
         return replace(seen, shards=tuple(map(_stopped, shards))) if seen.over else seen
 
     def follow(self, submission: int) -> Iterator[Progress]:
@@ -205,17 +207,18 @@ class Observer:
         return self._places.get(seen.phase.rpartition("-")[0])
 
 
-def _shards(artifacts: ArtifactStore, submission: int) -> tuple[ShardProgress, ...]:
-    plan = artifacts.read(storage_keys.plan_key(submission))
+def _shards(artifacts: ArtifactStore, submission: int, attempt: str) -> tuple[ShardProgress, ...]:
+    plan = read_plan(artifacts, submission)
     if plan is None:
         return ()
-    planned = parse_plan(plan, storage_keys.plan_key(submission))
-    return tuple(_shard(artifacts, submission, shard, planned.repetitions) for shard in planned.shards)
+    return tuple(_shard(artifacts, submission, attempt, shard, plan.repetitions) for shard in plan.shards)
 
 
-def _shard(artifacts: ArtifactStore, submission: int, shard: Shard, repetitions: int) -> ShardProgress:
+def _shard(artifacts: ArtifactStore, submission: int, attempt: str, shard: Shard, repetitions: int) -> ShardProgress:
     body = artifacts.read(storage_keys.progress_key(submission, shard.index))
     progress = parse_progress(body) if body else None
+    if progress and str(progress.attempt) != attempt:
+        progress = None  # of an attempt before
     every = len(shard.routes) * repetitions
     pool = every if shard.pulled else 0
     if progress is None:

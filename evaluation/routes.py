@@ -26,15 +26,21 @@ def parse_route_xml(text: str | bytes, source: str) -> tuple[int, ...]:
 
     Format: `<routes><route id="0" town="Town13">...</route>...</routes>`. Raises InvalidConfiguration, naming `source`.
     """
+    return tuple(_elements(text, source)[1])
+
+
+def _elements(text: str | bytes, source: str) -> tuple[ElementTree.Element, dict[int, ElementTree.Element]]:
+    """The file's root and its routes by id, checked."""
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - the challenge host's own file, never a team's
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an unknown encoding
         raise InvalidConfiguration(f"{source} is not a route file", f"it is not XML: {error}") from error
-    ids = [element.get("id", "") for element in root.iter("route")]
+    routes = list(root.iter("route"))
+    ids = [element.get("id", "") for element in routes]
     for position, text_id in enumerate(ids):
         if not re.fullmatch(r"[0-9]{1,9}", text_id):
             raise InvalidConfiguration(f"{source}: route {position} has no numeric id", f"id is {text_id!r}")
-    return _checked([int(text_id) for text_id in ids], source)
+    return root, dict(zip(_checked([int(text_id) for text_id in ids], source), routes, strict=True))
 
 
 def route_lengths(text: str | bytes, source: str) -> dict[int, float]:
@@ -42,25 +48,19 @@ def route_lengths(text: str | bytes, source: str) -> dict[int, float]:
 
     1.0 has `<waypoint x= y= z=/>` in the route, 2.x `<position/>` in its `<waypoints>`. Raises as `parse_route_xml`.
     """
-    parse_route_xml(text, source)
-    root = ElementTree.fromstring(text)  # noqa: S314 - as above
-    return {int(route.get("id", "")): _metres(route, source) for route in root.iter("route")}
+    return {route: _metres(element, source) for route, element in _elements(text, source)[1].items()}
 
 
 def scenario_counts(text: str | bytes, source: str) -> dict[int, int]:
     """How many scenarios a 2.x route file has on each route; 1.0 keeps them in another file. As `parse_route_xml`."""
-    parse_route_xml(text, source)
-    root = ElementTree.fromstring(text)  # noqa: S314 - as above
-    return {int(route.get("id", "")): len(route.findall("scenarios/scenario")) for route in root.iter("route")}
+    return {route: len(element.findall("scenarios/scenario")) for route, element in _elements(text, source)[1].items()}
 
 
 def routes_file(text: str | bytes, routes: Sequence[int], source: str) -> bytes:
     """The route file with these routes only, in this order. Raises InvalidConfiguration where one is missing."""
-    known = set(parse_route_xml(text, source))
-    if missing := [route for route in routes if route not in known]:
+    root, elements = _elements(text, source)
+    if missing := [route for route in routes if route not in elements]:
         raise InvalidConfiguration(f"{source} lacks routes", ", ".join(map(str, missing)))
-    root = ElementTree.fromstring(text)  # noqa: S314 - as above
-    elements = {int(route.get("id", "")): route for route in root.iter("route")}
     chosen = ElementTree.Element(root.tag, root.attrib)
     chosen.extend(elements[route] for route in routes)
     return bytes(ElementTree.tostring(chosen, encoding="utf-8", xml_declaration=True))

@@ -46,7 +46,7 @@ def standings(entries: Iterable[LedgerEntry], phase: str) -> list[Standing]:
     )
     best: dict[str, tuple[LedgerEntry, float]] = {}
     for entry, score in ranked:
-        best.setdefault(entry.team_name or f"team {entry.team}", (entry, score))
+        best.setdefault(entry.team_label, (entry, score))
     return [
         Standing(rank, team, entry.submission, score, entry.metrics, entry.submitted_at, entry.remarks)
         for rank, (team, (entry, score)) in enumerate(best.items(), 1)
@@ -56,5 +56,5 @@ def standings(entries: Iterable[LedgerEntry], phase: str) -> list[Standing]:
 def rank_of(entries: Iterable[LedgerEntry], entry: LedgerEntry) -> Rank | None:
     """Where the entry's team stands in its phase; None for a team without a score."""
     rows = standings(entries, entry.phase)
-    own = next((row for row in rows if row.team == (entry.team_name or f"team {entry.team}")), None)
+    own = next((row for row in rows if row.team == (entry.team_label)), None)
     return Rank(own.rank, len(rows), own.submission) if own else None

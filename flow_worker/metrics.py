@@ -14,13 +14,14 @@ PORT = "LEADERBOARD_METRICS_PORT"
 def serve_metrics(registry: CollectorRegistry, port: int) -> tuple[WSGIServer, threading.Thread]:
     """Answer on this port of every interface, in threads of its own; 0 takes any free one.
 
-    Raises InvalidConfiguration where the port is taken.
+    Raises InvalidConfiguration where the port is taken, or is none.
     """
     try:
         return start_http_server(port, registry=registry)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # OverflowError: a number above 65535
         what = f"The metrics cannot be served on port {port}"
-        raise InvalidConfiguration(what, error.strerror or str(error), "Choose another port.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidConfiguration(what, reason, "Choose another port.") from error
 
 
 class WorkerMetrics:

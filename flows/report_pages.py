@@ -84,7 +84,7 @@ def _subject(settings: LeaderboardCluster, artifacts: ArtifactStore, entry: Ledg
     return Subject(
         submission=entry.submission,
         phase=entry.phase,
-        team=entry.team_name or f"team {entry.team}",
+        team=entry.team_label,
         version=settings.leaderboard_version,
         attempt=entry.attempt,
         image=entry.image or "",

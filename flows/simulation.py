@@ -141,7 +141,7 @@ async def _note_images(context: EvaluationContext, statuses: ShardStatuses) -> N
     images = {digest: sorted(shards) for digest, shards in sorted(context.images.items())}
     if images == context.images_kept:
         return
-    first = context.image_digest or found[min(found)]
+    first = context.image_digest or min((shards[0], digest) for digest, shards in images.items())[1]
     with best_effort("The images' digests are written with the next status"):
         await asyncio.to_thread(context.ledger.update, context.claim, {IMAGE_DIGEST: first, IMAGES: images})
         context.image_digest, context.images_kept = first, images

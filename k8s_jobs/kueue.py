@@ -97,8 +97,7 @@ class QueueReader:
 
     async def place(self, job: Json) -> QueuePlace | None:
         """Where the suspended Job stands; None where the cluster does not say."""
-        name = queue_name(job)
-        queues = {queue["metadata"]["name"]: queue for queue in (await self._queues()).get("items") or []}
+        name, queues = queue_name(job), await self._queues()
         if name not in queues:
             return None
         pending = await self._pending(name)
@@ -108,7 +107,7 @@ class QueueReader:
         together = [each for each in queues.values() if _cluster_queue(each) == _cluster_queue(queues[name])]
         position = int(mine.get("positionInClusterQueue") or 0)
         others_first = position > int(mine.get("positionInLocalQueue") or 0)
-        reason = await self.reason(job)
+        reason = await self._reason(job, queues)
         why = "; ".join(filter(None, (reason, "other teams' turns come first" if others_first else "")))
         return QueuePlace(
             position + 1,
@@ -119,8 +118,10 @@ class QueueReader:
 
     async def reason(self, job: Json) -> str:
         """Why Kueue does not admit it: of its queue, or of its Workload; "" where neither says."""
+        return await self._reason(job, await self._queues())
+
+    async def _reason(self, job: Json, queues: Mapping[str, Json]) -> str:
         name = queue_name(job)
-        queues = {queue["metadata"]["name"]: queue for queue in (await self._queues()).get("items") or []}
         if queues and name not in queues:
             return f"there is no LocalQueue {name}"
         active = condition_of(queues.get(name, {}), "Active")
@@ -136,8 +137,10 @@ class QueueReader:
             return "Kueue has made no Workload of it"
         return _why(workloads[0])
 
-    async def _queues(self) -> Json:
-        return await self._read(GROUP, f"/namespaces/{self.namespace}/localqueues")
+    async def _queues(self) -> dict[str, Json]:
+        """The LocalQueues by name."""
+        found = await self._read(GROUP, f"/namespaces/{self.namespace}/localqueues")
+        return {queue["metadata"]["name"]: queue for queue in found.get("items") or []}
 
     async def _pending(self, queue: str) -> list[Json]:
         path = f"/namespaces/{self.namespace}/localqueues/{queue}/pendingworkloads"

@@ -68,6 +68,8 @@ class GpuSlots:
 
     def enqueue(self, run: RunDirectory, team: str, attempt: str) -> None:
         """Let a Job that needs a pod wait for one; what waits already keeps its place."""
+        if (run.path / "waiting").exists():
+            return
         with run.alone():
             if not run.needs_pod or (run.path / "waiting").exists():
                 return
@@ -88,10 +90,11 @@ class GpuSlots:
             if not self._is_next(queue, run):
                 return self._place(queue, run)
             with run.alone():
-                if run.needs_pod and not self._take(run):
+                if not run.needs_pod:
+                    return None
+                if not self._take(run):
                     return self._place(self._look(run.path.name), run)
-                if run.needs_pod:
-                    run.launch(secrets)
+                run.launch(secrets)
         return None
 
     def _take(self, run: RunDirectory) -> bool:
@@ -134,12 +137,16 @@ class GpuSlots:
     def _read(self) -> _Queue:
         waiting: list[Ticket] = []
         held: Counter[str] = Counter()
+        names: set[str] = set()
         for path in self._folder.glob("submission-*"):
+            names.add(path.name)
             if (touched := _changed(path / "waiting")) is not None:
                 if time.time() - touched < WATCHED_SECONDS:
                     waiting.append(self._ticket(path))
             elif _holds_slot(RunDirectory(path)):
                 held[self._ticket(path).team] += 1
+        known = self._shared.tickets
+        self._shared.tickets = {name: ticket for name, ticket in known.items() if name in names}
         begun: dict[str, float] = {}
         for ticket in waiting:
             begun[ticket.attempt] = min(ticket.since, begun.get(ticket.attempt, ticket.since))
@@ -150,7 +157,7 @@ class GpuSlots:
         return {str(team): int(turn) for team, turn in _json(self._folder / "turns.json").items()}
 
     def _ticket(self, path: Path) -> Ticket:
-        """It never changes, so that each process reads it once."""
+        """It does not change while the Job is there, so that each process reads it once."""
         known = self._shared.tickets
         if path.name not in known:
             kept = _json(path / "ticket.json")

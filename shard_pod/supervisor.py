@@ -79,9 +79,8 @@ class PairSupervisor:
         while True:
             step = self._decided(start) or self._decide(start)
             log.info("Start %d has ended: %s", start, step.detail)
-            if step.exit_code is None and step.settled == len(self._routes.runs):
-                step = self._next_routes(step)
-            step = self._applied(step)
+            driven = step.exit_code is None and step.settled == len(self._routes.runs)
+            step = self._next_routes(step) if driven else self._applied(step)
             if step.exit_code is not None:
                 return self._finish(step, step.exit_code)
             start = self._begin(start + 1, step.counters, step.detail)
@@ -96,15 +95,16 @@ class PairSupervisor:
         return step
 
     def _next_routes(self, last: Decision) -> Decision:
-        """What follows when all routes so far have their records: the next ones of the pool, or the end."""
+        """What follows when all routes so far have their records, carried out: the pool's next ones, or the end."""
         if self._pool and self._pool.take(self._routes, self._results.observations.seen):
-            return last
-        if last.give_up:
-            last = self._applied(last)  # the end depends on its record
+            return self._applied(last)
+        if not last.give_up:
+            end = complete(last.counters, self._results.summary)
+            return self._applied(replace(last, exit_code=end.exit_code, detail=end.detail))
+        last = self._applied(last)  # the end depends on its record
         if last.exit_code is not None:
             return last
-        end = complete(last.counters, self._results.summary)
-        return replace(last, exit_code=end.exit_code, detail=last.detail if last.give_up else end.detail)
+        return replace(last, exit_code=complete(last.counters, self._results.summary).exit_code)
 
     def _counters_before_this_pod(self) -> Counters:
         if self._files.latest_start():
@@ -122,7 +122,7 @@ class PairSupervisor:
         summary = self._results.summary  # `prepare` has taken away what is to be driven again
         if not summary.complete:
             return None
-        step = self._applied(self._next_routes(Decision(counters, ALL_SO_FAR, len(summary.statuses))))
+        step = self._next_routes(Decision(counters, ALL_SO_FAR, len(summary.statuses)))
         return step if step.exit_code is not None else None
 
     def _begin(self, start: int, counters: Counters, detail: str) -> int:

@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 from statistics import fmean, median
 
 from evaluation.lifecycle.shard_progress import ShardProgress, routes_done
+from evaluation.moments import parse_moment
 from evaluation.pair.timeline import Activity, AttemptTimeline
 from evaluation.queue_place import QueuePlace
 from evaluation.shards import ENDED, ShardState, ShardStatuses
 
 _NO_NODE = frozenset({ShardState.WAITING, ShardState.PULLING})
 _LEAST_SECONDS = 1.0
+_TIMES = ("start", "end", "made_at", "first_start", "first_end")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Forecast:
 
     def described(self) -> dict[str, object]:
         """As the ledger keeps it; what is not known is left out."""
-        times = {name: getattr(self, name) for name in ("start", "end", "made_at", "first_start", "first_end")}
+        times = {name: getattr(self, name) for name in _TIMES}
         kept = {name: moment.isoformat(timespec="seconds") for name, moment in times.items() if moment}
         queue = {"queue": vars(self.queue)} if self.queue else {}
         return {"attempt": self.attempt, **kept, **queue, "started": self.started, "ended": self.ended}
@@ -100,11 +102,7 @@ def read_forecast(kept: object) -> Forecast | None:
     if not isinstance(kept, Mapping):
         return None
     try:
-        times = {
-            name: datetime.fromisoformat(str(kept[name]))
-            for name in ("start", "end", "made_at", "first_start", "first_end")
-            if name in kept
-        }
+        times = {name: parse_moment(kept[name]) for name in _TIMES if name in kept}
         queue = QueuePlace(**kept["queue"]) if "queue" in kept else None
         started, ended = bool(kept.get("started")), bool(kept.get("ended"))
         return Forecast(int(str(kept["attempt"])), queue, **times, started=started, ended=ended)

@@ -88,6 +88,11 @@ class LedgerEntry:
         return self.ended_at is None
 
     @property
+    def team_label(self) -> str:
+        """The team's name; rows of before names were kept have its id only."""
+        return self.team_name or f"team {self.team}"
+
+    @property
     def score(self) -> float | None:
         """The driving score, 0 to 100, of what has finished."""
         return self.metrics.get(SCORES[0].name) if self.status == OutcomeStatus.FINISHED else None

@@ -53,8 +53,8 @@ class PairTimeline:
         """The spans that are drawn: the longest of too many, in their order."""
         if len(self.spans) <= MOST_SPANS:
             return self.spans
-        least = sorted(self.spans, key=lambda span: -span.seconds)[:MOST_SPANS]
-        return [span for span in self.spans if span in set(least)]
+        longest = set(sorted(self.spans, key=lambda span: -span.seconds)[:MOST_SPANS])
+        return [span for span in self.spans if span in longest]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from evaluation.errors import InvalidCheckpoint
@@ -63,13 +64,13 @@ class ReportSource:
     rank: Rank | None = None  # of its team, when the page was made
     price: Price | None = None  # of a GPU hour
 
-    @property
+    @cached_property
     def attempts(self) -> list[AttemptTimeline]:
         """Where the pairs' time went, oldest attempt first."""
         seen = {pair.index: pair.seen for pair in self.pairs}
         return timelines(seen, self.subject.attempt, self.subject.claimed_at)
 
-    @property
+    @cached_property
     def used(self) -> Seconds:
         """By all attempts."""
         return total(usage_of(attempt).seconds for attempt in self.attempts)

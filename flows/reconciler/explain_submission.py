@@ -4,20 +4,20 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
-from evaluation import storage_keys
 from evaluation.errors import EvaluationError
 from evaluation.lifecycle.forecast import Forecast, median_off, next_place
 from evaluation.lifecycle.ledger_entry import LedgerEntry
 from evaluation.lifecycle.shard_progress import ShardProgress, shard_progress
 from evaluation.lifecycle.stages import Stage
 from evaluation.queue_place import QueuePlace
-from evaluation.shards import ShardJob, ShardStatuses, parse_plan
+from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.model import parse_phase
 from flows.forecasting import PAST
 from flows.reconciler.explanation import Explanation, explain
 from flows.reconciler.snapshot import take_snapshot
 from flows.services import Cluster, Services
 from flows.simulation import read_progress
+from flows.submission_folder import read_plan
 
 CLUSTER_SECONDS = 20.0  # for the first status from a cluster
 
@@ -45,6 +45,8 @@ async def _shards(cluster: Cluster, entry: LedgerEntry) -> tuple[list[ShardProgr
     """
     try:
         jobs = await asyncio.to_thread(_jobs, cluster, entry)
+        if not jobs:
+            return [], None
         async with asyncio.timeout(CLUSTER_SECONDS):
             statuses = await _first_statuses(cluster, jobs)
             return shard_progress(jobs, statuses, await read_progress(cluster, jobs)), next_place(statuses)
@@ -60,8 +62,9 @@ async def _past_off(cluster: Cluster) -> tuple[float, int] | None:
 
 
 def _jobs(cluster: Cluster, entry: LedgerEntry) -> tuple[ShardJob, ...]:
-    key = storage_keys.plan_key(entry.submission)
-    plan = parse_plan(cluster.artifacts.read(key) or b"", cluster.artifacts.location(key))
+    plan = read_plan(cluster.artifacts, entry.submission)
+    if plan is None:
+        return ()
     phase, image = parse_phase(entry.phase), entry.image or ""
     return cluster.settings.shard_jobs(entry.submission, entry.attempt, phase, entry.team_name, image, plan)
 

@@ -13,10 +13,11 @@ from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from blocks.provenance_key import ProvenanceKey
-from evaluation.errors import InvalidCheckpoint, RequestRefused, UnknownSubmission
+from evaluation.errors import InvalidCheckpoint, RequestRefused, ServiceUnavailable, UnknownSubmission
 from evaluation.lifecycle.outcome import Outcome
 from evaluation.lifecycle.takeover import Takeover
 from evaluation.pair.observations import Observations
+from evaluation.ports import Claim, Row
 from evaluation.provenance import parse_envelope
 from evaluation.shards import ShardJob, ShardStatuses
 from evaluation.submission.model import SubmissionStatus
@@ -286,6 +287,31 @@ def test_an_image_that_an_earlier_run_saw_counts_in_every_later_one(world: World
     statement = json.loads(parse_envelope(world.store.objects[PROVENANCE], "7").statement)
     used = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert {OTHER, FIRST} <= {f"sha256:{each['digest']['sha256']}" for each in used if "digest" in each}
+
+
+def test_a_digest_that_could_not_be_written_at_once_is_written_with_a_later_status(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, update = world.backend.watch, world.ledger.update
+    refusals = ["the only one"]
+
+    async def seen_at_first_only(jobs: Sequence[ShardJob]) -> AsyncIterator[ShardStatuses]:
+        first = True
+        async for statuses in watch(jobs):
+            yield {index: replace(each, image_digest=FIRST if first else "") for index, each in statuses.items()}
+            first = False
+
+    def refused_once(claim: Claim, values: Row) -> None:
+        if "images" in values and refusals:
+            raise ServiceUnavailable(refusals.pop())
+        update(claim, values)
+
+    world.backend.watch = seen_at_first_only  # type: ignore[method-assign]
+    monkeypatch.setattr(world.ledger, "update", refused_once)
+
+    assert drive(world).is_completed()
+    assert world.ledger.rows[7]["images"] == {FIRST: [0, 1, 2, 3]}
+    assert world.ledger.rows[7]["image-digest"] == FIRST
 
 
 def test_the_results_files_are_signed_by_their_digests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,3 +102,11 @@ def test_the_ledger_keeps_it_and_what_is_none_is_none() -> None:
     assert read_forecast(seen.described()) == seen
     for broken in (None, "x", {}, {"attempt": "x"}, {"attempt": 1, "start": "noon"}, {"attempt": 1, "queue": {"a": 1}}):
         assert read_forecast(broken) is None
+
+
+def test_times_that_a_person_wrote_are_in_utc_or_none() -> None:
+    read = read_forecast({"attempt": 1, "end": "2026-11-28T12:00:00"})
+
+    assert read is not None
+    assert read.end == datetime(2026, 11, 28, 12, tzinfo=UTC)
+    assert read_forecast({"attempt": 1, "end": "0001-01-01T00:00:00+14:00"}) is None  # has no time in UTC

@@ -197,3 +197,6 @@ def test_a_worker_without_a_port_has_no_endpoint(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(PORT, "ninety")
     with pytest.raises(InvalidConfiguration, match="it is 'ninety'"):
         WorkerMetrics().serve()
+    monkeypatch.setenv(PORT, "99999")
+    with pytest.raises(InvalidConfiguration, match=r"cannot be served on port 99999: .* Choose another port"):
+        WorkerMetrics().serve()

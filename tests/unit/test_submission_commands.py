@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from cli import submissions
 from cli.logs import LogReader, Wanted, followed
-from cli.observers import while_it_lasts
+from cli.observers import Challenge, while_it_lasts
 from cli.progress_view import board, watch_live
 from cli.submission_list import merged
 from cli.submission_progress import Observer, Pace, Place, Progress
@@ -26,7 +25,8 @@ from evaluation import storage_keys
 from evaluation.errors import InvalidConfiguration, ServiceUnavailable
 from evaluation.lifecycle.ledger_entry import LedgerEntry, read_entry
 from evaluation.lifecycle.shard_progress import ShardProgress
-from evaluation.shards import ShardState
+from evaluation.pair.protocol import Counters, PairProgress
+from evaluation.shards import Plan, Shard, ShardState, render_plan
 from evaluation.submission.model import SubmissionStatus
 from tests.fakes import FakeLedger, FakeStore
 from tests.stack_states import stack_state
@@ -89,7 +89,9 @@ def test_while_evalai_is_away_one_submission_is_shown_from_the_ledger(
 
     places = {"leaderboard-20": Place(FakeLedger({7: dict(FINISHED)}), FakeStore())}
     monkeypatch.setattr(submissions, "installation", lambda _settings: nullcontext())
-    monkeypatch.setattr(submissions, "load_challenge", lambda: SimpleNamespace(places=places))
+    monkeypatch.setattr(
+        submissions, "load_challenge", lambda: Challenge(cast(Any, None), cast(Any, None), dict(places))
+    )
     monkeypatch.setattr(submissions, "observer_of", lambda *_: Observer(away, places, {}))
 
     submissions.status(7, as_json=True)
@@ -206,3 +208,16 @@ def test_following_ends_with_the_evaluation_and_after_its_last_lines(monkeypatch
         return going
 
     assert list(followed(LogReader(store, Wanted(7, 1), 5), goes_on)) == ["shard 0 agent | a", "shard 0 agent | last"]
+
+
+def test_after_a_resume_the_shards_are_not_shown_as_the_attempt_before_left_them() -> None:
+    store, ledger = FakeStore(), FakeLedger({7: {**FINISHED, "attempt": 2, "usage": {"1": {"driving": 4}}}})
+    plan = Plan((Shard(0, 1, (0, 1)),), 1)
+    store.write("7/plan.json", render_plan(plan).encode(), "application/json")
+    left = PairProgress(1, ShardState.FAILED, 2, 2, None, Counters(), None, "the agent crashed", datetime.now(UTC))
+    store.write(storage_keys.progress_key(7, 0), left.render().encode(), "application/json")
+
+    seen = an_observer(ledger, store, []).snapshot(7)
+
+    assert [(each.state, each.routes_done) for each in seen.shards] == [(ShardState.WAITING, 0)]
+    assert (seen.row["attempt"], seen.row["usage"]) == ("2", {"1": {"driving": 4}})
